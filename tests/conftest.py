@@ -1,0 +1,88 @@
+"""Small stand-ins that many tests share: the tiny backbone's checkpoint and a data set to match."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.tiny import CONFIG, save_tiny_checkpoint, tiny_backbone
+from winclip.backbone import Backbone
+
+ROOT = Path(__file__).parent.parent
+Main = Callable[[list[str]], int]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of the tiny model."""
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="session")
+def backbone(checkpoint: Path) -> Backbone:
+    """The tiny model, 96 pixels, 6 x 6 patches."""
+    return tiny_backbone(checkpoint.parent)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data set of two classes, ``bolt`` and ``felt``: 4 train, 3 good and 3 scratched test images each."""
+    return make_data(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def evaluate(checkpoint: Path) -> Callable[..., int]:
+    """Calls test.py's main with the tiny model; gives the exit status."""
+    specification = importlib.util.spec_from_file_location("evaluate_test_py", ROOT / "test.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+
+    def call(data: Path, save: Path, *more: str) -> int:
+        model = [] if "--model" in more else ["--model", str(CONFIG)]
+        weights = [] if "--pretrained" in more else ["--pretrained", str(checkpoint)]
+        places = ["--dataset", "small", "--data_path", str(data), "--save_path", str(save)]
+        status: int = module.main([*places, *model, *weights, "--device", "cpu", *more])
+        return status
+
+    return call
+
+
+def make_data(root: Path) -> Path:
+    """Write the data set of the ``data`` fixture."""
+    generator = np.random.RandomState(0)
+    meta: dict[str, dict[str, list[dict[str, object]]]] = {"train": {}, "test": {}}
+    for name in ("bolt", "felt"):
+        meta["train"][name] = [_item(root, generator, name, "train", "good", i) for i in range(4)]
+        meta["test"][name] = [
+            _item(root, generator, name, "test", kind, i) for kind in ("good", "scratch") for i in range(3)
+        ]
+    (root / "meta.json").write_text(json.dumps(meta))
+    return root
+
+
+def _item(
+    root: Path, generator: np.random.RandomState, name: str, part: str, kind: str, number: int
+) -> dict[str, object]:
+    pixels = generator.randint(90, 130, (60, 50, 3)).astype(np.uint8)
+    mask = np.zeros((60, 50), np.uint8)
+    if kind != "good":
+        mask[10 + 5 * number : 25 + 5 * number, 20:30] = 255
+        pixels[mask > 0] += 100
+    image_path, mask_path = f"{name}/{part}/{kind}/{number}.png", f"{name}/masks/{kind}/{number}.png"
+    for path, values in ((image_path, pixels), (mask_path, mask)):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(root / path)
+    return {
+        "img_path": image_path,
+        "mask_path": "" if kind == "good" else mask_path,
+        "cls_name": name,
+        "specie_name": kind,
+        "anomaly": int(kind != "good"),
+    }

@@ -1,0 +1,300 @@
+"""Loading models and checkpoints, and the encoder against open_clip's own blocks."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import safetensors.torch
+import torch
+
+from tests.tiny import CONFIG, open_clip_model
+from winclip.backbone import Backbone, load_backbone, parse_config, read_checkpoint, resolve_device, resolve_precision
+from winclip.clip import Embeddings
+from winclip.errors import InputError
+from winclip.windows import LARGE, MID, window_patches
+
+TINY: dict[str, Any] = json.loads(CONFIG.read_text())
+
+
+def save(model: open_clip.CLIP, path: Path) -> Path:
+    torch.save(model.state_dict(), path)
+    return path
+
+
+@torch.inference_mode()
+def plain_windows(model: open_clip.CLIP, images: torch.Tensor) -> Embeddings:
+    """Every window on its own through open_clip's modules, one call per window."""
+    visual = model.visual
+    patches = visual.conv1(images).flatten(2).transpose(1, 2)
+    class_token = visual.class_embedding.expand(len(images), 1, -1)
+    tokens = visual.ln_pre(torch.cat([class_token, patches], dim=1) + visual.positional_embedding)
+
+    def through(sequence: torch.Tensor) -> torch.Tensor:
+        for block in visual.transformer.resblocks:
+            # A single sequence, because 2.24 takes (L, N, width) and newer releases (N, L, width).
+            batch_first = block.attn.batch_first
+            sequence = block(sequence[None] if batch_first else sequence[:, None])
+            sequence = sequence[0] if batch_first else sequence[:, 0]
+        return sequence
+
+    def project(token: torch.Tensor) -> torch.Tensor:
+        return visual.ln_post(token) @ visual.proj
+
+    whole = torch.stack([through(image) for image in tokens])
+    grid = visual.grid_size[0]
+    large, mid = (
+        torch.stack(
+            [
+                torch.stack(
+                    [project(through(image[[0, *(window + 1).tolist()]])[0]) for window in window_patches(grid, size)]
+                )
+                for image in tokens
+            ]
+        )
+        for size in (LARGE, MID)
+    )
+    return Embeddings(project(whole[:, 0]), large, mid, whole[:, 1:])
+
+
+def assert_embeddings_close(actual: Embeddings, expected: Embeddings, relative: float = 1e-4) -> None:
+    for name in ("cls", "large", "mid", "patch"):
+        one, other = getattr(actual, name), getattr(expected, name)
+        assert one.shape == other.shape
+        assert float((one - other).abs().max()) <= relative * float(other.abs().max()), name
+
+
+def random_images(count: int, size: int) -> torch.Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(5))
+
+
+@torch.inference_mode()
+def assert_text_agrees(backbone: Backbone, model: open_clip.CLIP) -> None:
+    prompts = ["a photo of a damaged bolt.", "a photo of the flawless felt for visual inspection."]
+    expected = model.encode_text(open_clip.tokenize(prompts))
+    actual = backbone.clip.encode_text(backbone.tokenize(prompts))
+    assert float((actual - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
+
+
+def test_full_size_architecture_agrees_with_a_call_per_window(tmp_path: Path) -> None:
+    config = open_clip.get_model_config("ViT-B-16-plus-240")
+    model = open_clip_model(config, seed=0)
+    backbone = load_backbone("ViT-B-16-plus-240", str(save(model, tmp_path / "random.pt")), device="cpu")
+    images = random_images(1, 240)
+    assert_embeddings_close(backbone.encode(images), plain_windows(model, images))
+    assert_text_agrees(backbone, model)
+
+
+@pytest.mark.parametrize("quick_gelu", [False, True])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_small_architectures_agree_with_a_call_per_window(tmp_path: Path, quick_gelu: bool, layers: int) -> None:
+    config = {**TINY, "quick_gelu": quick_gelu, "vision_cfg": {**TINY["vision_cfg"], "layers": layers}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = open_clip_model(config, seed=1)
+    backbone = load_backbone(str(tmp_path / "config.json"), str(save(model, tmp_path / "random.pt")), device="cpu")
+    images = random_images(2, 96)
+    assert_embeddings_close(backbone.encode(images), plain_windows(model, images))
+    assert_text_agrees(backbone, model)
+
+
+@pytest.mark.parametrize("size", [64, 160])
+def test_other_image_sizes_resize_the_positional_embedding_as_open_clip_does(tmp_path: Path, size: int) -> None:
+    checkpoint = save(open_clip_model(TINY, seed=2), tmp_path / "random.pt")
+    resized = open_clip.CLIP(**{**TINY, "vision_cfg": {**TINY["vision_cfg"], "image_size": size}}).eval()
+    open_clip.load_checkpoint(resized, str(checkpoint))
+    backbone = load_backbone(str(CONFIG), str(checkpoint), device="cpu", image_size=size)
+    assert backbone.grid == size // 16
+    images = random_images(1, size)
+    with torch.inference_mode():
+        expected = resized.encode_image(images)
+    assert float((backbone.encode(images).cls - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_stays_near_and_returns_float32(checkpoint: Path, backbone: Backbone, precision: str) -> None:
+    half = load_backbone(str(CONFIG), str(checkpoint), device="cpu", precision=precision)
+    images = random_images(1, 96)
+    actual, expected = half.encode(images), backbone.encode(images)
+    assert actual.large.dtype == torch.float32
+    assert float(torch.cosine_similarity(actual.large, expected.large, dim=-1).min()) > 0.99
+
+
+@pytest.mark.parametrize("ending", [".pt", ".bin", ".safetensors"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_checkpoint_formats_give_the_same_weights(tmp_path: Path, ending: str, wrapped: bool) -> None:
+    state = open_clip_model(TINY, seed=3).state_dict()
+    path = tmp_path / f"weights{ending}"
+    if ending == ".safetensors":
+        safetensors.torch.save_file(
+            {("module." if wrapped else "") + name: value for name, value in state.items()}, path
+        )
+    else:
+        torch.save({"epoch": 3, "state_dict": {f"module.{n}": v for n, v in state.items()}} if wrapped else state, path)
+    read = read_checkpoint(path)
+    assert set(read) == set(state) - {"logit_scale"}
+    assert all(torch.equal(read[name], state[name]) for name in read)
+
+
+def test_half_precision_checkpoints_are_read_in_float32(tmp_path: Path) -> None:
+    state = {name: value.half() for name, value in open_clip_model(TINY, seed=3).state_dict().items()}
+    torch.save(state, tmp_path / "half.pt")
+    assert {value.dtype for value in read_checkpoint(tmp_path / "half.pt").values()} == {torch.float32}
+
+
+class _Trap:
+    """Unpickling this would create a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("with_torch", [True, False])
+def test_code_in_a_checkpoint_is_refused_and_not_executed(tmp_path: Path, with_torch: bool) -> None:
+    path, sign = tmp_path / "trap.pt", tmp_path / "executed"
+    if with_torch:
+        torch.save({"visual.proj": _Trap(sign)}, path)
+    else:
+        path.write_bytes(pickle.dumps({"visual.proj": _Trap(sign)}))
+    with pytest.raises(InputError, match=r"trap.pt cannot be read as plain tensors"):
+        read_checkpoint(path)
+    assert not sign.exists()
+
+
+def test_torchscript_archives_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "ViT-B-32.pt"
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+    with pytest.raises(InputError, match=r"TorchScript archive.*safetensors"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("ending", [".pt", ".safetensors"])
+def test_damaged_checkpoints_are_named(checkpoint: Path, tmp_path: Path, ending: str) -> None:
+    whole = tmp_path / f"whole{ending}"
+    state = read_checkpoint(checkpoint)
+    safetensors.torch.save_file(state, whole) if ending == ".safetensors" else torch.save(state, whole)
+    cut = tmp_path / f"cut{ending}"
+    cut.write_bytes(whole.read_bytes()[:5000])
+    with pytest.raises(InputError, match=f"cut{ending} cannot be read as plain tensors"):
+        read_checkpoint(cut)
+
+
+def test_checkpoint_of_another_model_names_the_first_three_tensors(tmp_path: Path) -> None:
+    other = {**TINY, "embed_dim": 16, "vision_cfg": {**TINY["vision_cfg"], "layers": 2}}
+    path = save(open_clip_model(other, seed=4), tmp_path / "other.pt")
+    with pytest.raises(InputError) as error:
+        load_backbone(str(CONFIG), str(path), device="cpu")
+    message = str(error.value)
+    assert f"checkpoint {path} does not fit model {CONFIG}" in message
+    assert "text_projection is (32, 16) in the file, (32, 32) in the model" in message
+    assert "visual.transformer.resblocks.2.attn.in_proj_bias is missing in the file" in message
+    assert message.count(" in the model") == 3
+    assert "more tensors" in message
+
+
+@pytest.mark.parametrize("size", [100, 32, 0, -96])
+def test_image_size_must_fit_the_patches(checkpoint: Path, size: int) -> None:
+    with pytest.raises(InputError, match=f"image size {size} .*multiple of the patch size 16, at least 48"):
+        load_backbone(str(CONFIG), str(checkpoint), device="cpu", image_size=size)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("RN50", "ResNet"),
+        ("convnext_base", "timm_model_name"),
+        ("ViT-B-16-SigLIP", "timm_model_name"),
+        ("coca_ViT-B-32", "attentional_pool"),
+        ("ViT-L-14-CLIPA", "no_ln_pre"),
+        ("roberta-ViT-B-32", "hf_model_name"),
+    ],
+)
+def test_other_towers_are_refused_and_working_kinds_named(name: str, reason: str) -> None:
+    with pytest.raises(InputError, match=rf"{reason}.*ViT-B-16-plus-240, ViT-L-14"):
+        parse_config(open_clip.get_model_config(name), name)
+
+
+@pytest.mark.parametrize(
+    ("name", "grid", "heads"),
+    [
+        ("ViT-B-32", 7, 12),
+        ("ViT-B-16", 14, 12),
+        ("ViT-B-16-plus-240", 15, 14),
+        ("ViT-L-14", 16, 16),
+        ("ViT-L-14-336", 24, 16),
+        ("ViT-H-14", 16, 16),
+        ("ViT-B-32-quickgelu", 7, 12),
+        ("ViT-H-14-quickgelu", 16, 16),
+    ],
+)
+def test_plain_towers_are_accepted_with_open_clips_parameters(name: str, grid: int, heads: int) -> None:
+    raw = open_clip.get_model_config(name)
+    config = parse_config(raw, name)
+    assert (config.grid, config.heads, config.quick_gelu) == (grid, heads, "quickgelu" in name)
+    from winclip.clip import Clip
+
+    with torch.device("meta"):
+        ours = {key: tuple(value.shape) for key, value in Clip(config).state_dict().items()}
+        theirs = {key: tuple(value.shape) for key, value in open_clip.CLIP(**raw).state_dict().items()}
+    theirs.pop("logit_scale")
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("model", "pretrained", "message"),
+    [
+        ("ViT-B-16-plus-24", None, "model 'ViT-B-16-plus-24' is unknown.*ViT-B-16-plus-240"),
+        ("ViT-B-16-plus-240", "laion400m_e33", "neither a file nor a tag.*laion400m_e31"),
+        ("ViT-B-16-plus-240", "weights.pt", "checkpoint weights.pt does not exist"),
+        (str(CONFIG), "laion400m_e31", "needs the path of its checkpoint"),
+        ("nowhere.json", None, "nowhere.json cannot be read as JSON"),
+    ],
+)
+def test_unknown_names_are_answered_with_near_ones(model: str, pretrained: str | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_backbone(model, pretrained, device="cpu")
+
+
+def test_unreachable_weights_say_how_to_pass_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(tag: dict[str, Any]) -> str:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", refuse)
+    with pytest.raises(InputError, match=r"cannot be fetched from \S+ \(no route to host\).*give its path"):
+        load_backbone(device="cpu")
+
+
+def test_downloaded_weights_are_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = open_clip_model(open_clip.get_model_config("ViT-B-32"), seed=0)
+    path = save(model, tmp_path / "cached.bin")
+    monkeypatch.setattr(open_clip, "download_pretrained", lambda tag: str(path))
+    backbone = load_backbone("ViT-B-32", "openai", device="cpu")
+    # OpenAI's weights expect QuickGELU, whether the model's name says so or not.
+    assert backbone.clip.config.quick_gelu
+    assert backbone.mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
+
+
+def test_devices_and_precisions() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    with pytest.raises(InputError, match=r"device 'cuda:7' is not present; here are: auto, cpu"):
+        resolve_device("cuda:7")
+    assert resolve_precision("auto") == torch.float32
+    with pytest.raises(InputError, match="precision 'int4' is unknown"):
+        resolve_precision("int4")
+
+
+def test_prompts_longer_than_the_context_are_an_error(backbone: Backbone) -> None:
+    with pytest.raises(InputError, match=r"has 103 tokens, .*takes 77"):
+        backbone.tokenize(["a " * 101])
+
+
+def test_tokens_are_open_clips(backbone: Backbone) -> None:
+    prompts = ["a photo of the flawless metal_nut.", "Ünïcode, 12 bolts"]
+    np.testing.assert_array_equal(backbone.tokenize(prompts).numpy(), open_clip.tokenize(prompts).numpy())

@@ -1,0 +1,131 @@
+"""Images of every kind become the same RGB pixels, and what is no image is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from winclip.errors import InputError
+from winclip.images import CLIP_MEAN, CLIP_STD, preprocess, read_image, to_rgb
+
+RED, GREEN, GREY = (200, 10, 30), (0, 150, 60), (90, 90, 90)
+
+
+def pixels(image: Image.Image) -> list[tuple[int, ...]]:
+    assert image.mode == "RGB"
+    return [tuple(int(value) for value in pixel) for pixel in np.asarray(image).reshape(-1, 3)]
+
+
+def palette_image() -> Image.Image:
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, *GREEN] + [0] * 762)
+    image.putpixel((1, 0), 1)
+    return image
+
+
+def row(mode: str, *values: int | tuple[int, ...]) -> Image.Image:
+    image = Image.new(mode, (len(values), 1))
+    for x, value in enumerate(values):
+        image.putpixel((x, 0), value)
+    return image
+
+
+CASES: dict[str, tuple[Image.Image, str, dict[str, Any], list[tuple[int, ...]]]] = {
+    "RGB": (row("RGB", RED, GREEN), "png", {}, [RED, GREEN]),
+    "RGB with a transparent colour": (row("RGB", RED, GREEN), "png", {"transparency": GREEN}, [RED, (255, 255, 255)]),
+    "L": (row("L", 0, 90), "png", {}, [(0, 0, 0), GREY]),
+    "1": (row("1", 0, 255), "png", {}, [(0, 0, 0), (255, 255, 255)]),
+    "P": (palette_image(), "png", {}, [RED, GREEN]),
+    "P with one transparent colour": (palette_image(), "png", {"transparency": 1}, [RED, (255, 255, 255)]),
+    "P with an alpha table": (palette_image(), "png", {"transparency": bytes([255, 0])}, [RED, (255, 255, 255)]),
+    "P in a GIF": (palette_image(), "gif", {}, [RED, GREEN]),
+    "L with a transparent grey": (row("L", 7, 90), "png", {"transparency": 7}, [(255, 255, 255), GREY]),
+    "RGBA": (row("RGBA", (*RED, 255), (*GREEN, 0)), "png", {}, [RED, (255, 255, 255)]),
+    "RGBA half transparent": (row("RGBA", (0, 0, 0, 128)), "png", {}, [(127, 127, 127)]),
+    "LA": (row("LA", (90, 255), (90, 0)), "png", {}, [GREY, (255, 255, 255)]),
+    "CMYK": (row("CMYK", (0, 0, 0, 0), (0, 255, 255, 0)), "tif", {}, [(255, 255, 255), (255, 0, 0)]),
+    "I;16 PNG": (row("I;16", 0, 65535, 90 * 257), "png", {}, [(0, 0, 0), (255, 255, 255), GREY]),
+    "I;16 TIFF": (row("I;16", 0, 65535, 90 * 257), "tif", {}, [(0, 0, 0), (255, 255, 255), GREY]),
+    "I TIFF": (row("I", 0, 65535, 90 * 257), "tif", {}, [(0, 0, 0), (255, 255, 255), GREY]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_mode_is_read_as_rgb(case: str, tmp_path: Path) -> None:
+    image, suffix, options, expected = CASES[case]
+    path = tmp_path / f"image.{suffix}"
+    image.save(path, **options)
+    assert pixels(read_image(path)) == expected
+
+
+def test_modes_that_no_file_holds_are_converted() -> None:
+    assert pixels(to_rgb(row("RGBA", (*RED, 255)).convert("RGBa"))) == [RED]
+    assert pixels(to_rgb(row("LA", (90, 255)).convert("La"))) == [GREY]
+    assert pixels(to_rgb(palette_image().convert("PA"))) == [RED, GREEN]
+    assert pixels(to_rgb(Image.new("YCbCr", (1, 1), (90, 128, 128)))) == [GREY]
+
+
+def test_colour_jpeg_is_close_to_its_source(tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"
+    Image.new("RGB", (16, 16), RED).save(path, quality=95)
+    assert np.abs(np.asarray(read_image(path)).astype(int) - RED).max() <= 4
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(path, quality=95)
+    assert np.abs(np.asarray(read_image(path)).astype(int) - (255, 0, 0)).max() <= 4
+
+
+def test_modes_without_a_known_range_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "float.tif"
+    Image.new("F", (2, 2), 0.5).save(path)
+    with pytest.raises(InputError, match=r"image .*float\.tif: floating point images have no fixed range"):
+        read_image(path)
+    with pytest.raises(InputError, match=r"values outside 0\.\.65535 \(-1 to 70000\)"):
+        to_rgb(row("I", -1, 70000))
+
+
+def test_what_is_no_image_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.png"
+    with pytest.raises(InputError, match=r"image .*missing\.png does not exist"):
+        read_image(missing)
+    with pytest.raises(InputError, match="does not exist"):
+        read_image(tmp_path)
+    for name, content in (("text.png", b"no image"), ("empty.png", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=rf"image .*{name} cannot be read \(UnidentifiedImageError: ") as caught:
+            read_image(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "gif"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_truncated_files_are_refused(suffix: str, share: float, tmp_path: Path) -> None:
+    path = tmp_path / f"image.{suffix}"
+    noise = np.random.RandomState(0).randint(0, 256, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(path)
+    content = path.read_bytes()
+    read_image(path)
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(InputError, match=rf"image .*image\.{suffix} cannot be read"):
+        read_image(path)
+
+
+def test_image_over_the_limit_of_pillow_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "huge.png"
+    Image.new("L", (40, 40)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(InputError, match=r"huge\.png cannot be read \(DecompressionBombError: .*1600 pixels"):
+        read_image(path)
+
+
+def test_preprocessed_tensor_is_resized_and_normalised() -> None:
+    tensor = preprocess(Image.new("RGB", (50, 20), RED), 16)
+    expected = (torch.tensor(RED) / 255 - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)
+    assert tensor.shape == (3, 16, 16)
+    assert tensor.dtype == torch.float32
+    torch.testing.assert_close(tensor, expected[:, None, None].expand(3, 16, 16))
+    plain = preprocess(Image.new("L", (5, 5), 51), 4, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    torch.testing.assert_close(plain, torch.full((3, 4, 4), 0.2))

@@ -1,0 +1,372 @@
+"""Building the CLIP backbone from a model name or config and a checkpoint.
+
+The only module that touches open_clip: it takes from it the model configs, the addresses of
+pretrained weights and the tokenizer. The network itself is ``winclip.clip``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+
+from winclip.clip import Clip, ClipConfig, Embeddings
+from winclip.errors import InputError
+from winclip.images import CLIP_MEAN, CLIP_STD
+from winclip.windows import LARGE
+
+DEFAULT_MODEL = "ViT-B-16-plus-240"
+DEFAULT_PRETRAINED = "laion400m_e31"
+DEMO_MODEL = "demo-vit-240"
+DEMO_PRETRAINED = "demo"
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_DEMO_FOLDER = Path(__file__).parent / "demo"
+_CHECKPOINT_ENDINGS = (".pt", ".bin", ".pth", ".safetensors")
+_WORKING_KINDS = (
+    "plain ViT image towers with a class token and CLIP's own text tower work, for example ViT-B-32, ViT-B-16,"
+    " ViT-B-16-plus-240, ViT-L-14, ViT-L-14-336, ViT-H-14 and their -quickgelu variants"
+)
+
+# The settings of an open_clip config that this project implements; any other must have no effect.
+_TOP_SETTINGS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"}
+_VISION_SETTINGS = {"image_size", "layers", "width", "head_width", "mlp_ratio", "patch_size", "patch_dropout"}
+_TEXT_SETTINGS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
+_WITHOUT_EFFECT = {"pool_type": ("tok", "argmax"), "pos_embed_type": ("learnable",)}
+
+# Found in checkpoints, not needed here.
+_UNUSED_TENSORS = {"logit_scale", "logit_bias", "attn_mask", "input_resolution", "context_length", "vocab_size"}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A loaded model and what has to be known to use it.
+
+    Attributes:
+        clip: both towers, on ``device`` in ``dtype``, in evaluation mode.
+        model: model name or path of its config.
+        pretrained: tag or path of the checkpoint.
+        weights_sha256: of the checkpoint file.
+        mean, std: image normalisation per channel.
+        device, dtype: where and in what precision the towers run.
+    """
+
+    clip: Clip
+    model: str
+    pretrained: str
+    weights_sha256: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def image_size(self) -> int:
+        """Side of the input image in pixels."""
+        return self.clip.config.image_size
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side of the image."""
+        return self.clip.config.grid
+
+    def tokenize(self, prompts: list[str]) -> torch.Tensor:
+        """Token numbers, (N, context_length) int64 on the CPU, zero after the end-of-text token.
+
+        Raises:
+            InputError: if a prompt has more tokens than the model's context.
+        """
+        context = self.clip.config.context_length
+        # open_clip cuts long prompts without a word, so they are measured in a longer context.
+        tokens = open_clip.tokenize(prompts, context_length=4 * context)
+        lengths = tokens.argmax(dim=-1) + 1
+        if int(lengths.max()) > context:
+            worst = int(lengths.argmax())
+            raise InputError(
+                f"prompt {prompts[worst]!r} has {int(lengths[worst])} tokens, {self.model} takes {context};"
+                " use a shorter class name or state"
+            )
+        return tokens[:, :context]
+
+    def encode(self, images: torch.Tensor) -> Embeddings:
+        """Embed (N, 3, S, S) preprocessed images from any device; see ``Embeddings``."""
+        with torch.inference_mode():
+            embeddings: Embeddings = self.clip.visual(images.to(self.device))
+        return embeddings
+
+
+def load_backbone(
+    model: str = DEFAULT_MODEL,
+    pretrained: str | None = None,
+    *,
+    image_size: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Backbone:
+    """Load a backbone.
+
+    Args:
+        model: an open_clip model name, ``demo-vit-240``, or the path of an open_clip config .json.
+        pretrained: an open_clip tag or the path of a checkpoint; by default ``laion400m_e31``, and
+            for the demo backbone its own weights.
+        image_size: side in pixels, a multiple of the patch size; by default the model's own.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        precision: ``auto`` (fp32), ``fp32``, ``bf16``, ``fp16``.
+
+    Raises:
+        InputError: if anything given is unknown, unreachable, or does not fit together.
+    """
+    torch_device = resolve_device(device)
+    dtype = resolve_precision(precision)
+    if pretrained is None:
+        pretrained = DEMO_PRETRAINED if model == DEMO_MODEL else DEFAULT_PRETRAINED
+    raw, preprocessing = _read_config(model)
+    checkpoint, tag = _find_checkpoint(model, pretrained)
+    # The OpenAI weights were trained with QuickGELU even where the model name does not say so.
+    raw["quick_gelu"] = bool(raw.get("quick_gelu") or tag.get("quick_gelu") or pretrained == "openai")
+    config = parse_config(raw, model, image_size)
+    state = read_checkpoint(checkpoint)
+    _resize_positional_embedding(state, config.grid)
+    with torch.device("meta"):
+        clip = Clip(config)
+    _check_fit(state, clip, checkpoint, model)
+    clip.load_state_dict(state, assign=True)
+    preprocessing = {**preprocessing, **tag}
+    return Backbone(
+        clip=clip.to(torch_device, dtype).eval().requires_grad_(False),
+        model=model,
+        pretrained=pretrained,
+        weights_sha256=file_sha256(checkpoint),
+        mean=tuple(preprocessing.get("mean") or CLIP_MEAN),
+        std=tuple(preprocessing.get("std") or CLIP_STD),
+        device=torch_device,
+        dtype=dtype,
+    )
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device for an option value.
+
+    Raises:
+        InputError: if the device is unknown or not present.
+    """
+    present = ["cpu"]
+    present += [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    present += ["mps"] if torch.backends.mps.is_available() else []
+    if name == "auto":
+        return torch.device("cuda" if "cuda:0" in present else present[-1])
+    wanted = "cuda:0" if name == "cuda" else name
+    if wanted not in present:
+        raise InputError(f"device '{name}' is not present; here are: auto, {', '.join(present)}")
+    return torch.device(wanted)
+
+
+def resolve_precision(name: str) -> torch.dtype:
+    """The dtype of the towers for an option value; ``auto`` is fp32.
+
+    Raises:
+        InputError: if the name is unknown.
+    """
+    if name not in ("auto", *PRECISIONS):
+        raise InputError(f"precision '{name}' is unknown; use auto, {', '.join(PRECISIONS)}")
+    return PRECISIONS.get(name, torch.float32)
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_config(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The open_clip model config and, from files of the hub's form, the preprocessing config."""
+    if model == DEMO_MODEL:
+        model = str(_DEMO_FOLDER / f"{DEMO_MODEL}.json")
+    if not model.endswith(".json"):
+        config = open_clip.get_model_config(model) if model in open_clip.list_models() else None
+        if config is None:
+            near = difflib.get_close_matches(model, [*open_clip.list_models(), DEMO_MODEL], n=3, cutoff=0.4)
+            raise InputError(
+                f"model '{model}' is unknown to open_clip; near matches: {', '.join(near) or 'none'};"
+                " the path of an open_clip model config .json works too"
+            )
+        return config, {}
+    try:
+        content = json.loads(Path(model).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"model config {model} cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"model config {model} is not a JSON object")
+    return dict(content.get("model_cfg", content)), dict(content.get("preprocess_cfg", {}))
+
+
+def parse_config(raw: Mapping[str, Any], model: str, image_size: int | None = None) -> ClipConfig:
+    """Read an open_clip model config.
+
+    Args:
+        raw: the config as open_clip writes it.
+        model: its name, for messages.
+        image_size: overrides the config's.
+
+    Raises:
+        InputError: if the towers are not plain, a setting is missing, or the image size does not fit.
+    """
+    vision, text = raw.get("vision_cfg"), raw.get("text_cfg")
+    if not isinstance(vision, Mapping) or not isinstance(text, Mapping):
+        raise InputError(f"model config {model} has no vision_cfg or no text_cfg; an open_clip config has both")
+    for part, settings, known in (
+        ("vision_cfg.", vision, _VISION_SETTINGS),
+        ("text_cfg.", text, _TEXT_SETTINGS),
+        ("", raw, _TOP_SETTINGS),
+    ):
+        _refuse_unknown_settings(model, part, settings, known)
+    if not isinstance(vision.get("layers", 12), int):
+        raise InputError(f"model '{model}' has a ResNet image tower; {_WORKING_KINDS}")
+    try:
+        width, text_width = int(vision.get("width", 768)), int(text.get("width", 512))
+        size = vision.get("image_size", 224)
+        size = size[0] if isinstance(size, (list, tuple)) and len(set(size)) == 1 else size
+        config = ClipConfig(
+            embed_dim=int(raw["embed_dim"]),
+            image_size=int(size) if image_size is None else image_size,
+            patch_size=int(vision.get("patch_size", 16)),
+            width=width,
+            layers=int(vision.get("layers", 12)),
+            heads=width // int(vision.get("head_width", 64)),
+            mlp_width=int(width * vision.get("mlp_ratio", 4.0)),
+            context_length=int(text.get("context_length", 77)),
+            vocab_size=int(text.get("vocab_size", 49408)),
+            text_width=text_width,
+            text_layers=int(text.get("layers", 12)),
+            text_heads=int(text.get("heads", 8)),
+            text_mlp_width=int(text_width * text.get("mlp_ratio", 4.0)),
+            quick_gelu=bool(raw.get("quick_gelu", False)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"model config {model}: {type(error).__name__} {error}; compare it with open_clip's"
+        ) from error
+    if config.image_size % config.patch_size or config.grid < LARGE:
+        patch = config.patch_size
+        near = max(LARGE, round(config.image_size / patch)) * patch
+        raise InputError(
+            f"image size {config.image_size} does not work with {model}: it must be a multiple of the patch size"
+            f" {patch}, at least {LARGE * patch}; the nearest is {near}"
+        )
+    return config
+
+
+def _refuse_unknown_settings(model: str, part: str, settings: Mapping[str, Any], known: set[str]) -> None:
+    for key, value in settings.items():
+        without_effect = value in (None, False) or value in _WITHOUT_EFFECT.get(key, ())
+        if key not in known and not without_effect:
+            raise InputError(f"model '{model}' does not work here because of {part}{key} = {value!r}; {_WORKING_KINDS}")
+
+
+def _find_checkpoint(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint file, downloaded if need be, and open_clip's entry for the tag (empty for files)."""
+    if model == DEMO_MODEL and pretrained == DEMO_PRETRAINED:
+        return _DEMO_FOLDER / f"{DEMO_MODEL}.safetensors", {}
+    if Path(pretrained).is_file():
+        return Path(pretrained), {}
+    if pretrained.endswith(_CHECKPOINT_ENDINGS):
+        raise InputError(f"checkpoint {pretrained} does not exist")
+    if model.endswith(".json"):
+        raise InputError(f"'{pretrained}' is not a file; a model config .json needs the path of its checkpoint")
+    tag = open_clip.get_pretrained_cfg(model, pretrained)
+    if not tag:
+        tags = [DEMO_PRETRAINED] if model == DEMO_MODEL else open_clip.list_pretrained_tags_by_model(model)
+        near = difflib.get_close_matches(pretrained, tags, n=3, cutoff=0.4)
+        raise InputError(
+            f"pretrained '{pretrained}' is neither a file nor a tag of {model};"
+            f" {'near matches' if near else 'its tags'}: {', '.join(near or tags) or 'none'}"
+        )
+    try:
+        return Path(open_clip.download_pretrained(tag)), tag
+    except Exception as error:  # whatever the hub's client or urllib raises, the way out is the same
+        source = tag.get("hf_hub") or tag.get("url")
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"weights of {model} {pretrained} cannot be fetched from {source} ({reason});"
+            " fetch the file on another machine and give its path as pretrained"
+        ) from error
+
+
+def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    """Read a state dict in float32 without executing code from the file.
+
+    Takes .safetensors, and what ``torch.save`` wrote of tensors and plain containers; a training
+    checkpoint's ``state_dict`` entry and ``module.`` prefixes are unwrapped.
+
+    Raises:
+        InputError: if the file is damaged, holds anything but tensors, or is a TorchScript archive.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = safetensors.torch.load_file(path)
+        else:
+            if zipfile.is_zipfile(path) and any("/code/" in name for name in zipfile.ZipFile(path).namelist()):
+                raise InputError(
+                    f"checkpoint {path} is a TorchScript archive, which holds code; use the weights as"
+                    " .safetensors, for example open_clip_model.safetensors of the model's page on the hub"
+                )
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, safetensors.SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"checkpoint {path} cannot be read as plain tensors ({reason}); it may be damaged, or hold code,"
+            " which is never executed"
+        ) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise InputError(f"checkpoint {path} holds no state dict")
+    tensors = {name.removeprefix("module."): value for name, value in content.items()}
+    return {
+        name: value.float()
+        for name, value in tensors.items()
+        if isinstance(value, torch.Tensor) and name not in _UNUSED_TENSORS
+    }
+
+
+def _resize_positional_embedding(state: dict[str, torch.Tensor], grid: int) -> None:
+    """Bicubic, antialiased, class token kept, as open_clip does when the image size differs."""
+    name = "visual.positional_embedding"
+    if name not in state or state[name].dim() != 2:
+        return
+    class_token, patches = state[name][:1], state[name][1:]
+    old = math.isqrt(len(patches))
+    if old == grid or old * old != len(patches) or old == 0:
+        return
+    square = patches.reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    resized = F.interpolate(square, size=(grid, grid), mode="bicubic", antialias=True, align_corners=False)
+    state[name] = torch.cat([class_token, resized.flatten(2).squeeze(0).T])
+
+
+def _check_fit(state: Mapping[str, torch.Tensor], clip: Clip, checkpoint: Path, model: str) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in clip.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    differing = [name for name in sorted({*expected, *found}) if expected.get(name) != found.get(name)]
+    if differing:
+        shown = "; ".join(
+            f"{name} is {found.get(name, 'missing')} in the file, {expected.get(name, 'absent')} in the model"
+            for name in differing[:3]
+        )
+        more = f"; and {len(differing) - 3} more tensors" if len(differing) > 3 else ""
+        raise InputError(f"checkpoint {checkpoint} does not fit model {model}: {shown}{more}")

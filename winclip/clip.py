@@ -1,0 +1,261 @@
+"""A plain CLIP: configuration, image tower with windows, text tower. Parameter names are open_clip's.
+
+The forward passes are this project's own. They differ from one pass over whole images in that the
+windows of WinCLIP go through the same blocks as short sequences (paper, section 4.2), with two exact
+savings: the first block's normalisation and query/key/value projection of a token do not depend on
+the window it is in and are computed once, and the last block computes of a window only what its
+class token needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from winclip.windows import LARGE, MID, window_patches
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Sizes of both towers.
+
+    Attributes:
+        embed_dim: width of the joint embedding.
+        image_size: side of the input in pixels, a multiple of ``patch_size``.
+        patch_size: side of a patch in pixels.
+        width, layers, heads, mlp_width: of the image tower.
+        context_length: prompt length in tokens.
+        vocab_size: number of token embeddings.
+        text_width, text_layers, text_heads, text_mlp_width: of the text tower.
+        quick_gelu: x * sigmoid(1.702 x) in place of the exact GELU, as OpenAI's weights expect.
+    """
+
+    embed_dim: int
+    image_size: int
+    patch_size: int
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    context_length: int
+    vocab_size: int
+    text_width: int
+    text_layers: int
+    text_heads: int
+    text_mlp_width: int
+    quick_gelu: bool
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side of the image."""
+        return self.image_size // self.patch_size
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What one pass over N images gives, float32, not normalised.
+
+    Attributes:
+        cls: (N, embed_dim), class token of the whole image.
+        large: (N, large windows, embed_dim), 3 x 3 patches.
+        mid: (N, mid windows, embed_dim), 2 x 2 patches.
+        patch: (N, grid * grid, width), last-layer patch tokens, neither normalised nor projected.
+    """
+
+    cls: torch.Tensor
+    large: torch.Tensor
+    mid: torch.Tensor
+    patch: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.cls)
+
+    def __getitem__(self, images: slice | torch.Tensor) -> Embeddings:
+        """The embeddings of some of the images."""
+        return Embeddings(self.cls[images], self.large[images], self.mid[images], self.patch[images])
+
+    @staticmethod
+    def concatenate(parts: list[Embeddings]) -> Embeddings:
+        """Join along the images; ``parts`` must not be empty."""
+        return Embeddings(
+            *(torch.cat([getattr(part, name) for part in parts]) for name in ("cls", "large", "mid", "patch"))
+        )
+
+
+def _quick_gelu(x: torch.Tensor) -> torch.Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention whose query/key/value projection can be computed ahead."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
+        self.out_proj = nn.Linear(width, width)
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., width) to (..., 3 * width): queries, keys and values side by side."""
+        return F.linear(x, self.in_proj_weight, self.in_proj_bias)
+
+    def project_for_first(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries of the first token, (N, 1, width), and keys and values of all, (N, L, 2 * width)."""
+        width = x.shape[-1]
+        queries = F.linear(x[:, :1], self.in_proj_weight[:width], self.in_proj_bias[:width])
+        return queries, F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:])
+
+    def attend(self, queries: torch.Tensor, keys_values: torch.Tensor, causal: bool = False) -> torch.Tensor:
+        """(N, Q, width) queries over (N, L, 2 * width) keys and values: (N, Q, width)."""
+        keys, values = keys_values.chunk(2, dim=-1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (queries, keys, values))
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with the activation between them."""
+
+    def __init__(self, width: int, hidden: int, quick_gelu: bool) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, hidden)
+        self.c_proj = nn.Linear(hidden, width)
+        self.activation: Callable[[torch.Tensor], torch.Tensor] = _quick_gelu if quick_gelu else F.gelu
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c_proj(self.activation(self.c_fc(x)))
+
+
+class Block(nn.Module):
+    """Pre-normalised residual attention block."""
+
+    def __init__(self, width: int, heads: int, mlp_width: int, quick_gelu: bool) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, mlp_width, quick_gelu)
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        """What attention needs of each token on its own: (..., 3 * width)."""
+        return self.attn.project(self.ln_1(x))
+
+    def forward(self, x: torch.Tensor, projected: torch.Tensor | None = None, causal: bool = False) -> torch.Tensor:
+        """(N, L, width) to the same shape; ``projected`` is ``project(x)`` if it is known already."""
+        if projected is None:
+            projected = self.project(x)
+        width = x.shape[-1]
+        x = x + self.attn.attend(projected[..., :width], projected[..., width:], causal)
+        return x + self.mlp(self.ln_2(x))
+
+    def forward_first(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, L, width) to the output at the first token alone, (N, width)."""
+        first = x[:, :1] + self.attn.attend(*self.attn.project_for_first(self.ln_1(x)))
+        return (first + self.mlp(self.ln_2(first))).squeeze(1)
+
+
+class Transformer(nn.Module):
+    """A stack of blocks."""
+
+    def __init__(self, width: int, layers: int, heads: int, mlp_width: int, quick_gelu: bool) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(Block(width, heads, mlp_width, quick_gelu) for _ in range(layers))
+
+
+class ImageTower(nn.Module):
+    """Vision transformer that embeds an image, all its windows and its patches."""
+
+    def __init__(self, config: ClipConfig) -> None:
+        super().__init__()
+        self.grid = config.grid
+        self.conv1 = nn.Conv2d(3, config.width, config.patch_size, config.patch_size, bias=False)
+        self.class_embedding = nn.Parameter(torch.empty(config.width))
+        self.positional_embedding = nn.Parameter(torch.empty(1 + config.grid**2, config.width))
+        self.ln_pre = nn.LayerNorm(config.width)
+        self.transformer = Transformer(config.width, config.layers, config.heads, config.mlp_width, config.quick_gelu)
+        self.ln_post = nn.LayerNorm(config.width)
+        self.proj = nn.Parameter(torch.empty(config.width, config.embed_dim))
+
+    def forward(self, images: torch.Tensor) -> Embeddings:
+        """Embed (N, 3, S, S) normalised images; see ``Embeddings`` for what comes out.
+
+        On the CPU images go through one at a time. Their tokens are enough to keep the matrix
+        products at full rate, the activations stay near the cache, and the result of an image cannot
+        depend on the batch it is in.
+        """
+        step = 1 if images.device.type == "cpu" else max(len(images), 1)
+        return Embeddings.concatenate([self._embed(part) for part in images.to(self.proj.dtype).split(step)])
+
+    def _embed(self, images: torch.Tensor) -> Embeddings:
+        tokens = self._tokens(images)
+        projected = self._blocks[0].project(tokens)
+        x = self._blocks[0](tokens, projected)
+        for block in self._blocks[1:]:
+            x = block(x)
+        large, mid = (self._embed_windows(tokens, projected, size) for size in (LARGE, MID))
+        return Embeddings(self._project(x[:, 0]), large, mid, x[:, 1:].float())
+
+    def _embed_windows(self, tokens: torch.Tensor, projected: torch.Tensor, size: int) -> torch.Tensor:
+        """All windows of one scale, (N, windows, embed_dim), attention inside the window only."""
+        patches = window_patches(self.grid, size).to(tokens.device)
+        sequences = torch.cat([patches.new_zeros(len(patches), 1), patches + 1], dim=1)
+        x = tokens[:, sequences].flatten(0, 1)
+        if len(self._blocks) > 1:
+            x = self._blocks[0](x, projected[:, sequences].flatten(0, 1))
+            for block in self._blocks[1:-1]:
+                x = block(x)
+        return self._project(self._blocks[-1].forward_first(x)).unflatten(0, (len(tokens), -1))
+
+    @property
+    def _blocks(self) -> list[Block]:
+        return list(self.transformer.resblocks)  # type: ignore[arg-type]
+
+    def _tokens(self, images: torch.Tensor) -> torch.Tensor:
+        """Class token and patches with positional embedding, after ``ln_pre``: (N, 1 + grid * grid, width)."""
+        patches = self.conv1(images).flatten(2).transpose(1, 2)
+        class_token = self.class_embedding.expand(len(images), 1, -1)
+        return self.ln_pre(torch.cat([class_token, patches], dim=1) + self.positional_embedding)
+
+    def _project(self, class_tokens: torch.Tensor) -> torch.Tensor:
+        return (self.ln_post(class_tokens) @ self.proj).float()
+
+
+class Clip(nn.Module):
+    """Both towers, with the parameter names of open_clip's ``CLIP``."""
+
+    def __init__(self, config: ClipConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.visual = ImageTower(config)
+        self.token_embedding = nn.Embedding(config.vocab_size, config.text_width)
+        self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.text_width))
+        self.transformer = Transformer(
+            config.text_width, config.text_layers, config.text_heads, config.text_mlp_width, config.quick_gelu
+        )
+        self.ln_final = nn.LayerNorm(config.text_width)
+        self.text_projection = nn.Parameter(torch.empty(config.text_width, config.embed_dim))
+
+    def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Embed prompts.
+
+        The tower is causal and reads off the end-of-text token, so the prompts are cut to the longest
+        of them without changing the result.
+
+        Args:
+            tokens: (N, L) int64 with L up to ``context_length``; the end-of-text token is the largest
+                number of its row.
+
+        Returns:
+            (N, embed_dim) float32, not normalised.
+        """
+        ends = tokens.argmax(dim=-1)
+        length = int(ends.max()) + 1
+        x = self.token_embedding(tokens[:, :length]) + self.positional_embedding[:length]
+        for block in self.transformer.resblocks:
+            x = block(x, causal=True)
+        return (self.ln_final(x[torch.arange(len(x)), ends]) @ self.text_projection).float()

@@ -1,0 +1,50 @@
+"""Writing files so that each is complete or absent, never half written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from os import PathLike
+from pathlib import Path
+
+from winclip.errors import InputError
+
+
+def write_atomically(path: str | PathLike[str], content: str | bytes) -> None:
+    """Write a file in one step: its readers see the old content or the new, never a part.
+
+    The content goes to a temporary file in the same folder, reaches the disk, and then takes the
+    place of ``path``. On an error the temporary file is removed and ``path`` is as it was.
+
+    Args:
+        path: the file; folders that are missing above it are made.
+        content: text is written as UTF-8, line ends as they are.
+
+    Raises:
+        InputError: if the folder cannot be made or written to, the disk is full, or ``path`` is a
+            folder; the message names the file and the reason.
+    """
+    target = Path(path)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    temporary = target.parent / f".{target.name}.{secrets.token_hex(6)}.tmp"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _write_to_disk(temporary, data)
+        temporary.replace(target)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {target} ({error.strerror or error}); choose a folder that can be written to"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _write_to_disk(path: Path, data: bytes) -> None:
+    # Not tempfile.mkstemp: its files are readable by their owner alone, whatever the umask says.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

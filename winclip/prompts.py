@@ -1,0 +1,139 @@
+"""The compositional prompt ensemble: every state put into every template (paper, section 4.1)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from winclip.errors import InputError
+
+_NORMAL_STATES = (
+    "{}",
+    "flawless {}",
+    "perfect {}",
+    "unblemished {}",
+    "{} without flaw",
+    "{} without defect",
+    "{} without damage",
+)
+_ANOMALOUS_STATES = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """States, templates and the two conventions in which the published prompt sets differ.
+
+    Attributes:
+        normal_states: strings with one ``{}`` for the class name.
+        anomalous_states: the same for the anomalous state.
+        templates: strings with one ``{}`` for the state; a repeated template counts twice.
+        spaces_for_underscores: write ``metal nut`` for the class name ``metal_nut``.
+        normalise_each: L2-normalise every prompt embedding before the mean.
+    """
+
+    normal_states: tuple[str, ...]
+    anomalous_states: tuple[str, ...]
+    templates: tuple[str, ...]
+    spaces_for_underscores: bool = False
+    normalise_each: bool = False
+
+    def normal(self, class_name: str) -> list[str]:
+        """Prompts of the normal state, templates varying fastest."""
+        return self._fill(self.normal_states, class_name)
+
+    def anomalous(self, class_name: str) -> list[str]:
+        """Prompts of the anomalous state, templates varying fastest."""
+        return self._fill(self.anomalous_states, class_name)
+
+    def _fill(self, states: tuple[str, ...], class_name: str) -> list[str]:
+        name = class_name.replace("_", " ") if self.spaces_for_underscores else class_name
+        return [template.replace("{}", state.replace("{}", name)) for state in states for template in self.templates]
+
+
+# As in the reference reimplementation: one template twice, "a cropped photo of a" and "a jpeg
+# corrupted photo of a" missing, articles not always in the same order.
+REFERENCE = PromptSet(
+    normal_states=_NORMAL_STATES,
+    anomalous_states=_ANOMALOUS_STATES,
+    templates=(
+        "a cropped photo of the {}.",
+        "a close-up photo of a {}.",
+        "a close-up photo of the {}.",
+        "a bright photo of a {}.",
+        "a bright photo of the {}.",
+        "a dark photo of the {}.",
+        "a dark photo of a {}.",
+        "a jpeg corrupted photo of the {}.",
+        "a jpeg corrupted photo of the {}.",
+        "a blurry photo of the {}.",
+        "a blurry photo of a {}.",
+        "a photo of a {}.",
+        "a photo of the {}.",
+        "a photo of a small {}.",
+        "a photo of the small {}.",
+        "a photo of a large {}.",
+        "a photo of the large {}.",
+        "a photo of the {} for visual inspection.",
+        "a photo of a {} for visual inspection.",
+        "a photo of the {} for anomaly detection.",
+        "a photo of a {} for anomaly detection.",
+    ),
+)
+
+PAPER = PromptSet(
+    normal_states=_NORMAL_STATES,
+    anomalous_states=_ANOMALOUS_STATES,
+    templates=tuple(
+        pattern.format(article=article)
+        for pattern in (
+            "a cropped photo of {article} {{}}.",
+            "a close-up photo of {article} {{}}.",
+            "a bright photo of {article} {{}}.",
+            "a dark photo of {article} {{}}.",
+            "a jpeg corrupted photo of {article} {{}}.",
+            "a blurry photo of {article} {{}}.",
+            "a photo of {article} {{}}.",
+            "a photo of {article} small {{}}.",
+            "a photo of {article} large {{}}.",
+            "a photo of {article} {{}} for visual inspection.",
+            "a photo of {article} {{}} for anomaly detection.",
+        )
+        for article in ("a", "the")
+    ),
+    spaces_for_underscores=True,
+    normalise_each=True,
+)
+
+NAMED_PROMPT_SETS = {"reference": REFERENCE, "paper": PAPER}
+
+
+def load_prompt_set(name: str) -> PromptSet:
+    """A named prompt set, or one read from a JSON file with the conventions of ``reference``.
+
+    The file holds ``normal_states``, ``anomalous_states`` and ``templates``: lists of strings, each
+    with exactly one ``{}``.
+
+    Raises:
+        InputError: if the name is unknown or the file is missing or malformed.
+    """
+    if name in NAMED_PROMPT_SETS:
+        return NAMED_PROMPT_SETS[name]
+    if not name.endswith(".json"):
+        raise InputError(f"prompt set '{name}' is unknown; use {', '.join(NAMED_PROMPT_SETS)} or a .json file")
+    try:
+        content = json.loads(Path(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"prompt set {name} cannot be read as JSON ({error})") from error
+    fields = ("normal_states", "anomalous_states", "templates")
+    if not isinstance(content, dict) or set(content) != set(fields):
+        raise InputError(f"prompt set {name}: expected an object with exactly the keys {', '.join(fields)}")
+    for field in fields:
+        entries = content[field]
+        if not isinstance(entries, list) or not entries:
+            raise InputError(f"prompt set {name}: '{field}' must be a list of at least one string")
+        for entry in entries:
+            if not isinstance(entry, str) or entry.count("{}") != 1:
+                raise InputError(f"prompt set {name}: {entry!r} in '{field}' must be a string with exactly one {{}}")
+    normal, anomalous, templates = (tuple(content[field]) for field in fields)
+    return PromptSet(normal, anomalous, templates)
