@@ -1,0 +1,246 @@
+"""The list of a data set's images: ``meta.json`` read, checked and written.
+
+``{"train": {CLASS: [ITEM...]}, "test": {CLASS: [ITEM...]}}``; the fields of an ITEM are those of
+:class:`Item`. Any class names work: nothing here knows a particular data set.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from winclip.errors import InputError
+from winclip.files import write_atomically
+
+META_FILE = "meta.json"
+
+_HOW_TO_MAKE = (
+    "make it with `python mvtec.py --root DIR`, `python visa.py --root DIR` or `python scripts/elpv.py --root DIR`"
+)
+_TEXT_FIELDS = ("img_path", "mask_path", "cls_name", "specie_name")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a data set.
+
+    Attributes:
+        img_path: relative to the root, with forward slashes.
+        mask_path: likewise; "" where there is none. It is not looked at on a normal image.
+        cls_name: the class, as in the data set.
+        specie_name: the defect type, "good" or "".
+        anomaly: 1 for a defective image, else 0.
+    """
+
+    img_path: str
+    mask_path: str
+    cls_name: str
+    specie_name: str
+    anomaly: int
+
+
+@dataclass(frozen=True)
+class DatasetIndex:
+    """All images of a data set.
+
+    Attributes:
+        root: the folder that every path starts from.
+        train: normal images by class; a class of ``test`` may have none.
+        test: images to evaluate by class, at least one each, in the order of the file.
+    """
+
+    root: Path
+    train: dict[str, list[Item]]
+    test: dict[str, list[Item]]
+
+
+def load_index(root: str | PathLike[str]) -> DatasetIndex:
+    """Read and check ``root/meta.json``. The images themselves are not touched.
+
+    Raises:
+        InputError: if the folder or the file is missing (the message says which command makes it),
+            it is no JSON of the form above, or a path in it leads out of the root; the message
+            names the file, the part, the class and the number of the entry, counted from 0.
+    """
+    folder = Path(root)
+    path = folder / META_FILE
+    if not folder.is_dir():
+        raise InputError(f"data set folder {folder} does not exist; put the data set there or name its place")
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; {_HOW_TO_MAKE}")
+    content = _read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f'{path}: expected {{"train": ..., "test": ...}} and found {_kind(content)}')
+    train, test = (_read_part(path, content, part) for part in ("train", "test"))
+    if not test:
+        raise InputError(f"{path}: test lists no class; {_HOW_TO_MAKE}")
+    for cls_name, items in test.items():
+        if not items:
+            raise InputError(f"{path}: test, class {cls_name}: lists no image; add images or take the class out")
+    for cls_name, items in train.items():
+        for number, item in enumerate(items):
+            if item.anomaly:
+                raise InputError(
+                    f"{path}: train, class {cls_name}, entry {number}: anomaly is 1; training images are normal ones"
+                )
+    return DatasetIndex(folder, {name: train.get(name, []) for name in [*test, *train]}, test)
+
+
+def write_index(index: DatasetIndex) -> Path:
+    """Write ``meta.json`` to the index's root, complete or not at all, and return its path.
+
+    Classes and items are sorted, so that the same data set gives the same bytes on every machine.
+
+    Raises:
+        InputError: if the root cannot be written to.
+    """
+    path = index.root / META_FILE
+    content = {
+        part: {
+            name: [asdict(item) for item in sorted(classes[name], key=lambda item: item.img_path)]
+            for name in sorted(classes)
+        }
+        for part, classes in (("train", index.train), ("test", index.test))
+    }
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
+    return path
+
+
+def select_classes(index: DatasetIndex, names: Sequence[str] | None) -> list[str]:
+    """Check class names and put them in the order of the data set.
+
+    Args:
+        index: the data set.
+        names: wanted classes in any order; None takes all.
+
+    Raises:
+        InputError: if a class is not in the test part, with near matches or, without any, the
+            classes that are there; or if ``names`` is empty.
+    """
+    if names is None:
+        return list(index.test)
+    if not names:
+        raise InputError(f"no class is named; the data set in {index.root} has: {', '.join(index.test)}")
+    for name in names:
+        if name not in index.test:
+            near = difflib.get_close_matches(name, index.test)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(index.test)}"
+            raise InputError(f"class {name} is not in the data set in {index.root}; {hint}")
+    return [name for name in index.test if name in names]
+
+
+def check_files(index: DatasetIndex, classes: Iterable[str], references: Iterable[Item] = ()) -> None:
+    """See that every file a run will read is there, before it begins.
+
+    Args:
+        index: the data set.
+        classes: their test images are looked for, and the masks of the anomalous ones.
+        references: train items that the run uses; only their images are looked for.
+
+    Raises:
+        InputError: if files are missing; the message names the first and says how many there are.
+    """
+    wanted: dict[str, str] = {}
+    for item in [*(item for name in classes for item in index.test[name]), *references]:
+        wanted[item.img_path] = "image"
+        if item.anomaly and item.mask_path:
+            wanted.setdefault(item.mask_path, "mask")
+    missing = [path for path in wanted if not (index.root / path).is_file()]
+    if missing:
+        raise InputError(
+            f"{wanted[missing[0]]} {index.root / missing[0]} does not exist ({len(missing)} of {len(wanted)} files are"
+            f" missing); complete the data set or write its {META_FILE} again"
+        )
+
+
+def stays_inside(path: str) -> bool:
+    """Whether a relative path, read the POSIX or the Windows way, cannot lead out of its folder."""
+    posix, windows = PurePosixPath(path), PureWindowsPath(path)
+    absolute = posix.is_absolute() or bool(windows.drive) or bool(windows.root)
+    return not absolute and ".." not in posix.parts and ".." not in windows.parts
+
+
+def _read_json(path: Path) -> object:
+    try:
+        content: object = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON ({error}); {_HOW_TO_MAKE}") from error
+    return content
+
+
+def _read_part(path: Path, content: dict[str, Any], part: str) -> dict[str, list[Item]]:
+    if part not in content:
+        raise InputError(f"{path}: {part} is missing; expected train and test")
+    classes = content[part]
+    if not isinstance(classes, dict):
+        raise InputError(f"{path}: {part}: expected classes with their images and found {_kind(classes)}")
+    items = {}
+    for cls_name, entries in classes.items():
+        place = f"{path}: {part}, class {cls_name!r}"
+        # Class names become names of files and cells of tables.
+        if cls_name in ("", ".", "..") or any(sign in "/\\" or sign < " " for sign in cls_name):
+            raise InputError(
+                f"{place}: a class name cannot be empty or dots, or hold slashes or line breaks; rename it"
+            )
+        _refuse_broken_text(place, cls_name)
+        if not isinstance(entries, list):
+            raise InputError(f"{place}: expected a list of images and found {_kind(entries)}")
+        items[cls_name] = [
+            _read_item(f"{path}: {part}, class {cls_name}, entry {number}", entry, cls_name)
+            for number, entry in enumerate(entries)
+        ]
+        _refuse_repeats(f"{path}: {part}, class {cls_name}", items[cls_name])
+    return items
+
+
+def _read_item(place: str, entry: object, cls_name: str) -> Item:
+    if not isinstance(entry, dict):
+        raise InputError(f"{place}: expected an object with {', '.join(_TEXT_FIELDS)}, anomaly; found {_kind(entry)}")
+    for field in (*_TEXT_FIELDS, "anomaly"):
+        if field not in entry:
+            raise InputError(f"{place}: {field} is missing")
+    for field in _TEXT_FIELDS:
+        if not isinstance(entry[field], str):
+            raise InputError(f"{place}: {field} is {_kind(entry[field])}; expected text")
+        _refuse_broken_text(f"{place}: {field}", entry[field])
+    # `type`, because True and 1.0 are equal to 1 too.
+    if type(entry["anomaly"]) is not int or entry["anomaly"] not in (0, 1):
+        raise InputError(f"{place}: anomaly is {json.dumps(entry['anomaly'])}; expected 0 or 1")
+    if entry["cls_name"] != cls_name:
+        raise InputError(
+            f"{place}: cls_name is {entry['cls_name']!r}; expected {cls_name!r}, the class it is listed under"
+        )
+    if not entry["img_path"]:
+        raise InputError(f"{place}: img_path is empty; expected a path relative to the root")
+    for field in ("img_path", "mask_path"):
+        if not stays_inside(entry[field]):
+            raise InputError(
+                f"{place}: {field} {entry[field]!r} leads out of the data set folder; expected a path relative to it"
+            )
+    return Item(**{field: entry[field] for field in (*_TEXT_FIELDS, "anomaly")})
+
+
+def _refuse_broken_text(place: str, text: str) -> None:
+    # JSON can hold halves of surrogate pairs, which no result file could be written with.
+    if any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise InputError(f"{place}: {text!r} is not valid Unicode; rename it")
+
+
+def _refuse_repeats(place: str, items: list[Item]) -> None:
+    seen = set()
+    for number, item in enumerate(items):
+        if item.img_path in seen:
+            raise InputError(f"{place}, entry {number}: {item.img_path} is listed twice; take one out")
+        seen.add(item.img_path)
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

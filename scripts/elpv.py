@@ -1,0 +1,119 @@
+"""Lays out the solar cells of the Python package ``elpv-dataset`` as a data set that test.py reads.
+
+Functional cells (defect probability 0) are normal: sorted by name, the first, third, fifth ... go to
+train and the others to test. Defective cells (probability 1) are the anomalous test images. Cells
+in between are left out. There are no masks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import importlib.util
+import shutil
+import sys
+from pathlib import Path, PurePosixPath
+
+# The data set code is one folder up from this script.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from datasets.index import DatasetIndex, Item, stays_inside, write_index
+from datasets.layout import report_error, summary
+from winclip.errors import InputError
+
+CLASS = "solar_cell"
+LICENCE = (
+    "elpv-dataset: photographs by Buerhop-Lutz, Deitsch et al. (https://github.com/zae-bayern/elpv-dataset),"
+    " licence CC BY-NC-SA 4.0: name the authors, no commercial use, pass on under the same licence"
+)
+
+
+def find_package() -> Path:
+    """The data folder of the installed package, with ``labels.csv`` and ``images`` in it.
+
+    Raises:
+        InputError: if the package is not installed or holds no labels.
+    """
+    spec = importlib.util.find_spec("elpv_dataset")
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            "the Python package elpv-dataset is not installed; install it with: python -m pip install elpv-dataset"
+        )
+    folder = Path(spec.submodule_search_locations[0]) / "data"
+    if not (folder / "labels.csv").is_file():
+        raise InputError(f"the package elpv-dataset has no {folder / 'labels.csv'}; install version 1.0 or newer")
+    return folder
+
+
+def read_labels(path: Path) -> dict[str, float]:
+    """The defect probability of each image, by its path relative to the file's folder.
+
+    Raises:
+        InputError: if a line is not a path, a probability in [0, 1] and a type.
+    """
+    probabilities = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        fields = line.split()
+        try:
+            image, probability = fields[0], float(fields[1])
+        except (IndexError, ValueError):
+            raise InputError(f"{path}, line {number}: {line!r} is not an image path with a probability") from None
+        if not 0 <= probability <= 1 or not stays_inside(image):
+            raise InputError(f"{path}, line {number}: {line!r} is not an image path with a probability from 0 to 1")
+        probabilities[image] = probability
+    return probabilities
+
+
+def lay_out(package: Path, root: Path) -> DatasetIndex:
+    """Copy the images to ``root`` in the layout of MVTec AD and write ``meta.json`` last.
+
+    Images that are there already are compared and not copied again.
+
+    Raises:
+        InputError: if an image is missing in the package or ``root`` cannot be written to.
+    """
+    probabilities = read_labels(package / "labels.csv")
+    functional = sorted(image for image, probability in probabilities.items() if probability == 0)
+    defective = sorted(image for image, probability in probabilities.items() if probability == 1)
+    if len(functional) < 2:
+        raise InputError(f"{package / 'labels.csv'} lists {len(functional)} functional cells; expected 2 or more")
+    train = [_copy(package, image, root, "train", "good") for image in functional[0::2]]
+    test = [_copy(package, image, root, "test", "good") for image in functional[1::2]]
+    test += [_copy(package, image, root, "test", "defective") for image in defective]
+    index = DatasetIndex(root, {CLASS: train}, {CLASS: test})
+    write_index(index)
+    return index
+
+
+def _copy(package: Path, image: str, root: Path, part: str, specie_name: str) -> Item:
+    source = package / image
+    img_path = f"{CLASS}/{part}/{specie_name}/{PurePosixPath(image).name}"
+    target = root / img_path
+    if not source.is_file():
+        raise InputError(f"image {source} does not exist; install the package elpv-dataset again")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
+            shutil.copyfile(source, target)
+    except OSError as error:
+        raise InputError(f"cannot write {target} ({error.strerror}); name another place with --root") from error
+    return Item(img_path, "", CLASS, specie_name, int(specie_name != "good"))
+
+
+def main() -> int:
+    """Returns: the exit status: 0, or 2 after an error that is printed."""
+    parser = argparse.ArgumentParser(description="Lay out the package elpv-dataset as a data set that test.py reads.")
+    parser.add_argument("--root", metavar="DIR", type=Path, default=Path("data/elpv"), help="default: %(default)s")
+    options = parser.parse_args()
+    try:
+        index = lay_out(find_package(), options.root)
+    except InputError as error:
+        return report_error(error)
+    print(LICENCE)
+    print(summary(index))
+    print(f"written: {options.root / 'meta.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

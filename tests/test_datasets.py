@@ -1,0 +1,508 @@
+"""meta.json, reference draws, masks and batches, on data sets made for the test."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms  # type: ignore[import-untyped]
+
+from datasets.index import DatasetIndex, Item, check_files, load_index, select_classes, write_index
+from datasets.references import draw_references, read_reference_list
+from datasets.samples import Batch, iterate, read_mask, resize_mask
+from winclip.errors import InputError
+from winclip.files import write_atomically
+from winclip.images import preprocess
+
+
+def entry(path: str, cls_name: str = "nut", anomaly: int = 0, **fields: object) -> dict[str, object]:
+    specie_name = "crack" if anomaly else "good"
+    item = {"img_path": path, "mask_path": "", "cls_name": cls_name, "specie_name": specie_name, "anomaly": anomaly}
+    return {**item, **fields}
+
+
+def write_meta(root: Path, content: object) -> Path:
+    path = root / "meta.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def small_meta() -> dict[str, Any]:
+    return {
+        "train": {"nut": [entry("nut/a.png"), entry("nut/b.png")], "own class": [entry("own/a.png", "own class")]},
+        "test": {
+            "own class": [entry("own/t.png", "own class")],
+            "nut": [entry("nut/t.png"), entry("nut/u.png", anomaly=1, mask_path="nut/u_mask.png")],
+        },
+    }
+
+
+# --- writing files ---
+
+
+def test_write_atomically_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "result.csv"
+    write_atomically(path, "größe\n")
+    assert path.read_bytes() == "größe\n".encode()
+    write_atomically(path, b"\x00\x01")
+    assert path.read_bytes() == b"\x00\x01"
+    assert [file.name for file in path.parent.iterdir()] == ["result.csv"]
+
+
+def test_written_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    write_atomically(tmp_path / "atomic", "")
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "atomic")]
+    assert modes[0] == modes[1]
+
+
+def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "result.csv"
+    path.write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(InputError, match=r"cannot write .*result\.csv \(No space left on device\)"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["result.csv"]
+
+
+def test_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=r"cannot write .*result\.csv \(.*choose a folder"):
+        write_atomically(tmp_path / "file" / "result.csv", "")
+    with pytest.raises(InputError, match=r"cannot write .*folder"):
+        write_atomically(tmp_path / "folder", "")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder"]
+
+
+# --- meta.json ---
+
+
+def test_load_index_keeps_the_order_of_the_file(tmp_path: Path) -> None:
+    write_meta(tmp_path, small_meta())
+    index = load_index(tmp_path)
+    assert index.root == tmp_path
+    assert list(index.test) == ["own class", "nut"]
+    assert index.test["nut"][1] == Item("nut/u.png", "nut/u_mask.png", "nut", "crack", 1)
+    assert [item.img_path for item in index.train["nut"]] == ["nut/a.png", "nut/b.png"]
+
+
+def test_class_without_train_images_and_byte_order_mark_are_accepted(tmp_path: Path) -> None:
+    content = small_meta()
+    del content["train"]["own class"]
+    write_meta(tmp_path, "\ufeff" + json.dumps(content))
+    assert load_index(tmp_path).train["own class"] == []
+
+
+def test_write_index_sorts_and_is_read_back(tmp_path: Path) -> None:
+    content = small_meta()
+    content["test"]["nut"].reverse()
+    write_meta(tmp_path, content)
+    path = write_index(load_index(tmp_path))
+    written = json.loads(path.read_text())
+    assert list(written) == ["train", "test"]
+    assert list(written["test"]) == ["nut", "own class"]
+    assert written["test"]["nut"] == small_meta()["test"]["nut"]
+    assert path.read_bytes() == write_index(load_index(tmp_path)).read_bytes()
+
+
+def test_missing_data_set_or_meta_json_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"data set folder .*nowhere does not exist"):
+        load_index(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"meta\.json does not exist; .*mvtec\.py.*visa\.py.*scripts/elpv\.py"):
+        load_index(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "no json", "[" * 100_000])
+def test_meta_json_that_is_no_json(text: str, tmp_path: Path) -> None:
+    write_meta(tmp_path, text)
+    with pytest.raises(InputError, match=r"meta\.json is not JSON \("):
+        load_index(tmp_path)
+
+
+def test_meta_json_in_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "meta.json").write_bytes('{"train": "größe"}'.encode("latin-1"))
+    with pytest.raises(InputError, match=r"meta\.json is not JSON \("):
+        load_index(tmp_path)
+
+
+WRONG_SHAPES: list[tuple[object, str]] = [
+    ([], "and found a list"),
+    ({"train": {}}, "test is missing; expected train and test"),
+    ({"test": {}}, "train is missing; expected train and test"),
+    ({"train": [], "test": {}}, "train: expected classes with their images and found a list"),
+    ({"train": {}, "test": {}}, "test lists no class"),
+    ({"train": {}, "test": {"nut": []}}, "test, class nut: lists no image"),
+    ({"train": {}, "test": {"nut": {}}}, "test, class 'nut': expected a list of images and found an object"),
+    ({"train": {}, "test": {"nut": ["a.png"]}}, "test, class nut, entry 0: expected an object"),
+    ({"train": {}, "test": {"../nut": []}}, "class '../nut': a class name cannot be empty or dots"),
+    ({"train": {}, "test": {"": []}}, "class '': a class name cannot be empty or dots"),
+    ({"train": {}, "test": {"a\nb": []}}, r"class 'a\nb': a class name cannot be empty or dots"),
+    ({"train": {}, "test": {"\ud800": []}}, r"is not valid Unicode"),
+    (
+        {"train": {"nut": [entry("a.png", anomaly=1)]}, "test": {"nut": [entry("t.png")]}},
+        "entry 0: anomaly is 1; train",
+    ),
+    (
+        {"train": {}, "test": {"nut": [entry("t.png"), entry("u.png"), entry("t.png")]}},
+        "test, class nut, entry 2: t.png is listed twice",
+    ),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), WRONG_SHAPES)
+def test_wrong_shape_is_named(content: object, message: str, tmp_path: Path) -> None:
+    path = write_meta(tmp_path, content)
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        load_index(tmp_path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+WRONG_FIELDS: list[tuple[str, object, str]] = [
+    ("img_path", None, "img_path is null; expected text"),
+    ("img_path", 3, "img_path is a number; expected text"),
+    ("img_path", "", "img_path is empty"),
+    ("img_path", "/etc/passwd", "img_path '/etc/passwd' leads out of the data set folder"),
+    ("img_path", "a/../../b.png", "img_path 'a/../../b.png' leads out"),
+    ("img_path", "..\\b.png", r"img_path '..\\b.png' leads out"),
+    ("img_path", "C:\\b.png", r"img_path 'C:\\b.png' leads out"),
+    ("img_path", "C:b.png", "img_path 'C:b.png' leads out"),
+    ("img_path", "\\\\host\\share\\b.png", "leads out"),
+    ("mask_path", "../m.png", "mask_path '../m.png' leads out"),
+    ("mask_path", None, "mask_path is null; expected text"),
+    ("specie_name", "\udc80", "specie_name: '\\udc80' is not valid Unicode"),
+    ("cls_name", "bolt", "cls_name is 'bolt'; expected 'nut'"),
+    ("anomaly", 2, "anomaly is 2; expected 0 or 1"),
+    ("anomaly", True, "anomaly is true; expected 0 or 1"),
+    ("anomaly", "1", 'anomaly is "1"; expected 0 or 1'),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "message"), WRONG_FIELDS)
+def test_wrong_field_is_named(field: str, value: object, message: str, tmp_path: Path) -> None:
+    content = small_meta()
+    content["test"]["nut"][1][field] = value
+    path = write_meta(tmp_path, content)
+    with pytest.raises(InputError) as caught:
+        load_index(tmp_path)
+    assert str(caught.value).startswith(f"{path}: test, class nut, entry 1: ")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["img_path", "mask_path", "cls_name", "specie_name", "anomaly"])
+def test_missing_field_is_named(field: str, tmp_path: Path) -> None:
+    content = small_meta()
+    del content["train"]["nut"][0][field]
+    write_meta(tmp_path, content)
+    with pytest.raises(InputError, match=rf"train, class nut, entry 0: {field} is missing"):
+        load_index(tmp_path)
+
+
+def test_names_with_dots_inside_are_no_way_out(tmp_path: Path) -> None:
+    content = small_meta()
+    content["test"]["nut"][1]["img_path"] = "nut/..u..png"
+    write_meta(tmp_path, content)
+    assert load_index(tmp_path).test["nut"][1].img_path == "nut/..u..png"
+
+
+def test_select_classes(tmp_path: Path) -> None:
+    write_meta(tmp_path, small_meta())
+    index = load_index(tmp_path)
+    assert select_classes(index, None) == ["own class", "nut"]
+    assert select_classes(index, ["nut", "own class", "nut"]) == ["own class", "nut"]
+    assert select_classes(index, ["nut"]) == ["nut"]
+    with pytest.raises(InputError, match=r"class nuts is not in the data set in .*; did you mean nut\?"):
+        select_classes(index, ["nuts"])
+    with pytest.raises(InputError, match=r"class zipper is not in the data set in .*; it has: own class, nut"):
+        select_classes(index, ["nut", "zipper"])
+    with pytest.raises(InputError, match="no class is named"):
+        select_classes(index, [])
+
+
+def test_check_files_names_the_first_and_counts(tmp_path: Path) -> None:
+    write_meta(tmp_path, small_meta())
+    index = load_index(tmp_path)
+    for path in ("nut/t.png", "nut/u.png", "nut/u_mask.png", "nut/a.png"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(b"")
+    check_files(index, ["nut"])
+    check_files(index, ["nut"], index.train["nut"][:1])
+    with pytest.raises(InputError, match=r"image .*nut/b\.png does not exist \(1 of 5 files are missing\)"):
+        check_files(index, ["nut"], index.train["nut"])
+    with pytest.raises(InputError, match=r"image .*own/t\.png does not exist \(2 of 5"):
+        (tmp_path / "nut/u_mask.png").unlink()
+        check_files(index, ["own class", "nut"], index.train["nut"][:1])
+    with pytest.raises(InputError, match=r"mask .*nut/u_mask\.png does not exist \(1 of 3"):
+        check_files(index, ["nut"])
+
+
+# --- references ---
+
+
+def train_items(count: int, cls_name: str = "nut") -> list[Item]:
+    return [Item(f"{cls_name}/{number:03}.png", "", cls_name, "good", 0) for number in range(count)]
+
+
+def test_draws_are_nested_and_without_replacement() -> None:
+    items = train_items(20)
+    whole = draw_references(items, "nut", 20, seed=10)
+    assert sorted(item.img_path for item in whole) == [item.img_path for item in items]
+    for k in range(20):
+        assert draw_references(items, "nut", k, seed=10) == whole[:k]
+
+
+def test_draw_depends_on_seed_and_class_and_not_on_order() -> None:
+    items = train_items(50)
+    drawn = draw_references(items, "nut", 8, seed=10)
+    assert draw_references(items[::-1], "nut", 8, seed=10) == drawn
+    assert draw_references(items, "nut", 8, seed=11) != drawn
+    assert draw_references(items, "bolt", 8, seed=10) != drawn
+
+
+def test_draw_ignores_and_keeps_the_global_state() -> None:
+    np.random.seed(1)  # noqa: NPY002
+    before = repr(np.random.get_state())  # noqa: NPY002
+    drawn = draw_references(train_items(50), "nut", 8, seed=10)
+    assert repr(np.random.get_state()) == before  # noqa: NPY002
+    np.random.seed(2)  # noqa: NPY002
+    assert draw_references(train_items(50), "nut", 8, seed=10) == drawn
+
+
+def test_draw_is_the_same_on_every_machine() -> None:
+    drawn = draw_references(train_items(209, "bottle"), "bottle", 4, seed=10)
+    assert [item.img_path for item in drawn] == ["bottle/124.png", "bottle/013.png", "bottle/146.png", "bottle/121.png"]
+
+
+def test_draws_are_spread_evenly() -> None:
+    first = [draw_references(train_items(4), "nut", 1, seed=seed)[0].img_path for seed in range(400)]
+    counts = [first.count(item.img_path) for item in train_items(4)]
+    assert min(counts) > 60
+
+
+def test_impossible_draws_are_named() -> None:
+    with pytest.raises(InputError, match="class nut has 3 train images and k_shot asks for 4"):
+        draw_references(train_items(3), "nut", 4, seed=10)
+    with pytest.raises(InputError, match="k_shot is -1; expected 0 or more"):
+        draw_references(train_items(3), "nut", -1, seed=10)
+
+
+def reference_index() -> DatasetIndex:
+    test = {name: [Item(f"{name}/t.png", "", name, "good", 0)] for name in ("nut", "bolt")}
+    return DatasetIndex(Path("data"), {"nut": train_items(3), "bolt": train_items(2, "bolt")}, test)
+
+
+def test_reference_list_keeps_its_order(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"# chosen by hand\r\n\r\n nut/002.png \r\nbolt/001.png\r\nnut/000.png")
+    references = read_reference_list(path, reference_index(), ["nut"])
+    assert list(references) == ["nut"]
+    assert [item.img_path for item in references["nut"]] == ["nut/002.png", "nut/000.png"]
+    both = read_reference_list(path, reference_index(), ["bolt", "nut"])
+    assert [item.img_path for item in both["bolt"]] == ["bolt/001.png"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"nut/000.png\nnut/t.png\n", "list.txt, line 2: nut/t.png is a test image"),
+        (b"\n# x\nnut/9.png\n", "list.txt, line 3: nut/9.png is not in the data set's meta.json"),
+        (b"nut/000.png\n\nnut/000.png\n", "list.txt, line 3: nut/000.png is listed before, in line 1"),
+        (b"bolt/000.png\n", "list.txt lists no image of class nut"),
+        (b"", "list.txt lists no image of class nut"),
+        (b"\xff\xfe", "list.txt is not UTF-8 text"),
+    ],
+)
+def test_bad_reference_list_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_reference_list(path, reference_index(), ["nut"])
+
+
+def test_missing_reference_list_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"reference list .*none\.txt cannot be read \(No such file"):
+        read_reference_list(tmp_path / "none.txt", reference_index(), ["nut"])
+
+
+# --- masks ---
+
+PATTERN = np.array([[0, 1, 0], [1, 0, 1]], dtype=np.uint8)
+
+
+def mask_images() -> dict[str, tuple[Image.Image, str]]:
+    """PATTERN in every mode, with 1 or little more as the defect's value."""
+    grey = Image.fromarray(PATTERN)
+    palette = Image.fromarray(PATTERN)
+    palette.putpalette([0, 0, 0, 0, 0, 1] + [255] * 762)
+    black_last = Image.fromarray(1 - PATTERN)
+    black_last.putpalette([128, 0, 0, 0, 0, 0] + [255] * 762)
+    blue = np.zeros((2, 3, 3), np.uint8)
+    blue[:, :, 2] = PATTERN
+    alpha = np.dstack([blue, 255 * (1 - PATTERN)])
+    return {
+        "L": (grey, "png"),
+        "1": (Image.fromarray(PATTERN * 255).convert("1"), "png"),
+        "P": (palette, "png"),
+        "P, black not first": (black_last, "png"),
+        "RGB": (Image.fromarray(blue), "png"),
+        "RGBA, defect transparent": (Image.fromarray(alpha), "png"),
+        "LA, defect transparent": (Image.fromarray(np.dstack([PATTERN, 255 * (1 - PATTERN)])), "png"),
+        "I;16 png": (Image.fromarray(PATTERN.astype(np.uint16)), "png"),
+        "I;16 tif": (Image.fromarray(PATTERN.astype(np.uint16)), "tif"),
+        "I": (Image.fromarray(PATTERN.astype(np.int32)), "tif"),
+        "F": (Image.fromarray(PATTERN.astype(np.float32) / 100), "tif"),
+        "CMYK": (Image.fromarray(PATTERN * 255).convert("RGB").convert("CMYK"), "tif"),
+        "BMP": (grey, "bmp"),
+    }
+
+
+@pytest.mark.parametrize("case", mask_images())
+def test_mask_of_any_mode(case: str, tmp_path: Path) -> None:
+    image, suffix = mask_images()[case]
+    path = tmp_path / f"mask.{suffix}"
+    image.save(path)
+    mask = read_mask(path)
+    assert mask.dtype == np.bool_
+    np.testing.assert_array_equal(mask, PATTERN == 1)
+
+
+def test_palette_mask_with_transparency_is_read_without_warning(tmp_path: Path) -> None:
+    image, _ = mask_images()["P"]
+    image.save(tmp_path / "mask.png", transparency=bytes([255, 0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), PATTERN == 1)
+
+
+def test_mask_is_resized_as_torchvision_does() -> None:
+    mask = np.random.RandomState(0).rand(90, 130) > 0.5
+    pipeline = transforms.Compose([transforms.Resize((40, 40)), transforms.ToTensor()])
+    expected = pipeline(Image.fromarray(mask.astype(np.uint8) * 255))[0] > 0.5
+    np.testing.assert_array_equal(resize_mask(mask, 40), expected.numpy())
+    assert 0.3 < resize_mask(mask, 40).mean() < 0.7
+
+
+def test_mask_keeps_its_place_and_values() -> None:
+    mask = np.zeros((8, 16), np.bool_)
+    mask[:4, 8:] = True
+    expected = np.zeros((4, 4), np.bool_)
+    expected[:2, 2:] = True
+    np.testing.assert_array_equal(resize_mask(mask, 4), expected)
+
+
+# --- batches ---
+
+
+def write_images(root: Path, count: int = 5) -> list[Item]:
+    """Images 000, 001 ...; odd ones anomalous with the upper half masked."""
+    items = []
+    for number in range(count):
+        noise = np.random.RandomState(number).randint(0, 256, (20, 30, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(root / f"{number:03}.png")
+        mask_path = ""
+        if number % 2:
+            mask = np.zeros((20, 30), np.uint8)
+            mask[:10] = 255
+            mask_path = f"{number:03}_mask.png"
+            Image.fromarray(mask).save(root / mask_path)
+        items.append(Item(f"{number:03}.png", mask_path, "nut", "crack" if number % 2 else "good", number % 2))
+    return items
+
+
+def test_batches_hold_images_and_masks_in_order(tmp_path: Path) -> None:
+    items = write_images(tmp_path)
+    batches = list(iterate(items, tmp_path, 8, batch_size=2))
+    assert [len(batch.items) for batch in batches] == [2, 2, 1]
+    assert [item for batch in batches for item in batch.items] == items
+    images = torch.cat([batch.images for batch in batches])
+    assert images.shape == (5, 3, 8, 8)
+    assert images.dtype == torch.float32
+    for item, image in zip(items, images):
+        torch.testing.assert_close(image, preprocess(Image.open(tmp_path / item.img_path), 8), rtol=0, atol=0)
+    upper = np.arange(8)[:, None].repeat(8, axis=1) < 4
+    for item, mask in zip(items, (mask for batch in batches for mask in batch.masks)):
+        np.testing.assert_array_equal(mask, upper & bool(item.anomaly))
+
+
+def flat(batches: list[Batch]) -> tuple[list[Item], torch.Tensor, np.ndarray[Any, Any], list[str]]:
+    masks = np.stack([mask for batch in batches for mask in batch.masks if mask is not None])
+    reasons = [unreadable.reason for batch in batches for unreadable in batch.unreadable]
+    return [item for batch in batches for item in batch.items], torch.cat([b.images for b in batches]), masks, reasons
+
+
+def test_workers_and_batch_size_change_nothing(tmp_path: Path) -> None:
+    items = write_images(tmp_path)
+    (tmp_path / items[2].img_path).write_text("no image")
+    expected = flat(list(iterate(items, tmp_path, 8, batch_size=1)))
+    found = flat(list(iterate(items, tmp_path, 8, batch_size=3, num_workers=2)))
+    assert found[0] == expected[0] == [items[0], items[1], items[3], items[4]]
+    assert torch.equal(found[1], expected[1])
+    np.testing.assert_array_equal(found[2], expected[2])
+    assert found[3] == expected[3]
+    assert len(found[3]) == 1
+
+
+def test_size_mean_and_deviation_are_used(tmp_path: Path) -> None:
+    items = write_images(tmp_path, 1)
+    (batch,) = iterate(items, tmp_path, 6, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    expected = preprocess(Image.open(tmp_path / "000.png"), 6, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    assert torch.equal(batch.images[0], expected)
+
+
+def test_random_state_of_torch_is_kept(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    list(iterate(write_images(tmp_path, 2), tmp_path, 8))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_anomalous_item_without_a_mask_has_none_and_normal_masks_are_not_read(tmp_path: Path) -> None:
+    items = write_images(tmp_path, 2)
+    unmasked = Item(items[1].img_path, "", "nut", "crack", 1)
+    normal = Item(items[0].img_path, "nowhere.png", "nut", "good", 0)
+    (batch,) = iterate([unmasked, normal], tmp_path, 8)
+    assert batch.masks[0] is None
+    assert batch.masks[1] is not None
+    assert not batch.masks[1].any()
+    assert batch.unreadable == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_unreadable_images_and_masks_are_values(num_workers: int, tmp_path: Path) -> None:
+    items = write_images(tmp_path, 4)
+    (tmp_path / "000.png").unlink()
+    (tmp_path / "001_mask.png").write_bytes((tmp_path / "001_mask.png").read_bytes()[:50])
+    (tmp_path / "003_mask.png").unlink()
+    batches = list(iterate(items, tmp_path, 8, batch_size=2, num_workers=num_workers))
+    assert [len(batch.items) for batch in batches] == [0, 1]
+    assert batches[0].images.shape == (0, 3, 8, 8)
+    unreadable = [entry for batch in batches for entry in batch.unreadable]
+    assert [entry.item for entry in unreadable] == [items[0], items[1], items[3]]
+    assert unreadable[0].reason == f"image {tmp_path / '000.png'} does not exist"
+    assert unreadable[1].reason.startswith(f"mask {tmp_path / '001_mask.png'} cannot be read (")
+    assert unreadable[2].reason == f"mask {tmp_path / '003_mask.png'} does not exist"
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_mask_of_another_size_than_its_image(num_workers: int, tmp_path: Path) -> None:
+    items = write_images(tmp_path, 2)
+    Image.new("L", (20, 30)).save(tmp_path / "001_mask.png")
+    with pytest.raises(InputError) as caught:
+        list(iterate(items, tmp_path, 8, num_workers=num_workers))
+    assert str(caught.value) == (
+        f"mask {tmp_path / '001_mask.png'} is 20x30 and its image {tmp_path / '001.png'} is 30x20;"
+        " both need the same size"
+    )
