@@ -1,0 +1,195 @@
+"""The results of a run as rows, tables and files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, pstdev
+from typing import Any
+
+from tabulate import tabulate
+
+from evaluation.published import PAPER, SOURCE, paper_mean, published_mean, published_table
+
+# The order of the published tables.
+METRICS = ("auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One column of results: a number of shots and the draw; ``seed`` is None where nothing is drawn."""
+
+    k_shot: int
+    seed: int | None
+
+    @property
+    def seed_text(self) -> str:
+        """The seed as the files show it."""
+        return "" if self.seed is None else str(self.seed)
+
+    @property
+    def folder(self) -> str:
+        """Folder name of the setting's maps."""
+        return f"{self.k_shot}shot" + ("" if self.seed is None else f"-seed{self.seed}")
+
+
+@dataclass
+class Results:
+    """Everything a run has computed so far.
+
+    Attributes:
+        dataset: its name.
+        settings: in the order of the run.
+        figures: per setting and class, the metrics that are defined, as fractions.
+        scores: rows of scores.csv.
+        references: rows of k_shot.csv.
+    """
+
+    dataset: str
+    settings: list[Setting]
+    figures: dict[Setting, dict[str, dict[str, float]]] = field(default_factory=dict)
+    scores: list[tuple[int, str, str, str, str, int, str]] = field(default_factory=list)
+    references: list[tuple[int, str, str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.figures = {setting: {} for setting in self.settings}
+
+
+Column = dict[str, float]
+
+
+def with_mean(classes: dict[str, Column]) -> dict[str, Column]:
+    """The classes and, last, ``mean``: over the classes that have the figure."""
+    mean: Column = {}
+    for metric in METRICS:
+        values = [column[metric] for column in classes.values() if metric in column]
+        if values:
+            mean[metric] = fmean(values)
+    return {**classes, "mean": mean}
+
+
+def over_seeds(tables: Sequence[dict[str, Column]]) -> tuple[dict[str, Column], dict[str, Column]]:
+    """Mean and population standard deviation of every cell over the tables of several seeds.
+
+    A cell that any table lacks is left out.
+    """
+    mean: dict[str, Column] = {}
+    deviation: dict[str, Column] = {}
+    for name in tables[0]:
+        common = [metric for metric in METRICS if all(metric in table[name] for table in tables)]
+        mean[name] = {metric: fmean(table[name][metric] for table in tables) for metric in common}
+        deviation[name] = {metric: pstdev(table[name][metric] for table in tables) for metric in common}
+    return mean, deviation
+
+
+def _by_shots(results: Results) -> dict[int, list[Setting]]:
+    groups: dict[int, list[Setting]] = {}
+    for setting in results.settings:
+        groups.setdefault(setting.k_shot, []).append(setting)
+    return groups
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def results_csv(results: Results) -> str:
+    """results.csv: per cent, six decimals, empty where undefined."""
+    rows: list[list[object]] = []
+
+    def add(k_shot: int, seed: str, table: dict[str, Column]) -> None:
+        for name, column in table.items():
+            cells = [f"{100 * column[metric]:.6f}" if metric in column else "" for metric in METRICS]
+            rows.append([results.dataset, k_shot, seed, name, *cells])
+
+    for k_shot, settings in _by_shots(results).items():
+        tables = [with_mean(results.figures[setting]) for setting in settings]
+        for setting, table in zip(settings, tables):
+            add(k_shot, setting.seed_text, table)
+        if len(settings) > 1:
+            mean, deviation = over_seeds(tables)
+            add(k_shot, "mean", mean)
+            add(k_shot, "std", deviation)
+    return _csv(["dataset", "k_shot", "seed", "objects", *METRICS], rows)
+
+
+def scores_csv(results: Results) -> str:
+    """scores.csv: one row per setting and image, nine significant digits."""
+    header = ["k_shot", "seed", "cls_name", "specie_name", "img_path", "anomaly", "score"]
+    return _csv(header, _by_setting(results, results.scores))
+
+
+def k_shot_csv(results: Results) -> str:
+    """k_shot.csv: the references of every setting."""
+    return _csv(["k_shot", "seed", "cls_name", "img_path"], _by_setting(results, results.references))
+
+
+def _by_setting(results: Results, rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    order = {(setting.k_shot, setting.seed_text): number for number, setting in enumerate(results.settings)}
+    return sorted(rows, key=lambda row: order[row[0], row[1]])
+
+
+def tables_markdown(results: Results, compare: bool) -> str:
+    """tables.md: a table per number of shots, per cent with one decimal.
+
+    With several seeds a cell is the mean over the seeds and the population standard deviation.
+    """
+    parts = []
+    for k_shot, settings in _by_shots(results).items():
+        tables = [with_mean(results.figures[setting]) for setting in settings]
+        mean, deviation = over_seeds(tables)
+        title = f"{results.dataset}, {k_shot}-shot"
+        if len(settings) > 1:
+            title += f", mean ± standard deviation over seeds {', '.join(setting.seed_text for setting in settings)}"
+        elif settings[0].seed is not None:
+            title += f", seed {settings[0].seed}"
+        rows = [
+            [name, *(_cell(mean[name], deviation[name] if len(settings) > 1 else {}, metric) for metric in METRICS)]
+            for name in mean
+        ]
+        header = ["objects", *METRICS]
+        notes = ""
+        if compare:
+            header += [f"{metric} diff" for metric in METRICS]
+            for row, differences in zip(rows, _differences(results.dataset, k_shot, mean)):
+                row += differences
+            notes = _published_notes(results.dataset, k_shot)
+        table = tabulate(rows, header, tablefmt="pipe", stralign="left", disable_numparse=True)
+        parts.append(f"## {title}\n\n{table}\n{notes}")
+    return "\n".join(parts)
+
+
+def _cell(mean: Column, deviation: Column, metric: str) -> str:
+    if metric not in mean:
+        return "-"
+    spread = f" ± {100 * deviation[metric]:.1f}" if metric in deviation else ""
+    return f"{100 * mean[metric]:.1f}{spread}"
+
+
+def _differences(dataset: str, k_shot: int, table: dict[str, Column]) -> list[list[str]]:
+    published = published_table(dataset, k_shot)
+    objects = [name for name in table if name != "mean"]
+
+    def difference(name: str, metric: str) -> str:
+        value = table[name].get(metric)
+        known = published.get(name, {}).get(metric)
+        if name == "mean" and published:
+            known = published_mean(published, objects, metric)
+        return "-" if value is None or known is None else f"{100 * value - known:+.1f}"
+
+    return [[difference(name, metric) for metric in METRICS] for name in table]
+
+
+def _published_notes(dataset: str, k_shot: int) -> str:
+    notes = f"\ndiff: this run minus the published figure ({SOURCE}).\n"
+    paper = paper_mean(dataset, k_shot)
+    if paper:
+        figures = ", ".join(f"{metric} {paper[metric]:.1f}" for metric in METRICS if metric in paper)
+        notes += f"Means stated by the paper ({PAPER}): {figures}.\n"
+    return notes

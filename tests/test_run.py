@@ -1,0 +1,347 @@
+"""test.py as a whole, with the tiny backbone on a small data set."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.tiny import CONFIG
+from winclip import WinCLIP
+
+Evaluate = Callable[..., int]
+METRICS = ["auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp"]
+FILES = {"results.csv", "tables.md", "scores.csv", "k_shot.csv", "config.json", "log.txt"}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def edit_meta(data: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    meta = json.loads((data / "meta.json").read_text())
+    change(meta)
+    (data / "meta.json").write_text(json.dumps(meta))
+
+
+def refused(capsys: pytest.CaptureFixture[str], status: int, save: Path) -> str:
+    """The one line of a refused run that wrote nothing."""
+    error = capsys.readouterr().err
+    assert status == 2
+    assert not list(save.glob("*"))
+    lines = [line for line in error.splitlines() if not line.startswith(("info:", "warning:"))]
+    assert len(lines) == 1 and lines[0].startswith("error: "), error
+    return lines[0]
+
+
+def test_files_of_a_run_with_several_shots_and_seeds(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save = tmp_path / "out"
+    assert evaluate(data, save, "--k_shot", "0", "1", "2", "--seed", "3", "4", "--save_maps") == 0
+    assert {path.name for path in save.iterdir()} == FILES | {"maps"}
+
+    results = rows(save / "results.csv")
+    assert list(results[0]) == ["dataset", "k_shot", "seed", "objects", *METRICS]
+    assert [(row["k_shot"], row["seed"], row["objects"]) for row in results] == [
+        (k, seed, name)
+        for k, seeds in (("0", [""]), ("1", ["3", "4", "mean", "std"]), ("2", ["3", "4", "mean", "std"]))
+        for seed in seeds
+        for name in ("bolt", "felt", "mean")
+    ]
+    cells = {(r["k_shot"], r["seed"], r["objects"]): float(r["ap_px"]) for r in results}
+    assert all(len(row["ap_px"].split(".")[1]) >= 6 for row in results)
+    assert cells["1", "3", "mean"] == pytest.approx((cells["1", "3", "bolt"] + cells["1", "3", "felt"]) / 2, abs=1e-5)
+    assert cells["1", "mean", "bolt"] == pytest.approx(
+        (cells["1", "3", "bolt"] + cells["1", "4", "bolt"]) / 2, abs=1e-5
+    )
+    assert cells["1", "std", "bolt"] == pytest.approx(
+        abs(cells["1", "3", "bolt"] - cells["1", "4", "bolt"]) / 2, abs=1e-5
+    )
+
+    scores = rows(save / "scores.csv")
+    assert list(scores[0]) == ["k_shot", "seed", "cls_name", "specie_name", "img_path", "anomaly", "score"]
+    assert len(scores) == 5 * 12
+    references = rows(save / "k_shot.csv")
+    assert list(references[0]) == ["k_shot", "seed", "cls_name", "img_path"]
+    assert len(references) == 2 * 2 * (1 + 2)
+
+    tables = (save / "tables.md").read_text()
+    assert tables.strip() == capsys.readouterr().out.strip()
+    assert tables.count("| objects") == 3
+    header = next(line for line in tables.splitlines() if line.startswith("| objects"))
+    assert [cell.strip() for cell in header.strip("|").split("|")] == ["objects", *METRICS]
+
+    with np.load(save / "maps" / "2shot-seed4" / "felt.npz") as maps:
+        assert (maps["maps"].shape, maps["maps"].dtype) == ((6, 96, 96), np.float32)
+        assert list(maps["img_path"]) == [row["img_path"] for row in scores if row["cls_name"] == "felt"][:6]
+    assert (save / "maps" / "0shot" / "bolt.npz").exists()
+
+    config = json.loads((save / "config.json").read_text())
+    assert config["finished"] is True
+    assert config["options"]["k_shot"] == [0, 1, 2]
+    assert config["options"]["image_size"] == 96
+    assert len(config["weights_sha256"]) == 64
+    assert {"torch", "open_clip_torch", "numpy", "python", "winclip"} <= set(config["versions"])
+    assert config["seconds"] > 0
+    assert "2 classes, 12 test images" in (save / "log.txt").read_text()
+
+
+def test_scores_are_those_of_the_library(evaluate: Evaluate, data: Path, checkpoint: Path, tmp_path: Path) -> None:
+    save = tmp_path / "out"
+    assert evaluate(data, save, "--k_shot", "0", "2", "--classes", "felt", "--save_maps") == 0
+    model = WinCLIP.from_pretrained(str(CONFIG), str(checkpoint), device="cpu")
+    model.set_class("felt")
+    scores = rows(save / "scores.csv")
+    for k in ("0", "2"):
+        if k == "2":
+            model.add_references([data / row["img_path"] for row in rows(save / "k_shot.csv")])
+        mine = [row for row in scores if row["k_shot"] == k]
+        prediction = model.predict([data / row["img_path"] for row in mine])
+        np.testing.assert_allclose(prediction.scores, [float(row["score"]) for row in mine], rtol=0, atol=1e-8)
+        folder = "0shot" if k == "0" else "2shot-seed10"
+        with np.load(save / "maps" / folder / "felt.npz") as maps:
+            np.testing.assert_allclose(prediction.maps, maps["maps"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--batch_size", "1"],
+        ["--batch_size", "5", "--num_workers", "2"],
+        ["--classes", "felt", "bolt"],
+        ["--k_shot", "2", "1", "0"],
+        ["--seed", "4", "3"],
+    ],
+)
+def test_ways_of_running_change_no_byte_of_a_score(
+    evaluate: Evaluate, data: Path, tmp_path: Path, options: list[str]
+) -> None:
+    usual = {"--k_shot": ["0", "1", "2"], "--seed": ["3", "4"], "--batch_size": ["8"]}
+    given = {options[0]: options[1:]} if options[0] in usual else {}
+    arguments = [word for option, values in {**usual, **given}.items() for word in (option, *values)]
+    assert evaluate(data, tmp_path / "usual", *[w for option, v in usual.items() for w in (option, *v)]) == 0
+    assert evaluate(data, tmp_path / "other", *arguments, *([] if given else options)) == 0
+    for name in ("scores.csv", "results.csv", "k_shot.csv"):
+        usual_lines, other_lines = ((tmp_path / run / name).read_text().splitlines() for run in ("usual", "other"))
+        assert sorted(usual_lines) == sorted(other_lines), name
+
+
+def test_a_class_alone_scores_as_among_others(evaluate: Evaluate, data: Path, tmp_path: Path) -> None:
+    assert evaluate(data, tmp_path / "all", "--k_shot", "0", "2") == 0
+    assert evaluate(data, tmp_path / "one", "--k_shot", "2", "--classes", "felt") == 0
+    wanted = [
+        row for row in rows(tmp_path / "all" / "scores.csv") if row["cls_name"] == "felt" and row["k_shot"] == "2"
+    ]
+    assert rows(tmp_path / "one" / "scores.csv") == wanted
+
+
+def test_reference_list_replaces_the_draw(evaluate: Evaluate, data: Path, tmp_path: Path) -> None:
+    listed = ["bolt/train/good/3.png", "felt/train/good/0.png", "bolt/train/good/1.png", "felt/train/good/2.png"]
+    (tmp_path / "list.txt").write_text("\n".join(listed))
+    save = tmp_path / "out"
+    assert evaluate(data, save, "--reference_list", str(tmp_path / "list.txt")) == 0
+    used = rows(save / "k_shot.csv")
+    assert {(row["k_shot"], row["seed"]) for row in used} == {("2", "")}
+    assert sorted(row["img_path"] for row in used) == sorted(listed)
+    assert evaluate(data, save, "--reference_list", str(tmp_path / "list.txt"), "--k_shot", "1") == 0
+    assert [row["img_path"] for row in rows(save / "k_shot.csv")] == listed[:2]
+
+
+def test_anomalous_images_without_masks_give_image_metrics_only(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit_meta(data, lambda meta: [item.update(mask_path="") for item in meta["test"]["bolt"]])
+    save = tmp_path / "out"
+    assert evaluate(data, save) == 0
+    cells = {row["objects"]: row for row in rows(save / "results.csv")}
+    assert [cells["bolt"][metric] == "" for metric in METRICS] == [True] * 4 + [False] * 3
+    assert cells["mean"]["auroc_px"] == cells["felt"]["auroc_px"] != ""
+    row = next(line for line in (save / "tables.md").read_text().splitlines() if line.startswith("| bolt"))
+    assert [cell.strip() for cell in row.strip("|").split("|")][1:5] == ["-"] * 4
+    assert "bolt: a figure is left out, 3 of 6 test images are anomalous and have no mask" in capsys.readouterr().err
+    assert "3 of 6 test images are anomalous and have no mask" in (save / "log.txt").read_text()
+
+
+def test_one_label_only_gives_no_image_metrics(evaluate: Evaluate, data: Path, tmp_path: Path) -> None:
+    def keep_good(meta: dict[str, Any]) -> None:
+        meta["test"]["felt"] = [item for item in meta["test"]["felt"] if not item["anomaly"]]
+
+    edit_meta(data, keep_good)
+    assert evaluate(data, tmp_path / "out") == 0
+    felt = next(row for row in rows(tmp_path / "out" / "results.csv") if row["objects"] == "felt")
+    assert all(felt[metric] == "" for metric in METRICS)
+
+
+def test_compare_adds_differences_to_the_published_tables(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    meta = (data / "meta.json").read_text().replace('"bolt"', '"screw"').replace('"felt"', '"carpet"')
+    (data / "meta.json").write_text(meta)
+    assert evaluate(data, tmp_path / "out", "--dataset", "mvtec", "--compare", "--k_shot", "0", "3") == 0
+    zero_shot, three_shot = (tmp_path / "out" / "tables.md").read_text().split("## mvtec, 3-shot")
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in zero_shot.splitlines() if "|" in line]
+    table = {line[0]: dict(zip(lines[0], line)) for line in lines}
+    assert [line[0] for line in lines] == ["objects", lines[1][0], "carpet", "screw", "mean"]
+    results = {row["objects"]: float(row["auroc_px"]) for row in rows(tmp_path / "out" / "results.csv")[:3]}
+    assert float(table["carpet"]["auroc_px diff"]) == pytest.approx(results["carpet"] - 90.9, abs=0.051)
+    # The mean over two classes is compared with the published mean over the same two.
+    assert float(table["mean"]["auroc_px diff"]) == pytest.approx(results["mean"] - (90.9 + 91.1) / 2, abs=0.051)
+    assert "Means stated by the paper" in zero_shot and "auroc_sp 91.8" in zero_shot
+    carpet = next(line for line in three_shot.splitlines() if line.startswith("| carpet"))
+    assert [cell.strip() for cell in carpet.strip("|").split("|")][8:] == ["-"] * 7
+
+
+def test_compare_needs_published_tables(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(capsys, evaluate(data, tmp_path / "out", "--compare"), tmp_path / "out")
+    assert "--compare: there are published tables for mvtec and visa, none for 'small'" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--k_shot", "5"], "class bolt has 4 train images and k_shot asks for 5"),
+        (["--k_shot", "-1"], "--k_shot -1 is negative"),
+        (["--k_shot", "1", "1"], "--k_shot names 1 more than once"),
+        (["--seed", "2", "2"], "--seed names 2 more than once"),
+        (["--classes", "bolts"], "class bolts is not in the data set"),
+        (["--reference_list", "nowhere.txt"], "reference list nowhere.txt cannot be read"),
+        (["--reference_list", "x", "--seed", "1"], "--seed has no meaning with --reference_list"),
+        (["--device", "cuda:9"], "device 'cuda:9' is not present"),
+        (["--precision", "int3"], "precision 'int3' is unknown"),
+        (["--model", "ViT-B-99"], "model 'ViT-B-99' is unknown"),
+        (["--pretrained", "nowhere.pt"], "checkpoint nowhere.pt does not exist"),
+        (["--image_size", "100"], "image size 100 does not work"),
+        (["--prompt_set", "mine"], "prompt set 'mine' is unknown"),
+        (["--batch_size", "0"], "--batch_size 0 must be at least 1"),
+        (["--num_workers", "-2"], "--num_workers -2 must be at least 0"),
+        (["--dataset", "a/b"], "--dataset 'a/b' is not a name"),
+        (["--data_path", "nowhere"], "data set folder nowhere does not exist"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(
+    evaluate: Evaluate,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    status = evaluate(data, tmp_path / "out", *options)
+    error = capsys.readouterr().err.strip()
+    assert status == 2
+    assert error.startswith("error: ") and message in error and "\n" not in error
+    assert not (tmp_path / "out" / "results.csv").exists()
+
+
+def test_folder_without_meta_json_says_which_command_makes_it(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "meta.json").unlink()
+    message = refused(capsys, evaluate(data, tmp_path / "out"), tmp_path / "out")
+    assert "meta.json does not exist" in message and "mvtec.py --root" in message
+
+
+def test_save_path_that_cannot_be_written_is_refused(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert evaluate(data, tmp_path / "file" / "out") == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_missing_image_is_named_before_anything_runs(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "felt/test/good/1.png").unlink()
+    message = refused(capsys, evaluate(data, tmp_path / "out"), tmp_path / "out")
+    assert "felt/test/good/1.png does not exist" in message
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_unreadable_image_stops_the_run_and_keeps_finished_classes(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: str
+) -> None:
+    damage(data / "felt/test/good/1.png")
+    assert evaluate(data, tmp_path / "out", "--num_workers", workers) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: image ") and "felt/test/good/1.png cannot be read" in error
+    assert "--skip_unreadable" in error
+    assert {row["objects"] for row in rows(tmp_path / "out" / "results.csv")} == {"bolt", "mean"}
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["finished"] is False
+
+
+def test_skip_unreadable_goes_on_and_counts(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(data, tmp_path / "whole", "--k_shot", "3") == 0
+    first_reference = rows(tmp_path / "whole" / "k_shot.csv")[0]["img_path"]
+    damage(data / first_reference)
+    (data / "felt/test/good/1.png").write_text("no image")
+    (data / "felt/test/scratch/0.png").unlink()
+    save = tmp_path / "out"
+    assert evaluate(data, save, "--k_shot", "0", "3", "--skip_unreadable") == 0
+    config = json.loads((save / "config.json").read_text())
+    skipped = ["felt/test/good/1.png", "felt/test/scratch/0.png"]
+    assert sorted(config["unreadable_images"]) == sorted([first_reference, *skipped])
+    assert len(rows(save / "scores.csv")) == 2 * (6 + 4)
+    used = [row["img_path"] for row in rows(save / "k_shot.csv") if row["cls_name"] == "bolt"]
+    assert len(used) == 3 and first_reference not in used
+    assert capsys.readouterr().err.count("warning: left out") == 3
+
+
+def test_mask_of_another_size_is_refused(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("L", (10, 10), 255).save(data / "bolt/masks/scratch/0.png")
+    assert evaluate(data, tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "bolt/masks/scratch/0.png is 10x10 and its image" in error and "is 50x60" in error
+
+
+def test_path_that_leaves_the_root_is_refused(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit_meta(data, lambda meta: meta["test"]["bolt"][0].update(img_path="../secret.png"))
+    message = refused(capsys, evaluate(data, tmp_path / "out"), tmp_path / "out")
+    assert "'../secret.png' leads out of the data set folder" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("bolt/train/good/9.png\nfelt/train/good/0.png", "line 1: bolt/train/good/9.png is not in"),
+        ("bolt/test/good/0.png\nfelt/train/good/0.png", "line 1: bolt/test/good/0.png is a test image"),
+        ("bolt/train/good/0.png", "lists no image of class felt"),
+        ("bolt/train/good/0.png\nfelt/train/good/0.png\nfelt/train/good/1.png", "say with --k_shot how many"),
+    ],
+)
+def test_bad_reference_lists_are_refused(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
+) -> None:
+    (tmp_path / "list.txt").write_text(content)
+    status = evaluate(data, tmp_path / "out", "--reference_list", str(tmp_path / "list.txt"))
+    assert message in refused(capsys, status, tmp_path / "out")
+
+
+def test_prompt_sets_change_the_scores(evaluate: Evaluate, data: Path, tmp_path: Path) -> None:
+    custom = {"normal_states": ["{}"], "anomalous_states": ["bent {}"], "templates": ["a photo of a {}."]}
+    (tmp_path / "prompts.json").write_text(json.dumps(custom))
+    seen = set()
+    for name in ("reference", "paper", str(tmp_path / "prompts.json")):
+        assert evaluate(data, tmp_path / "out", "--prompt_set", name) == 0
+        seen.add((tmp_path / "out" / "scores.csv").read_text())
+    assert len(seen) == 3
