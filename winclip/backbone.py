@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import logging
 import math
 import pickle
 import zipfile
@@ -297,6 +298,8 @@ def _find_checkpoint(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]
             f"pretrained '{pretrained}' is neither a file nor a tag of {model};"
             f" {'near matches' if near else 'its tags'}: {', '.join(near or tags) or 'none'}"
         )
+    # The hub's client reports every attempt; the one line below says what came of them.
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     try:
         return Path(open_clip.download_pretrained(tag)), tag
     except Exception as error:  # whatever the hub's client or urllib raises, the way out is the same

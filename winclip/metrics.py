@@ -1,27 +1,36 @@
 """The seven metrics of the published tables, exact, from sorted scores.
 
 Every figure needs, for each defect score, only how many normal scores are above it and how many
-equal it. Normal scores are sorted once, defect scores once, and a binary search joins them; no
-threshold is looped over. F1 and AP change for the better only where a defect score is passed, so
-evaluating them there is exact. PRO gives every defect pixel the weight 1 / (regions x region size),
-which turns the mean over regions into one cumulative sum.
+equal it. Defect scores are sorted, normal scores are sorted in parts and in threads, since counts
+add up over parts, and a binary search joins them; no threshold is looped over. F1 and AP change for
+the better only where a defect score is passed, so evaluating them there is exact. PRO gives every
+defect pixel the weight 1 / (regions x region size), which turns the mean over regions into one
+cumulative sum.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.floating]
+Counts = npt.NDArray[np.int64]
 
 IMAGE_METRICS = ("auroc_sp", "f1_sp", "ap_sp")
 PIXEL_METRICS = ("auroc_px", "f1_px", "ap_px", "aupro")
 AUPRO_MODES = ("steps", "exact")
 PRO_LIMIT = 0.3
 PRO_STEPS = 200
+
+# Scores sorted by one thread at a time; smaller parts sort faster and are searched slower.
+_PART = 1 << 20
 
 
 class UndefinedMetric(ValueError):
@@ -37,14 +46,16 @@ class RankedScores:
         order: (D,) positions in the caller's defect scores, so that weights can follow.
         normal_above: (D,) int64, number of normal scores above each defect score.
         normal_from: (D,) int64, number of normal scores at or above each defect score.
-        normal: (M,) scores of the normal entries, ascending.
+        normal: the scores of the normal entries in parts, each ascending.
+        normal_count: number of normal entries.
     """
 
     defect: FloatArray
     order: npt.NDArray[np.intp]
-    normal_above: npt.NDArray[np.int64]
-    normal_from: npt.NDArray[np.int64]
-    normal: FloatArray
+    normal_above: Counts
+    normal_from: Counts
+    normal: list[FloatArray]
+    normal_count: int
 
 
 def rank(normal: FloatArray, defect: FloatArray) -> RankedScores:
@@ -52,28 +63,36 @@ def rank(normal: FloatArray, defect: FloatArray) -> RankedScores:
 
     Args:
         normal: (M,) scores of normal entries, in any order.
-        defect: (D,) scores of defective entries, in any order.
+        defect: (D,) scores of defective entries, in any order and of the same dtype.
 
     Raises:
         UndefinedMetric: if either is empty or holds a NaN.
     """
     if not len(normal) or not len(defect):
         raise UndefinedMetric(f"needs normal and defective entries, has {len(normal)} and {len(defect)}")
-    normal = np.sort(normal)
-    order = np.argsort(defect, kind="stable")[::-1]
-    ranked = defect[order]
-    # NaN sorts last: at the end of the ascending, at the start of the descending array.
-    if np.isnan(normal[-1]) or np.isnan(ranked[0]):
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        parts = list(threads.map(np.sort, np.array_split(normal, -(-len(normal) // _PART))))
+    order = np.argsort(defect, kind="stable")
+    ascending = defect[order]
+    # NaN sorts last.
+    if np.isnan(ascending[-1]) or any(np.isnan(part[-1]) for part in parts):
         raise UndefinedMetric("some scores are NaN")
-    ascending = ranked[::-1]
-    above = len(normal) - np.searchsorted(normal, ascending, side="right")[::-1]
-    at_or_above = len(normal) - np.searchsorted(normal, ascending, side="left")[::-1]
-    return RankedScores(ranked, order, above.astype(np.int64), at_or_above.astype(np.int64), normal)
+    above = _count_above(parts, ascending, "right")
+    at_or_above = _count_above(parts, ascending, "left")
+    return RankedScores(ascending[::-1], order[::-1], above[::-1], at_or_above[::-1], parts, len(normal))
+
+
+def _count_above(parts: Sequence[FloatArray], thresholds: FloatArray, side: Literal["left", "right"]) -> Counts:
+    """(T,) int64, how many scores are above each threshold (``right``) or at and above it (``left``)."""
+    total = np.zeros(len(thresholds), np.int64)
+    for part in parts:
+        total += len(part) - np.searchsorted(part, thresholds, side)
+    return total
 
 
 def auroc(scores: RankedScores) -> float:
     """Area under the ROC curve in [0, 1]: ties between the two kinds count half."""
-    pairs = len(scores.defect) * len(scores.normal)
+    pairs = len(scores.defect) * scores.normal_count
     lost = int(scores.normal_above.sum()) + int(scores.normal_from.sum())
     return 1 - lost / (2 * pairs)
 
@@ -138,8 +157,8 @@ def aupro_exact(scores: RankedScores, weight: npt.NDArray[np.float64]) -> float:
     Returns:
         A value in [0, 1].
     """
-    begin = scores.normal_above / len(scores.normal)
-    end = scores.normal_from / len(scores.normal)
+    begin = scores.normal_above / scores.normal_count
+    end = scores.normal_from / scores.normal_count
     inside = np.minimum(end, PRO_LIMIT) - np.minimum(begin, PRO_LIMIT)
     # The part of the ramp inside the limit, then the plateau behind it.
     reached = np.divide(inside, end - begin, out=np.zeros_like(end), where=end > begin)
@@ -161,21 +180,30 @@ def aupro_steps(scores: RankedScores, weight: npt.NDArray[np.float64]) -> float:
     Raises:
         UndefinedMetric: if all kept points have one false positive rate.
     """
-    lowest = min(scores.normal[0], scores.defect[-1])
-    highest = max(scores.normal[-1], scores.defect[0])
+    lowest = min(scores.defect[-1], *(part[0] for part in scores.normal))
+    highest = max(scores.defect[0], *(part[-1] for part in scores.normal))
     if not highest > lowest:
         raise UndefinedMetric("all scores are equal")
     thresholds = np.arange(lowest, highest, (highest - lowest) / PRO_STEPS, dtype=np.float64)
-    false = len(scores.normal) - np.searchsorted(scores.normal, thresholds, side="right")
-    found = np.searchsorted(-scores.defect, -thresholds, side="left")
+    thresholds = _round_down(thresholds, scores.defect.dtype)
+    rate = _count_above(scores.normal, thresholds, "right") / scores.normal_count
+    found = _count_above([scores.defect[::-1]], thresholds, "right")
     overlap = np.append(0, np.cumsum(weight[scores.order]))[found]
-    rate = false / len(scores.normal)
     kept = rate < PRO_LIMIT
     rate, overlap = rate[kept], overlap[kept]
     if not len(rate) or rate.max() == rate.min():
         raise UndefinedMetric(f"the kept thresholds all have one false positive rate below {PRO_LIMIT}")
     rate = (rate - rate.min()) / (rate.max() - rate.min())
     return float(((overlap[:-1] + overlap[1:]) / 2 * (rate[:-1] - rate[1:])).sum())
+
+
+def _round_down(thresholds: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> FloatArray:
+    """The largest numbers of ``dtype`` not above the thresholds: no score is between the two.
+
+    Searching float32 scores for float64 thresholds would copy all scores.
+    """
+    rounded = thresholds.astype(dtype)
+    return np.where(rounded > thresholds, np.nextafter(rounded, dtype.type(-np.inf)), rounded)
 
 
 def image_metrics(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[dict[str, float], dict[str, str]]:
