@@ -243,8 +243,8 @@ class Clip(nn.Module):
     def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
         """Embed prompts.
 
-        The tower is causal and reads off the end-of-text token, so the prompts are cut to the longest
-        of them without changing the result.
+        The tower is causal and reads off the end-of-text token: what follows it changes nothing and
+        is best cut off.
 
         Args:
             tokens: (N, L) int64 with L up to ``context_length``; the end-of-text token is the largest
@@ -253,9 +253,8 @@ class Clip(nn.Module):
         Returns:
             (N, embed_dim) float32, not normalised.
         """
-        ends = tokens.argmax(dim=-1)
-        length = int(ends.max()) + 1
-        x = self.token_embedding(tokens[:, :length]) + self.positional_embedding[:length]
+        x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
         for block in self.transformer.resblocks:
             x = block(x, causal=True)
-        return (self.ln_final(x[torch.arange(len(x)), ends]) @ self.text_projection).float()
+        ends = x[torch.arange(len(x)), tokens.argmax(dim=-1)]
+        return (self.ln_final(ends) @ self.text_projection).float()

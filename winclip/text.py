@@ -38,8 +38,19 @@ def class_embeddings(backbone: Backbone, class_name: str, prompts: PromptSet) ->
 def _mean_embedding(backbone: Backbone, texts: list[str], normalise_each: bool) -> torch.Tensor:
     counts = Counter(texts)
     weights = torch.tensor(list(counts.values()), dtype=torch.float32, device=backbone.device)
-    with torch.inference_mode():
-        embeddings = backbone.clip.encode_text(backbone.tokenize(list(counts)).to(backbone.device))
+    embeddings = _encode(backbone, backbone.tokenize(list(counts)))
     if normalise_each:
         embeddings = F.normalize(embeddings, dim=-1)
     return F.normalize(weights @ embeddings, dim=0)
+
+
+@torch.inference_mode()
+def _encode(backbone: Backbone, tokens: torch.Tensor) -> torch.Tensor:
+    """(N, embed_dim) of (N, context_length) tokens, prompts of one length together: no padding is computed."""
+    lengths = tokens.argmax(dim=-1) + 1
+    embeddings = torch.empty(len(tokens), backbone.clip.config.embed_dim, device=backbone.device)
+    for length in lengths.unique():
+        chosen = (lengths == length).nonzero().flatten()
+        prompts = tokens[chosen, : int(length)].to(backbone.device)
+        embeddings[chosen.to(backbone.device)] = backbone.clip.encode_text(prompts)
+    return embeddings
