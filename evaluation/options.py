@@ -35,6 +35,7 @@ class Options:
     save_maps: bool
     compare: bool
     skip_unreadable: bool
+    no_cache: bool
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -80,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     speed = parser.add_argument_group("speed")
     speed.add_argument("--batch_size", type=int, default=8, help="images read and encoded together (8)")
     speed.add_argument("--num_workers", type=int, help="processes that read images (4 with a GPU, else 0)")
+    speed.add_argument("--no_cache", action="store_true", help="do not keep text embeddings for later runs")
     return parser
 
 

@@ -181,7 +181,7 @@ class _Evaluation:
 
     def score_class(self, name: str, references: References, progress: tqdm[Any]) -> ClassScores:
         """Encode every test image of a class once and score it in all settings."""
-        text = class_embeddings(self.backbone, name, self.prompts)
+        text = class_embeddings(self.backbone, name, self.prompts, None if self.options.no_cache else _cache_folder())
         scored = ClassScores([], [], {}, {})
         scores: dict[Setting, list[torch.Tensor]] = {}
         maps: dict[Setting, list[torch.Tensor]] = {}
@@ -260,6 +260,12 @@ def _defects(scored: ClassScores) -> DefectPixels | str:
     if without:
         return f"{without} of {len(scored.masks)} test images are anomalous and have no mask"
     return label_defects(np.stack([mask for mask in scored.masks if mask is not None]))
+
+
+def _cache_folder() -> Path:
+    """Where text embeddings are kept between runs, by the XDG rule."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "winclip" / "text"
 
 
 def _order(dataset: str, classes: list[str]) -> list[str]:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 from collections import Counter
+from pathlib import Path
 
+import safetensors
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 
 from winclip.backbone import Backbone
+from winclip.errors import InputError
+from winclip.files import write_atomically
 from winclip.prompts import PromptSet
 
+# Raised when a change of this module changes its results, so that older cache entries are not taken.
+_VERSION = 1
 
-def class_embeddings(backbone: Backbone, class_name: str, prompts: PromptSet) -> torch.Tensor:
+
+def class_embeddings(
+    backbone: Backbone, class_name: str, prompts: PromptSet, cache: Path | None = None
+) -> torch.Tensor:
     """Embed the prompt ensemble of a class.
 
     Every distinct prompt is encoded once; a repeated one counts as often as it occurs.
@@ -20,6 +33,8 @@ def class_embeddings(backbone: Backbone, class_name: str, prompts: PromptSet) ->
         backbone: its text tower is used.
         class_name: put into the prompts as the prompt set says.
         prompts: the prompt set.
+        cache: folder of embeddings computed before, by weights, prompts, precision and version. An
+            entry that is damaged is computed again; a folder that cannot be written is passed over.
 
     Returns:
         (2, embed_dim) float32, L2-normalised, normal first, on the backbone's device.
@@ -27,12 +42,31 @@ def class_embeddings(backbone: Backbone, class_name: str, prompts: PromptSet) ->
     Raises:
         InputError: if a prompt is longer than the model's context.
     """
-    return torch.stack(
-        [
-            _mean_embedding(backbone, texts, prompts.normalise_each)
-            for texts in (prompts.normal(class_name), prompts.anomalous(class_name))
-        ]
-    )
+    both = (prompts.normal(class_name), prompts.anomalous(class_name))
+    entry = None if cache is None else cache / f"{_key(backbone, both, prompts.normalise_each)}.safetensors"
+    embeddings = None if entry is None else _read(entry, backbone.clip.config.embed_dim)
+    if embeddings is None:
+        embeddings = torch.stack([_mean_embedding(backbone, texts, prompts.normalise_each) for texts in both]).cpu()
+        if entry is not None:
+            with contextlib.suppress(InputError):
+                write_atomically(entry, safetensors.torch.save({"text": embeddings}))
+    return embeddings.to(backbone.device)
+
+
+def _key(backbone: Backbone, both: tuple[list[str], list[str]], normalise_each: bool) -> str:
+    config = backbone.clip.config
+    # The weights say nothing of the activation and the heads.
+    made_with = [_VERSION, torch.__version__, backbone.weights_sha256, config.quick_gelu, config.text_heads]
+    made_with += [str(backbone.dtype), backbone.device.type, normalise_each, *both]
+    return hashlib.sha256(json.dumps(made_with).encode()).hexdigest()
+
+
+def _read(entry: Path, embed_dim: int) -> torch.Tensor | None:
+    try:
+        embeddings = safetensors.torch.load_file(entry)["text"]
+    except (OSError, KeyError, safetensors.SafetensorError):
+        return None
+    return embeddings if embeddings.shape == (2, embed_dim) else None
 
 
 def _mean_embedding(backbone: Backbone, texts: list[str], normalise_each: bool) -> torch.Tensor:

@@ -1,0 +1,80 @@
+"""The text side and its cache on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from winclip.backbone import Backbone
+from winclip.clip import Clip
+from winclip.prompts import PAPER, REFERENCE, PromptSet
+from winclip.text import class_embeddings
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of prompts that go through the text tower, a call each."""
+    counts: list[int] = []
+    original = Clip.encode_text
+
+    def count(self: Clip, tokens: torch.Tensor) -> torch.Tensor:
+        counts.append(len(tokens))
+        return original(self, tokens)
+
+    monkeypatch.setattr(Clip, "encode_text", count)
+    return counts
+
+
+@pytest.mark.parametrize("prompts", [REFERENCE, PAPER])
+def test_embeddings_are_means_over_every_prompt_at_full_context(backbone: Backbone, prompts: PromptSet) -> None:
+    expected = []
+    for texts in (prompts.normal("metal_nut"), prompts.anomalous("metal_nut")):
+        each = backbone.clip.encode_text(backbone.tokenize(texts))
+        expected.append(F.normalize((F.normalize(each, dim=-1) if prompts.normalise_each else each).mean(dim=0), dim=0))
+    torch.testing.assert_close(class_embeddings(backbone, "metal_nut", prompts), torch.stack(expected))
+
+
+def test_a_repeated_prompt_is_encoded_once(backbone: Backbone, encoded: list[int]) -> None:
+    class_embeddings(backbone, "bolt", REFERENCE)
+    assert sum(encoded) == 11 * 20
+
+
+def test_cache_gives_the_same_bytes_without_encoding(backbone: Backbone, tmp_path: Path, encoded: list[int]) -> None:
+    fresh = class_embeddings(backbone, "bolt", REFERENCE, tmp_path)
+    encoded.clear()
+    assert torch.equal(class_embeddings(backbone, "bolt", REFERENCE, tmp_path), fresh)
+    assert not encoded
+    for other in (("nut", REFERENCE), ("bolt", PAPER)):
+        class_embeddings(backbone, *other, tmp_path)
+        assert encoded
+        encoded.clear()
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-9]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("no tensors"),
+    ],
+)
+def test_damaged_entries_are_computed_again_and_rewritten(
+    backbone: Backbone, tmp_path: Path, encoded: list[int], damage: Callable[[Path], object]
+) -> None:
+    fresh = class_embeddings(backbone, "bolt", REFERENCE, tmp_path)
+    (entry,) = tmp_path.iterdir()
+    content = entry.read_bytes()
+    damage(entry)
+    assert torch.equal(class_embeddings(backbone, "bolt", REFERENCE, tmp_path), fresh)
+    assert entry.read_bytes() == content
+
+
+def test_a_cache_that_cannot_be_written_is_passed_over(backbone: Backbone, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    fresh = class_embeddings(backbone, "bolt", REFERENCE)
+    assert torch.equal(class_embeddings(backbone, "bolt", REFERENCE, tmp_path / "file" / "cache"), fresh)
