@@ -1,0 +1,139 @@
+"""The sample data set and the training of the demo backbone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from scripts import make_sample as sample
+from scripts import train_demo_backbone as training
+from scripts.training_images import TrainingStream
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample of few images a class, every defect of every class among them."""
+    monkeypatch.setattr(sample, "TRAIN_GOOD", 1)
+    monkeypatch.setattr(sample, "TEST_GOOD", 1)
+    monkeypatch.setattr(sample, "TEST_DEFECTIVE", 4)
+
+
+def _digests(root: Path) -> dict[str, str]:
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _pixels(path: Path) -> npt.NDArray[np.uint8]:
+    return np.asarray(Image.open(path))
+
+
+def test_counts_are_as_documented() -> None:
+    assert len(sample.CLASSES) >= 4
+    assert (sample.TRAIN_GOOD, sample.TEST_GOOD, sample.TEST_DEFECTIVE) == (16, 12, 20)
+    assert all(len(defects) >= 3 for _, defects in sample.CLASSES.values())
+
+
+@pytest.mark.usefixtures("small")
+def test_same_seed_same_bytes_and_another_seed_other_images(tmp_path: Path) -> None:
+    for name, seed in (("first", 3), ("second", 3), ("third", 4)):
+        sample.make_sample(tmp_path / name, seed)
+    first, second, third = (_digests(tmp_path / name) for name in ("first", "second", "third"))
+    assert first == second
+    assert first.keys() == third.keys()
+    assert all(first[name] != third[name] for name in first)
+    assert len(first) == 1 + len(sample.CLASSES) * (1 + 1 + 2 * 4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second", "third"]
+
+
+@pytest.mark.usefixtures("small")
+def test_masks_hold_exactly_the_changed_pixels(tmp_path: Path) -> None:
+    sample.make_sample(tmp_path / "sample", 0)
+    for class_name, (_, defects) in sample.CLASSES.items():
+        for defect in defects:
+            photo = _pixels(tmp_path / "sample" / class_name / "test" / defect / "000.png")
+            mask = _pixels(tmp_path / "sample" / class_name / "ground_truth" / defect / "000_mask.png")
+            clean, damaged = sample.draw_pair(class_name, 0, f"test/{defect}", 0, defect)
+            assert photo.shape == (256, 256, 3)
+            assert np.array_equal(photo, damaged)
+            assert np.array_equal(mask == 255, (photo != clean).any(axis=2))
+            assert set(np.unique(mask)) == {0, 255}
+            assert 0.0005 < (mask > 0).mean() < 0.15
+
+
+@pytest.mark.usefixtures("small")
+def test_a_complete_sample_is_kept_and_a_damaged_one_replaced(tmp_path: Path) -> None:
+    root = tmp_path / "sample"
+    sample.make_sample(root, 0)
+    before = _digests(root)
+    (root / "meta.json").write_text("{}")
+    sample.make_sample(root, 0)
+    assert (root / "meta.json").exists()
+    next(root.glob("*/train/good/000.png")).unlink()
+    sample.make_sample(root, 0)
+    assert _digests(root) == before
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"--root"):
+        sample.make_sample(tmp_path, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_stream_depends_on_seed_and_number_only() -> None:
+    first, again = TrainingStream(1, scenes=1, size=96), TrainingStream(1, scenes=1, size=96)
+    again.batch(0)
+    assert all(torch.equal(a, b) for a, b in zip(first.batch(5), again.batch(5)))
+    images, defective, families = first.batch(5)
+    assert images.shape == (4, 3, 96, 96)
+    assert defective.flatten(1).any(dim=1).tolist() == [False, True, False, True]
+    assert len(families) == 4
+
+
+def test_labels_of_windows() -> None:
+    defective = torch.zeros(1, 240, 240, dtype=torch.uint8)
+    defective[0, 32:48, 32:48] = 255  # one whole patch: row 2, column 2
+    defective[0, 200, 200] = 255  # a trace in row 12, column 12
+    labels = training.label(defective, 16)
+    patch, mid, large = (labels.patch, labels.windows[2], labels.windows[3])
+    assert patch.shape == (1, 225) and mid.shape == (1, 196) and large.shape == (1, 169)
+    assert (patch == 1).nonzero().tolist() == [[0, 2 * 15 + 2]]
+    assert (patch == training.IGNORE).nonzero().tolist() == [[0, 12 * 15 + 12]]
+    assert int((mid == 1).sum()) == 4 and int((large == 1).sum()) == 9
+    chosen = training.choose_windows(mid, 12, torch.Generator().manual_seed(0))
+    assert chosen.shape == (1, 12) and len(set(chosen[0].tolist())) == 12
+    assert int((mid.gather(1, chosen) == 1).sum()) == 4
+
+
+def test_names_of_the_sample_are_not_trained_on() -> None:
+    words = set(training.words_for_names())
+    assert len(words) > 10_000
+    assert not words & {"gear", "button", "basket", "weave", "steel", "cowhide", "damaged", "flawless"}
+
+
+def test_training_writes_a_checkpoint_that_open_clip_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vision = {**training.CONFIG["vision_cfg"], "layers": 1}
+    config = {**training.CONFIG, "vision_cfg": vision}
+    batch = {"SCENES_PER_STEP": 1, "FIRST_IMAGES": 16, "IMAGES_FOR_WINDOWS": 4, "IMAGES_AS_WHOLE": 2}
+    settings = {"TEXT_STEPS": 3, "TEXT_BATCH": 4, "CONFIG": config, **batch}
+    for name, value in settings.items():
+        monkeypatch.setattr(training, name, value)
+    for run in ("one", "two"):
+        words = ["--output", str(tmp_path / run), "--steps", "2", "--workers", "0"]
+        training.train(training.parse_arguments(words))
+    state = load_file(tmp_path / "one.safetensors")
+    model = open_clip.CLIP(**json.loads((tmp_path / "one.json").read_text()))
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    again = load_file(tmp_path / "two.safetensors")
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
+    assert all(torch.equal(tensor, again[name]) for name, tensor in state.items())
+    assert (tmp_path / "one.safetensors").stat().st_size < 10_000_000
