@@ -1,0 +1,71 @@
+"""Draws docs/sample.jpg: for each class of the sample a defective image, its mask and its heat maps."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from datasets.index import load_index
+from datasets.references import draw_references
+from winclip import WinCLIP
+from winclip.files import write_atomically
+
+SIDE = 180
+SHOTS = 4
+TITLES = ("image", "mask", "zero-shot", f"{SHOTS}-shot")
+
+
+def heat(image: Image.Image, anomaly_map: npt.NDArray[np.float32], highest: float) -> Image.Image:
+    """Lay a map over its image; ``highest`` is the value drawn in the hottest colour."""
+    levels = (np.clip(anomaly_map / highest, 0, 1) * 255).astype(np.uint8)
+    colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
+    return Image.blend(image.resize((SIDE, SIDE)), Image.fromarray(colours).resize((SIDE, SIDE)), 0.55)
+
+
+def main() -> None:
+    """Draw the figure."""
+    root = Path(__file__).resolve().parent.parent
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, default=root / "data" / "sample")
+    parser.add_argument("--output", type=Path, default=root / "docs" / "sample.jpg")
+    options = parser.parse_args()
+    index = load_index(options.root)
+    model = WinCLIP.from_pretrained("demo-vit-240")
+    left, gap, top = 100, 8, 24
+    sheet = Image.new("RGB", (left + 4 * (SIDE + gap), top + len(index.test) * (SIDE + gap)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(TITLES):
+        draw.text((left + column * (SIDE + gap), 6), title, fill="black")
+    for row, (name, items) in enumerate(index.test.items()):
+        # The first defective image of the class's first defect type, whatever its scores are.
+        item = next(item for item in items if item.anomaly)
+        image = Image.open(index.root / item.img_path).convert("RGB")
+        model.set_class(name)
+        zero = model.predict(image).maps[0]
+        references = draw_references(index.train[name], name, SHOTS, seed=10)
+        model.add_references([index.root / reference.img_path for reference in references])
+        few = model.predict(image).maps[0]
+        y = top + row * (SIDE + gap)
+        draw.text((4, y + SIDE // 2 - 12), f"{name}\n{item.specie_name}", fill="black")
+        mask = Image.open(index.root / item.mask_path).convert("RGB").resize((SIDE, SIDE))
+        for column, picture in enumerate(
+            (image.resize((SIDE, SIDE)), mask, heat(image, zero, 1.0), heat(image, few, 1.5))
+        ):
+            sheet.paste(picture, (left + column * (SIDE + gap), y))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "JPEG", quality=88)
+    write_atomically(options.output, buffer.getvalue())
+    print(f"written: {options.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The shell scripts, run in a copy of the checkout that borrows its .venv."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, make_data
+from tests.tiny import CONFIG
+
+
+def run(command: list[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {key: value for key, value in os.environ.items() if key not in ("MVTEC_ROOT", "VISA_ROOT")}
+    return subprocess.run(
+        command, cwd=cwd, env={**inherited, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    copy = tmp_path / "a checkout"
+    for folder in ("winclip", "datasets", "evaluation", "scripts"):
+        shutil.copytree(ROOT / folder, copy / folder)
+    for pattern in ("*.py", "*.sh", "requirements*.txt"):
+        for path in ROOT.glob(pattern):
+            shutil.copy(path, copy)
+    (copy / ".venv").symlink_to(ROOT / ".venv")
+    return copy
+
+
+def objects(path: Path) -> list[tuple[str, str]]:
+    with path.open(newline="") as file:
+        return [(row["k_shot"], row["objects"]) for row in csv.DictReader(file)]
+
+
+def tiny_options(checkpoint: Path) -> list[str]:
+    return ["--model", str(CONFIG), "--pretrained", str(checkpoint), "--device", "cpu"]
+
+
+def test_zero_shot_runs_every_data_set_that_is_in_place(checkout: Path, checkpoint: Path, tmp_path: Path) -> None:
+    make_data(checkout / "data" / "mvtec")
+    make_data(tmp_path / "elsewhere")
+    elsewhere = {"VISA_ROOT": str(tmp_path / "elsewhere")}
+    command = ["bash", str(checkout / "zero_shot.sh"), *tiny_options(checkpoint), "--classes", "felt"]
+    done = run(command, tmp_path, **elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert "## mvtec, 0-shot" in done.stdout and "## visa, 0-shot" in done.stdout
+    for name in ("mvtec", "visa"):
+        assert objects(checkout / "results" / name / "results.csv") == [("0", "felt"), ("0", "mean")]
+
+
+def test_few_shot_serves_its_shots_in_one_pass_and_takes_a_save_path(
+    checkout: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    make_data(checkout / "data" / "visa")
+    command = ["bash", str(checkout / "few_shot.sh"), "--save_path", "my results", *tiny_options(checkpoint)]
+    done = run([*command, "--k_shot", "1", "2"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    shots = {k for k, _ in objects(tmp_path / "my results" / "visa" / "results.csv")}
+    assert shots == {"1", "2"}
+    # Four train images are too few for the script's own 1, 2, 4 and 8 shots.
+    refused = run(command, tmp_path)
+    assert refused.returncode == 2
+    assert "class bolt has 4 train images and k_shot asks for 8" in refused.stderr
+
+
+def test_missing_meta_json_is_written_first(checkout: Path, checkpoint: Path, tmp_path: Path) -> None:
+    data = make_data(checkout / "data" / "mvtec")
+    (data / "meta.json").unlink()
+    for name, known in (("bolt", "screw"), ("felt", "carpet")):
+        (data / name / "masks").rename(data / name / "ground_truth")
+        for mask in (data / name / "ground_truth").glob("*/*.png"):
+            mask.rename(mask.with_name(f"{mask.stem}_mask.png"))
+        (data / name).rename(data / known)
+    done = run(["bash", str(checkout / "zero_shot.sh"), *tiny_options(checkpoint)], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert objects(checkout / "results" / "mvtec" / "results.csv") == [("0", "carpet"), ("0", "screw"), ("0", "mean")]
+
+
+def test_a_wrong_root_is_an_error(checkout: Path, tmp_path: Path) -> None:
+    done = run(["bash", str(checkout / "zero_shot.sh")], tmp_path, MVTEC_ROOT="nowhere")
+    assert done.returncode == 2
+    assert "MVTEC_ROOT is 'nowhere', which is no folder" in done.stderr
+
+
+def test_without_data_sets_the_sample_runs_with_the_demo_backbone(checkout: Path, tmp_path: Path) -> None:
+    done = run(["bash", str(checkout / "zero_shot.sh"), "--classes", "gear"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "embedded sample with the embedded demo backbone" in done.stderr
+    assert "## sample, 0-shot" in done.stdout
+    assert objects(checkout / "results" / "sample" / "results.csv") == [("0", "gear"), ("0", "mean")]
+    few = run(["bash", str(checkout / "few_shot.sh"), "--classes", "gear", "--k_shot", "2"], tmp_path)
+    assert few.returncode == 0, few.stderr
+    assert "## sample, 2-shot, seed 10" in few.stdout
+
+
+def test_figure_is_drawn(checkout: Path, tmp_path: Path) -> None:
+    python = str(checkout / ".venv" / "bin" / "python")
+    sample = tmp_path / "sample"
+    assert run([python, str(checkout / "scripts" / "make_sample.py"), "--root", str(sample)], tmp_path).returncode == 0
+    assert run([python, str(checkout / "mvtec.py"), "--root", str(sample), "--all_classes"], tmp_path).returncode == 0
+    figure = tmp_path / "figure.jpg"
+    done = run(
+        [python, str(checkout / "scripts/make_figure.py"), "--root", str(sample), "--output", str(figure)], tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert figure.stat().st_size > 10_000
+
+
+def test_setup_installs_once(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "setup.sh", tmp_path / "scripts")
+    (tmp_path / "requirements.txt").write_text("")
+    first = run(["bash", "scripts/setup.sh"], tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "this happens once" in first.stderr
+    assert (tmp_path / ".venv" / "bin" / "python").exists()
+    second = run(["bash", "scripts/setup.sh"], tmp_path)
+    assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
+    (tmp_path / "requirements.txt").write_text("# changed\n")
+    assert "this happens once" in run(["bash", "scripts/setup.sh"], tmp_path).stderr
+
+
+def test_setup_refuses_an_old_python(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "setup.sh", tmp_path / "scripts")
+    (tmp_path / "requirements.txt").write_text("")
+    old = tmp_path / "bin" / "python3"
+    old.parent.mkdir()
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.8.1\nexit 1\n')
+    old.chmod(0o755)
+    done = run(["bash", "scripts/setup.sh"], tmp_path, PATH=f"{old.parent}:{os.environ['PATH']}")
+    assert done.returncode == 2
+    assert "python3 3.10 or newer is needed, found: Python 3.8.1" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_help_of_every_entry_point(tmp_path: Path) -> None:
+    python = str(ROOT / ".venv" / "bin" / "python")
+    scripts = ["test.py", "mvtec.py", "visa.py", "scripts/elpv.py", "scripts/make_sample.py", "scripts/make_figure.py"]
+    for script in [*scripts, "scripts/train_demo_backbone.py"]:
+        done = run([python, str(ROOT / script), "--help"], tmp_path)
+        assert done.returncode == 0 and "usage:" in done.stdout, script
+
+
+def test_continuous_integration_calls_the_test_command() -> None:
+    assert "scripts/run_tests.sh" in (ROOT / ".ci" / "run").read_text()
