@@ -78,8 +78,10 @@ def contrasting_colour(
         go_darker = False
     if brightness + distance > 0.96:
         go_darker = True
-    target = rng.uniform(0.02, max(0.03, brightness - distance)) if go_darker else rng.uniform(
-        min(0.97, brightness + distance), 0.98
+    target = (
+        rng.uniform(0.02, max(0.03, brightness - distance))
+        if go_darker
+        else rng.uniform(min(0.97, brightness + distance), 0.98)
     )
     tint = rng.choice([0.05, 0.3]) * rng.uniform(-1, 1, size=3)
     return np.clip(target + tint - tint.mean(), 0, 1).astype(np.float32)

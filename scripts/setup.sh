@@ -19,5 +19,6 @@ if ! python3 -m venv "$root/.venv"; then
     exit 2
 fi
 (cd "$root" && .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements") >&2
-# Last, so that an installation that was broken off is taken up again.
+# Last, so that an installation that was broken off is taken up again. Every list includes requirements.txt.
+cat "$root/requirements.txt" "$root/requirements.txt" >"$root/.venv/installed-requirements.txt"
 cat "$root/requirements.txt" "$root/$requirements" >"$stamp"
