@@ -146,8 +146,10 @@ def load_backbone(
     _check_fit(state, clip, checkpoint, model)
     clip.load_state_dict(state, assign=True)
     preprocessing = {**preprocessing, **tag}
+    clip = clip.to(torch_device, dtype).eval().requires_grad_(False)
+    clip.visual.pack()
     return Backbone(
-        clip=clip.to(torch_device, dtype).eval().requires_grad_(False),
+        clip=clip,
         model=model,
         pretrained=pretrained,
         weights_sha256=file_sha256(checkpoint),

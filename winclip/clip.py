@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from winclip.linear import Layer, packed_linear
 from winclip.windows import LARGE, MID, window_patches
 
 
@@ -99,23 +100,32 @@ class Attention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = nn.Linear(width, width)
+        self.packed: dict[str, Layer | None] = {}
+
+    def pack(self, for_first: bool) -> None:
+        """Pack the weights for the CPU, of ``project_for_first`` only where that is used."""
+        weight, bias, width = self.in_proj_weight, self.in_proj_bias, self.in_proj_weight.shape[1]
+        self.packed["in"] = packed_linear(weight, bias)
+        self.packed["out"] = packed_linear(self.out_proj.weight, self.out_proj.bias)
+        self.packed["keys_values"] = packed_linear(weight[width:], bias[width:]) if for_first else None
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
         """(..., width) to (..., 3 * width): queries, keys and values side by side."""
-        return F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        packed = self.packed.get("in")
+        return packed(x) if packed else F.linear(x, self.in_proj_weight, self.in_proj_bias)
 
     def project_for_first(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries of the first token, (N, 1, width), and keys and values of all, (N, L, 2 * width)."""
-        width = x.shape[-1]
+        width, packed = x.shape[-1], self.packed.get("keys_values")
         queries = F.linear(x[:, :1], self.in_proj_weight[:width], self.in_proj_bias[:width])
-        return queries, F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:])
+        return queries, packed(x) if packed else F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:])
 
     def attend(self, queries: torch.Tensor, keys_values: torch.Tensor, causal: bool = False) -> torch.Tensor:
         """(N, Q, width) queries over (N, L, 2 * width) keys and values: (N, Q, width)."""
         keys, values = keys_values.chunk(2, dim=-1)
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (queries, keys, values))
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
+        return (self.packed.get("out") or self.out_proj)(attended.transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
@@ -126,9 +136,19 @@ class Mlp(nn.Module):
         self.c_fc = nn.Linear(width, hidden)
         self.c_proj = nn.Linear(hidden, width)
         self.activation: Callable[[torch.Tensor], torch.Tensor] = _quick_gelu if quick_gelu else F.gelu
+        self.packed: dict[str, Layer | None] = {}
+
+    def pack(self) -> None:
+        """Pack the weights for the CPU; the exact GELU joins the first layer."""
+        self.packed["c_fc"] = packed_linear(self.c_fc.weight, self.c_fc.bias, gelu=self.activation is F.gelu)
+        self.packed["c_proj"] = packed_linear(self.c_proj.weight, self.c_proj.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.c_proj(self.activation(self.c_fc(x)))
+        first, second = self.packed.get("c_fc"), self.packed.get("c_proj")
+        hidden = first(x) if first else self.c_fc(x)
+        if not first or self.activation is _quick_gelu:
+            hidden = self.activation(hidden)
+        return (second or self.c_proj)(hidden)
 
 
 class Block(nn.Module):
@@ -140,6 +160,11 @@ class Block(nn.Module):
         self.attn = Attention(width, heads)
         self.ln_2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, mlp_width, quick_gelu)
+
+    def pack(self, for_first: bool) -> None:
+        """Pack the weights for the CPU."""
+        self.attn.pack(for_first)
+        self.mlp.pack()
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
         """What attention needs of each token on its own: (..., 3 * width)."""
@@ -180,6 +205,17 @@ class ImageTower(nn.Module):
         self.transformer = Transformer(config.width, config.layers, config.heads, config.mlp_width, config.quick_gelu)
         self.ln_post = nn.LayerNorm(config.width)
         self.proj = nn.Parameter(torch.empty(config.width, config.embed_dim))
+
+    def pack(self) -> None:
+        """Pack the weights for the CPU, once they are loaded; on other devices nothing changes."""
+        for block in self._blocks:
+            block.pack(for_first=block is self._blocks[-1])
+
+    def unpack(self) -> None:
+        """Go back to the plain layers, which can be traced."""
+        for block in self._blocks:
+            block.attn.packed.clear()
+            block.mlp.packed.clear()
 
     def forward(self, images: torch.Tensor) -> Embeddings:
         """Embed (N, 3, S, S) normalised images; see ``Embeddings`` for what comes out.

@@ -1,0 +1,406 @@
+"""Measures the encoder, the text side, the metrics, the pipeline and the memory against bounds and baselines.
+
+    python scripts/benchmark.py                      # all of them, ViT-B-16-plus-240 with random weights
+    python scripts/benchmark.py encoder metrics --json figures.json
+
+Every ratio is taken within one run: the things compared take turns, and the median of their times is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import numpy.typing as npt
+import open_clip
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from tabulate import tabulate
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from winclip.backbone import PRECISIONS, Backbone, parse_config
+from winclip.clip import Clip, ClipConfig
+from winclip.files import write_atomically
+from winclip.images import CLIP_MEAN, CLIP_STD
+from winclip.linear import packed_linear
+from winclip.memory import MemoryBank, associate
+from winclip.metrics import image_metrics, label_defects, pixel_metrics
+from winclip.prompts import REFERENCE
+from winclip.scoring import few_shot, few_shot_maps, zero_shot
+from winclip.text import class_embeddings
+from winclip.windows import LARGE, MID, window_patches
+
+GIGA = 1e9
+BENCHMARKS = ("encoder", "text", "metrics", "pipeline", "memory")
+
+
+@dataclass
+class Row:
+    """One line of the printed table."""
+
+    benchmark: str
+    what: str
+    seconds: float
+    baseline: str
+    baseline_seconds: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long as this the baseline takes; of a bound, the part of it that is reached."""
+        return self.baseline_seconds / self.seconds
+
+
+def medians(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each function; they take turns, after one turn that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(repeats + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    return {name: median(values) for name, values in times.items()}
+
+
+def matrix_rate(dtype: torch.dtype, repeats: int) -> float:
+    """Floating point operations per second of the fastest large matrix product, plain or with packed weights."""
+    side = 2048
+    left, right = (torch.randn(side, side).to(dtype) for _ in range(2))
+    functions: dict[str, Callable[[], object]] = {"mm": lambda: left @ right}
+    packed = packed_linear(right, torch.zeros(side, dtype=dtype))
+    if packed is not None:
+        functions["packed"] = lambda: packed(left)
+    best = min(min(medians(functions, 1).values()) for _ in range(2 * repeats))
+    return 2 * side**3 / best
+
+
+def linear_operations(tokens: int, config: ClipConfig, parts: int = 4) -> int:
+    """Operations of a block's linear layers; ``parts`` counts the square ones: query, key, value, output."""
+    return 2 * tokens * config.width * (parts * config.width + 2 * config.mlp_width)
+
+
+def exact_operations(config: ClipConfig) -> int:
+    """Matrix operations of one image with both exact savings: the bound's numerator."""
+    grid = config.grid
+    full = 1 + grid * grid
+    total = 2 * (full - 1) * 3 * config.patch_size**2 * config.width
+    total += config.layers * (linear_operations(full, config) + 4 * full * full * config.width)
+    for size in (LARGE, MID):
+        length, windows = 1 + size * size, (grid - size + 1) ** 2
+        attention = 4 * length * length * config.width * windows
+        first = 2 * windows * length * config.width * (config.width + 2 * config.mlp_width)
+        last_keys_values = 2 * windows * length * 2 * config.width**2
+        last_class_tokens = 2 * windows * config.width * (2 * config.width + 2 * config.mlp_width)
+        total += first + attention + last_keys_values + last_class_tokens + attention // length
+        total += (config.layers - 2) * (linear_operations(windows * length, config) + attention)
+        total += 2 * windows * config.width * config.embed_dim
+    return total
+
+
+def plain_operations(config: ClipConfig) -> int:
+    """Matrix operations of one image when every window is a full pass over the blocks."""
+    grid = config.grid
+    sequences = [(1 + grid * grid, 1)] + [(1 + size * size, (grid - size + 1) ** 2) for size in (LARGE, MID)]
+    return config.layers * sum(
+        linear_operations(count * length, config) + 4 * count * length * length * config.width
+        for length, count in sequences
+    )
+
+
+def random_backbone(model: str, precision: str) -> tuple[Backbone, open_clip.CLIP]:
+    """A backbone with seeded random weights, and open_clip's own model with the same ones."""
+    torch.manual_seed(0)
+    raw = open_clip.get_model_config(model)
+    original = open_clip.CLIP(**raw).eval().requires_grad_(False)
+    config = parse_config(raw, model)
+    with torch.device("meta"):
+        clip = Clip(config)
+    state = original.state_dict()
+    clip.load_state_dict({name: state[name] for name in clip.state_dict()}, assign=True)
+    dtype = PRECISIONS[precision]
+    clip = clip.to(dtype).eval().requires_grad_(False)
+    clip.visual.pack()
+    backbone = Backbone(
+        clip=clip,
+        model=model,
+        pretrained="random",
+        weights_sha256="",
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+        device=torch.device("cpu"),
+        dtype=dtype,
+    )
+    return backbone, original.to(dtype)
+
+
+@torch.inference_mode()
+def plain_encode(model: open_clip.CLIP, images: torch.Tensor) -> list[torch.Tensor]:
+    """The usual implementation: one call of open_clip's transformer per scale, on all windows of the batch."""
+    visual = model.visual
+    patches = visual.conv1(images).flatten(2).transpose(1, 2)
+    class_token = visual.class_embedding.expand(len(images), 1, -1)
+    tokens = visual.ln_pre(torch.cat([class_token, patches], dim=1) + visual.positional_embedding)
+    outputs = [visual.transformer(tokens)]
+    for size in (LARGE, MID):
+        windows = window_patches(visual.grid_size[0], size)
+        sequences = torch.cat([windows.new_zeros(len(windows), 1), windows + 1], dim=1)
+        out = visual.transformer(tokens[:, sequences].flatten(0, 1))
+        outputs.append(visual.ln_post(out[:, 0]) @ visual.proj)
+    return outputs
+
+
+def benchmark_encoder(options: argparse.Namespace) -> list[Row]:
+    """Seconds an image, against the bound and against one open_clip call per scale."""
+    return [row for precision in ("fp32", "bf16") for row in encoder_rows(options, precision)]
+
+
+def encoder_rows(options: argparse.Namespace, precision: str) -> list[Row]:
+    """The encoder in one precision."""
+    backbone, original = random_backbone(options.model, precision)
+    config = backbone.clip.config
+    image = torch.randn(1, 3, config.image_size, config.image_size, generator=torch.Generator().manual_seed(1))
+    # Before and after the times, so that the rate is that of the same minutes.
+    rate = matrix_rate(backbone.dtype, options.repeats)
+    functions: dict[str, Callable[[], object]] = {
+        "ours": lambda: backbone.encode(image),
+        "plain": lambda: plain_encode(original, image.to(backbone.dtype)),
+    }
+    times = medians(functions, options.repeats)
+    rate = max(rate, matrix_rate(backbone.dtype, options.repeats))
+    bound = f"bound: {exact_operations(config) / GIGA:.0f} GFLOP at {rate / GIGA:.0f} GFLOP/s"
+    what = f"an image, {precision}"
+    return [
+        Row("encoder", what, times["ours"], bound, exact_operations(config) / rate),
+        Row("encoder", what, times["ours"], "open_clip call per scale", times["plain"]),
+    ]
+
+
+def benchmark_text(options: argparse.Namespace) -> list[Row]:
+    """Seconds a class, against encoding every prompt at its full context."""
+    backbone, original = random_backbone(options.model, "fp32")
+
+    @torch.inference_mode()
+    def plain() -> torch.Tensor:
+        both = (REFERENCE.normal("metal_nut"), REFERENCE.anomalous("metal_nut"))
+        embeddings = [original.encode_text(open_clip.tokenize(prompts)).mean(dim=0) for prompts in both]
+        return F.normalize(torch.stack(embeddings), dim=-1)
+
+    def ours() -> torch.Tensor:
+        return class_embeddings(backbone, "metal_nut", REFERENCE)
+
+    difference = float((ours() - plain()).abs().max())
+    times = medians({"ours": ours, "plain": plain}, options.repeats)
+    return [
+        Row(
+            "text", f"a class, fp32, largest difference {difference:.0e}", times["ours"], "full context", times["plain"]
+        )
+    ]
+
+
+def metric_case() -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    """83 masks and maps of 240 x 240, maps smooth and with some signal on the defects."""
+    generator = np.random.RandomState(0)
+    masks = np.zeros((83, 240, 240), np.bool_)
+    for mask in masks[20:]:
+        for _ in range(generator.randint(1, 4)):
+            (y, x), (height, width) = generator.randint(0, 200, 2), generator.randint(5, 40, 2)
+            mask[y : y + height, x : x + width] = True
+    coarse = F.interpolate(torch.from_numpy(masks[:, None]).float(), size=(15, 15), mode="area")
+    noise = torch.from_numpy(generator.rand(83, 1, 15, 15)).float()
+    maps = F.interpolate(noise + coarse / 2, size=(240, 240), mode="bilinear")[:, 0]
+    return masks, maps.numpy()
+
+
+def looped_metrics(masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.float32]) -> dict[str, float]:
+    """scikit-learn's three pixel metrics and AUPRO by a loop over 200 thresholds and all regions."""
+    from skimage.measure import label, regionprops
+    from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
+
+    truth, scores = masks.ravel(), maps.ravel()
+    precision, recall, _ = precision_recall_curve(truth, scores)
+    f1 = (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
+    rates, overlaps = [], []
+    for threshold in np.arange(maps.min(), maps.max(), (maps.max() - maps.min()) / 200):
+        predicted = maps > threshold
+        overlap = []
+        for mask, prediction in zip(masks, predicted):
+            for region in regionprops(label(mask)):
+                overlap.append(prediction[region.coords[:, 0], region.coords[:, 1]].mean())
+        rates.append((predicted & ~masks).sum() / (~masks).sum())
+        overlaps.append(np.mean(overlap))
+    kept = np.array(rates) < 0.3
+    rate = np.array(rates)[kept]
+    rate = (rate - rate.min()) / (rate.max() - rate.min())
+    aupro = auc(rate, np.array(overlaps)[kept])
+    ap = average_precision_score(truth, scores)
+    return {"auroc_px": roc_auc_score(truth, scores), "f1_px": f1, "ap_px": ap, "aupro": aupro}
+
+
+def benchmark_metrics(options: argparse.Namespace) -> list[Row]:
+    """All seven metrics of 83 maps, against scikit-learn with the threshold loop."""
+    masks, maps = metric_case()
+    labels, scores = masks.any(axis=(1, 2)), maps.max(axis=(1, 2))
+
+    def ours() -> dict[str, float]:
+        return image_metrics(labels, scores)[0] | pixel_metrics(label_defects(masks), maps)[0]
+
+    start = time.perf_counter()
+    expected = looped_metrics(masks, maps)
+    looped = time.perf_counter() - start
+    figures = ours()
+    difference = max(abs(figures[name] - value) for name, value in expected.items())
+    seconds = medians({"ours": ours}, options.repeats)["ours"]
+    what = f"seven metrics of 83 maps, largest difference {difference:.0e}"
+    return [Row("metrics", what, seconds, "scikit-learn (3) + threshold loop, once", looped)]
+
+
+def benchmark_pipeline(options: argparse.Namespace) -> list[Row]:
+    """What shots and seeds add to a zero-shot pass over test images, and the start-up."""
+    backbone, _ = random_backbone(options.model, "fp32")
+    config = backbone.clip.config
+    images = torch.randn(2, 3, config.image_size, config.image_size, generator=torch.Generator().manual_seed(1))
+    embeddings = backbone.encode(images)
+    text = class_embeddings(backbone, "metal_nut", REFERENCE)
+    noise = torch.Generator().manual_seed(2)
+
+    def bank(references: int) -> MemoryBank:
+        shapes = [(references, *getattr(embeddings, name).shape[1:]) for name in ("large", "mid", "patch")]
+        return MemoryBank(*(F.normalize(torch.randn(shape, generator=noise), dim=-1) for shape in shapes))
+
+    @torch.inference_mode()
+    def score(bank: MemoryBank, chosen: list[list[int]]) -> None:
+        zero = zero_shot(embeddings[:1], text, config.grid)
+        associations = associate(embeddings[:1], bank)
+        for references in chosen:
+            few_shot(*zero, few_shot_maps(*associations.nearest(references), config.grid))
+
+    shots = [list(range(k)) for k in (1, 2, 4, 8)]
+    one, five = bank(8), bank(40)
+    draws = [[8 * seed + number for number in draw] for seed in range(5) for draw in shots]
+    times = medians(
+        {
+            "encode": lambda: backbone.encode(images[:1]),
+            "zero": lambda: zero_shot(embeddings[:1], text, config.grid),
+            "few": lambda: score(one, shots),
+            "seeds": lambda: score(five, draws),
+        },
+        options.repeats,
+    )
+    zero, few, seeds = (times["encode"] + times[name] for name in ("zero", "few", "seeds"))
+    return [
+        Row("pipeline", "an image, encoded and scored for 1, 2, 4, 8 shots", few, "for zero-shot", zero),
+        Row("pipeline", "an image, encoded and scored for 5 seeds of them", seeds, "for zero-shot", zero),
+        startup_row(),
+    ]
+
+
+def startup_row() -> Row:
+    """test.py from its start to the score of one image, demo backbone, with and without cached text."""
+    root = Path(__file__).resolve().parent.parent
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        Image.new("RGB", (240, 240), "grey").save(data / "part.png")
+        item = {"img_path": "part.png", "mask_path": "", "cls_name": "part", "specie_name": "good", "anomaly": 0}
+        write_atomically(data / "meta.json", json.dumps({"train": {}, "test": {"part": [item]}}))
+        command = [sys.executable, str(root / "test.py"), "--model", "demo-vit-240", "--data_path", folder]
+        command += ["--save_path", str(data / "out")]
+        seconds = []
+        for _ in range(2):
+            start = time.perf_counter()
+            environment = {**os.environ, "XDG_CACHE_HOME": folder}
+            subprocess.run(command, env=environment, capture_output=True, check=True)
+            seconds.append(time.perf_counter() - start)
+    return Row("pipeline", "start to first score, cached text", seconds[1], "first run", seconds[0])
+
+
+MEMORY_SCRIPT = """
+import resource, sys
+import torch
+sys.path.insert(0, sys.argv[1])
+from winclip.backbone import load_backbone
+from winclip.prompts import REFERENCE
+from winclip.text import class_embeddings
+backbone = load_backbone(sys.argv[2], sys.argv[3], device="cpu")
+loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+class_embeddings(backbone, "metal_nut", REFERENCE)
+for _ in range(int(sys.argv[4])):
+    backbone.encode(torch.randn(8, 3, backbone.image_size, backbone.image_size))
+weights = sum(p.numel() * p.element_size() for p in backbone.clip.parameters()) // 1024
+print(weights, loaded, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def benchmark_memory(options: argparse.Namespace) -> list[Row]:
+    """Peak resident memory of text and encoding at batch 8, in a process of its own; printed, not timed."""
+    root = str(Path(__file__).resolve().parent.parent)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "random.safetensors"
+        model = open_clip.CLIP(**open_clip.get_model_config(options.model))
+        safetensors.torch.save_file(model.state_dict(), checkpoint)
+        del model
+        for batches in (1, 2):
+            command = [sys.executable, "-c", MEMORY_SCRIPT, root, options.model, str(checkpoint), str(batches)]
+            out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            weights, loaded, peak = (int(value) / 1024 for value in out.split())
+            print(
+                f"memory: {batches} batches of 8: weights {weights:.0f} MB, loaded {loaded:.0f} MB, peak {peak:.0f} MB"
+            )
+    return []
+
+
+def machine() -> str:
+    """The machine and versions that the figures belong to."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
+    return f"{cpu}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def print_rows(rows: list[Row]) -> None:
+    """Print rows as a table."""
+    cells = [
+        [row.benchmark, row.what, f"{row.seconds:.3f}", row.baseline, f"{row.baseline_seconds:.3f}", f"{row.ratio:.2f}"]
+        for row in rows
+    ]
+    header = ["benchmark", "what", "seconds", "baseline", "its seconds", "baseline / ours"]
+    print(tabulate(cells, header, tablefmt="pipe", disable_numparse=True))
+
+
+def main() -> None:
+    """Run the chosen benchmarks, print the table and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("benchmarks", nargs="*", help=f"any of {', '.join(BENCHMARKS)} (all)")
+    parser.add_argument("--model", default="ViT-B-16-plus-240", help="open_clip model, with random weights")
+    parser.add_argument("--repeats", type=int, default=5, help="counted turns of each measurement (5)")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args()
+    unknown = set(options.benchmarks) - set(BENCHMARKS)
+    if unknown:
+        parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    print(machine())
+    rows: list[Row] = []
+    for name in options.benchmarks or BENCHMARKS:
+        rows += globals()[f"benchmark_{name}"](options)
+    print_rows(rows)
+    if options.json:
+        figures = [{**asdict(row), "ratio": row.ratio} for row in rows]
+        write_atomically(options.json, json.dumps({"machine": machine(), "rows": figures}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
