@@ -33,6 +33,7 @@ class Options:
     batch_size: int
     num_workers: int | None
     save_maps: bool
+    report: bool
     compare: bool
     skip_unreadable: bool
     no_cache: bool
@@ -78,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     output.add_argument("--aupro", default="steps", choices=("steps", "exact"), help="how AUPRO is taken (steps)")
     output.add_argument("--compare", action="store_true", help="add the difference to the published tables")
     output.add_argument("--save_maps", action="store_true", help="also write the upsampled float maps")
+    output.add_argument("--report", action="store_true", help="also write report.html: tables, curves and pictures")
     speed = parser.add_argument_group("speed")
     speed.add_argument("--batch_size", type=int, default=8, help="images read and encoded together (8)")
     speed.add_argument("--num_workers", type=int, help="processes that read images (4 with a GPU, else 0)")

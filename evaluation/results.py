@@ -30,6 +30,11 @@ class Setting:
         return "" if self.seed is None else str(self.seed)
 
     @property
+    def name(self) -> str:
+        """The setting in words."""
+        return f"{self.k_shot}-shot" + ("" if self.seed is None else f", seed {self.seed}")
+
+    @property
     def folder(self) -> str:
         """Folder name of the setting's maps."""
         return f"{self.k_shot}shot" + ("" if self.seed is None else f"-seed{self.seed}")
@@ -135,15 +140,24 @@ def _by_setting(results: Results, rows: Iterable[tuple[Any, ...]]) -> list[tuple
     return sorted(rows, key=lambda row: order[row[0], row[1]])
 
 
-def tables_markdown(results: Results, compare: bool) -> str:
-    """tables.md: a table per number of shots, per cent with one decimal.
+@dataclass(frozen=True)
+class Table:
+    """A table as it is shown: the last row is the mean, notes are paragraphs below it."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def tables(results: Results, compare: bool) -> list[Table]:
+    """A table per number of shots, per cent with one decimal.
 
     With several seeds a cell is the mean over the seeds and the population standard deviation.
     """
-    parts = []
+    shown = []
     for k_shot, settings in _by_shots(results).items():
-        tables = [with_mean(results.figures[setting]) for setting in settings]
-        mean, deviation = over_seeds(tables)
+        mean, deviation = over_seeds([with_mean(results.figures[setting]) for setting in settings])
         title = f"{results.dataset}, {k_shot}-shot"
         if len(settings) > 1:
             title += f", mean ± standard deviation over seeds {', '.join(setting.seed_text for setting in settings)}"
@@ -154,14 +168,23 @@ def tables_markdown(results: Results, compare: bool) -> str:
             for name in mean
         ]
         header = ["objects", *METRICS]
-        notes = ""
+        notes: list[str] = []
         if compare:
             header += [f"{metric} diff" for metric in METRICS]
             for row, differences in zip(rows, _differences(results.dataset, k_shot, mean)):
                 row += differences
             notes = _published_notes(results.dataset, k_shot)
-        table = tabulate(rows, header, tablefmt="pipe", stralign="left", disable_numparse=True)
-        parts.append(f"## {title}\n\n{table}\n{notes}")
+        shown.append(Table(title, header, rows, notes))
+    return shown
+
+
+def tables_markdown(results: Results, compare: bool) -> str:
+    """tables.md: the tables under their titles, notes below them."""
+    parts = []
+    for table in tables(results, compare):
+        text = tabulate(table.rows, table.header, tablefmt="pipe", stralign="left", disable_numparse=True)
+        notes = "".join(f"{note}\n" for note in table.notes)
+        parts.append(f"## {table.title}\n\n{text}\n" + (f"\n{notes}" if notes else ""))
     return "\n".join(parts)
 
 
@@ -186,10 +209,10 @@ def _differences(dataset: str, k_shot: int, table: dict[str, Column]) -> list[li
     return [[difference(name, metric) for metric in METRICS] for name in table]
 
 
-def _published_notes(dataset: str, k_shot: int) -> str:
-    notes = f"\ndiff: this run minus the published figure ({SOURCE}).\n"
+def _published_notes(dataset: str, k_shot: int) -> list[str]:
+    notes = [f"diff: this run minus the published figure ({SOURCE})."]
     paper = paper_mean(dataset, k_shot)
     if paper:
         figures = ", ".join(f"{metric} {paper[metric]:.1f}" for metric in METRICS if metric in paper)
-        notes += f"Means stated by the paper ({PAPER}): {figures}.\n"
+        notes.append(f"Means stated by the paper ({PAPER}): {figures}.")
     return notes

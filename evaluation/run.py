@@ -9,11 +9,11 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +24,11 @@ import winclip
 from datasets.index import DatasetIndex, Item, check_files, load_index, select_classes
 from datasets.mvtec import MVTEC_CLASSES
 from datasets.references import draw_references, read_reference_list
-from datasets.samples import Mask, iterate
+from datasets.samples import Mask, iterate, read_mask
 from datasets.visa import VISA_CLASSES
 from evaluation.options import Options
 from evaluation.published import published_table
-from evaluation.results import Results, Setting, k_shot_csv, results_csv, scores_csv, tables_markdown
+from evaluation.results import Results, Setting, k_shot_csv, results_csv, scores_csv, tables, tables_markdown
 from winclip.backbone import Backbone, load_backbone
 from winclip.clip import Embeddings
 from winclip.errors import InputError
@@ -37,7 +37,10 @@ from winclip.memory import MemoryBank, associate
 from winclip.metrics import DefectPixels, image_metrics, label_defects, pixel_metrics
 from winclip.prompts import PromptSet, load_prompt_set
 from winclip.scoring import few_shot, few_shot_maps, upsample, zero_shot
-from winclip.text import class_embeddings
+from winclip.text import cache_folder, class_embeddings
+
+if TYPE_CHECKING:
+    from report import Card, ClassCurves, Report
 
 _log = logging.getLogger("winclip")
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow", "opencv-python-headless")
@@ -100,7 +103,8 @@ def run(options: Options) -> str:
         precision=options.precision,
     )
     results = Results(options.dataset, settings)
-    evaluation = _Evaluation(options, backbone, prompts, index)
+    pictures = _Pictures(index.root, settings) if options.report else None
+    evaluation = _Evaluation(options, backbone, prompts, index, pictures)
     total = sum(len(index.test[name]) for name in classes)
     _log.info("%s: %d classes, %d test images, %s on %s", options.dataset, len(classes), total, *_where(backbone))
     with tqdm(total=total, unit="image", disable=None, dynamic_ncols=True) as progress:
@@ -112,17 +116,29 @@ def run(options: Options) -> str:
             finished = number == len(classes)
             config = _config(options, backbone, settings, classes[:number], evaluation.skipped, started, finished)
             _write(options, results, config, lines)
+    if pictures is not None:
+        from report import write_report
+
+        write_report(options.save_path / "report.html", pictures.report(options, backbone, results))
     return tables_markdown(results, options.compare)
 
 
 class _Evaluation:
     """What stays the same from class to class."""
 
-    def __init__(self, options: Options, backbone: Backbone, prompts: PromptSet, index: DatasetIndex) -> None:
+    def __init__(
+        self,
+        options: Options,
+        backbone: Backbone,
+        prompts: PromptSet,
+        index: DatasetIndex,
+        pictures: _Pictures | None,
+    ) -> None:
         self.options = options
         self.backbone = backbone
         self.prompts = prompts
         self.index = index
+        self.pictures = pictures
         self.skipped: list[str] = []
         default_workers = 0 if backbone.device.type == "cpu" else 4
         self._reading: dict[str, Any] = {
@@ -181,7 +197,7 @@ class _Evaluation:
 
     def score_class(self, name: str, references: References, progress: tqdm[Any]) -> ClassScores:
         """Encode every test image of a class once and score it in all settings."""
-        text = class_embeddings(self.backbone, name, self.prompts, None if self.options.no_cache else _cache_folder())
+        text = class_embeddings(self.backbone, name, self.prompts, None if self.options.no_cache else cache_folder())
         scored = ClassScores([], [], {}, {})
         scores: dict[Setting, list[torch.Tensor]] = {}
         maps: dict[Setting, list[torch.Tensor]] = {}
@@ -233,6 +249,9 @@ class _Evaluation:
             reasons.update(dict.fromkeys(missing.values()))
             results.figures[setting][name] = figures
             self._record(name, setting, scored, references, results)
+            if self.pictures is not None:
+                pixels = defects if isinstance(defects, str) else (defects, maps)
+                self.pictures.add(name, setting, scored, pixels, figures)
             if self.options.save_maps:
                 self._save_maps(name, setting, scored.items, maps)
         for reason in reasons:
@@ -254,18 +273,87 @@ class _Evaluation:
         write_atomically(self.options.save_path / "maps" / setting.folder / f"{name}.npz", buffer.getvalue())
 
 
+class _Pictures:
+    """What the report needs of a run: curves and grid maps, of the first seed of every number of shots."""
+
+    def __init__(self, root: Path, settings: list[Setting]) -> None:
+        first_seeds = {setting.k_shot: setting for setting in reversed(settings)}
+        self.settings = [first_seeds[k] for k in sorted(first_seeds)]
+        self._root = root
+        self._curves: dict[Setting, list[ClassCurves]] = {setting: [] for setting in self.settings}
+        self._classes: dict[str, ClassScores] = {}
+
+    def add(
+        self,
+        name: str,
+        setting: Setting,
+        scored: ClassScores,
+        pixels: tuple[DefectPixels, npt.NDArray[np.float32]] | str,
+        figures: dict[str, float],
+    ) -> None:
+        """Take the curves of a class in a setting and keep its small maps; settings not shown are passed over."""
+        from report import measure_class
+
+        if setting not in self._curves:
+            return
+        labels = [item.anomaly for item in scored.items]
+        self._curves[setting].append(measure_class(name, labels, scored.scores[setting], pixels, figures))
+        kept = self._classes.setdefault(name, ClassScores(scored.items, [], {}, {}))
+        kept.scores[setting], kept.maps[setting] = scored.scores[setting], scored.maps[setting]
+
+    def report(self, options: Options, backbone: Backbone, results: Results) -> Report:
+        """The page's content; images and masks are read again when their turn comes."""
+        from report import Report, SettingPage, Table
+
+        shown = [
+            Table(table.title, table.header, table.rows[:-1], table.rows[-1], table.notes)
+            for table in tables(results, options.compare)
+        ]
+        notes = [
+            "Scores at or above the threshold count as defective. The threshold is, for each class, the one with the"
+            " best F1 on these very images, so right and wrong are on the optimistic side.",
+            "The worst come first: the wrong ones by their distance from the threshold, then the right ones nearest"
+            " to it. Heat maps have one colour scale for the whole page, from 0 to 1; higher values are drawn as 1.",
+        ]
+        if len(results.settings) > len(self.settings):
+            notes.append("Curves and pictures are those of the first seed; the tables cover all seeds.")
+        weights = f"{backbone.pretrained} (SHA-256 {backbone.weights_sha256[:12]})"
+        facts = [
+            ("model", backbone.model),
+            ("weights", weights),
+            ("image size", f"{backbone.image_size} x {backbone.image_size}"),
+            ("prompts", options.prompt_set),
+            ("AUPRO", options.aupro),
+            ("version", winclip.__version__),
+        ]
+        pages = [SettingPage(setting.name, self._curves[setting]) for setting in self.settings]
+        return Report(f"WinCLIP on {options.dataset}", pages, self._cards(), facts, shown, notes)
+
+    def _cards(self) -> Iterator[Card]:
+        from report import Card, Result
+
+        for number, (name, scored) in enumerate(self._classes.items()):
+            thresholds = {setting: self._curves[setting][number].threshold for setting in self.settings}
+            for position, item in enumerate(scored.items):
+                outcomes = [
+                    Result(
+                        float(scored.scores[setting][position]),
+                        thresholds[setting],
+                        scored.maps[setting][position].numpy(),
+                    )
+                    for setting in self.settings
+                ]
+                mask = read_mask(self._root / item.mask_path) if item.anomaly and item.mask_path else None
+                image = self._root / item.img_path
+                yield Card(item.img_path, image, name, item.specie_name, item.anomaly, mask, outcomes)
+
+
 def _defects(scored: ClassScores) -> DefectPixels | str:
     """The labelled masks of a class, or why there are none."""
     without = sum(mask is None for mask in scored.masks)
     if without:
         return f"{without} of {len(scored.masks)} test images are anomalous and have no mask"
     return label_defects(np.stack([mask for mask in scored.masks if mask is not None]))
-
-
-def _cache_folder() -> Path:
-    """Where text embeddings are kept between runs, by the XDG rule."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "winclip" / "text"
 
 
 def _order(dataset: str, classes: list[str]) -> list[str]:

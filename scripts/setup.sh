@@ -6,7 +6,7 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 requirements="${1:-requirements.txt}"
 stamp="$root/.venv/installed-$requirements"
 
-if cat "$root/requirements.txt" "$root/$requirements" | cmp -s - "$stamp"; then
+if cat "$root"/requirements*.txt | cmp -s - "$stamp"; then
     exit 0
 fi
 if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
@@ -20,5 +20,5 @@ if ! python3 -m venv "$root/.venv"; then
 fi
 (cd "$root" && .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements") >&2
 # Last, so that an installation that was broken off is taken up again. Every list includes requirements.txt.
-cat "$root/requirements.txt" "$root/requirements.txt" >"$root/.venv/installed-requirements.txt"
-cat "$root/requirements.txt" "$root/$requirements" >"$stamp"
+cat "$root"/requirements*.txt >"$root/.venv/installed-requirements.txt"
+cat "$root"/requirements*.txt >"$stamp"

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from PIL import Image
 
 from tests.tiny import CONFIG, GOLDEN, golden_images, stages
 from winclip import InputError, WinCLIP
 from winclip.backbone import Backbone
-from winclip.prompts import load_prompt_set
+from winclip.memory import read_memory, write_memory
+from winclip.prompts import PAPER, REFERENCE, load_prompt_set, with_states
 
 
 @pytest.fixture
@@ -48,6 +51,56 @@ def test_paths_arrays_and_images_are_the_same(model: WinCLIP) -> None:
     assert model.predict(array).scores == together.scores[:1]
 
 
+def test_float_tensors_are_the_same_as_the_image_they_hold(model: WinCLIP) -> None:
+    array = np.array(golden_images()[0].convert("RGB"))
+    tensor = torch.from_numpy(array).permute(2, 0, 1).float() / 255
+    expected = model.predict(array).maps
+    for given in (tensor, [tensor], tensor[None], tensor.double()):
+        np.testing.assert_array_equal(model.predict(given).maps, expected)
+    assert model.predict(torch.stack([tensor, tensor])).scores.shape == (2,)
+
+
+def test_paths_are_turned_as_their_orientation_says(model: WinCLIP, tmp_path: Path) -> None:
+    image = golden_images()[0].convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(model.predict(tmp_path / "turned.png").maps, model.predict(image).maps)
+
+
+def test_classes_are_held_side_by_side(model: WinCLIP) -> None:
+    images = golden_images()
+    embeddings = model.encode(images)
+    model.add_references(embeddings[3:])
+    nut = model.score(embeddings)
+    model.set_class("bolt", with_states(REFERENCE, anomalous_states=["bent"]))
+    assert (model.reference_count(), model.reference_count(class_name="metal_nut")) == (0, 2)
+    bolt = model.score(embeddings)
+    np.testing.assert_array_equal(model.score(embeddings, class_name="metal_nut").maps, nut.maps)
+    np.testing.assert_array_equal(model.predict(images, class_name="metal_nut").maps, nut.maps)
+    assert not np.array_equal(bolt.maps, nut.maps)
+    model.add_references(images[3:], class_name="bolt")
+    assert not np.array_equal(model.score(embeddings).maps, bolt.maps)
+    with pytest.raises(InputError, match="class 'gear' is not set, only metal_nut, bolt"):
+        model.score(embeddings, class_name="gear")
+
+
+def test_leaving_one_out_is_scoring_against_the_others(model: WinCLIP) -> None:
+    images = golden_images()
+    with pytest.raises(InputError, match="add at least 2"):
+        model.leave_one_out()
+    model.add_references(images[:2])
+    model.leave_one_out()
+    model.add_references(images[2])
+    left_out = model.leave_one_out()
+    for own in range(3):
+        model.set_class("metal_nut")
+        model.add_references([images[other] for other in range(3) if other != own])
+        alone = model.predict(images[own])
+        np.testing.assert_allclose(left_out.scores[own], alone.scores[0], rtol=0, atol=1e-7)
+        np.testing.assert_allclose(left_out.maps[own], alone.maps[0], rtol=0, atol=1e-6)
+
+
 def test_encoding_once_serves_zero_and_few_shot(model: WinCLIP) -> None:
     images = golden_images()
     embeddings = model.encode(images[:3])
@@ -81,6 +134,47 @@ def test_memory_of_another_class_or_damaged_is_refused(model: WinCLIP, tmp_path:
         model.load_memory(tmp_path / "nowhere.safetensors")
 
 
+def test_memory_keeps_what_a_threshold_is_taken_from_and_can_grow(model: WinCLIP, tmp_path: Path) -> None:
+    images = golden_images()
+    model.add_references(images[:3])
+    expected = model.leave_one_out()
+    model.save_memory(tmp_path / "nut.safetensors")
+    model.set_class("metal_nut")
+    model.load_memory(tmp_path / "nut.safetensors")
+    np.testing.assert_array_equal(model.leave_one_out().maps, expected.maps)
+    model.add_references(images[3])
+    grown = model.leave_one_out().scores
+    model.set_class("metal_nut")
+    model.add_references(images[:4])
+    np.testing.assert_allclose(grown, model.leave_one_out().scores, rtol=0, atol=1e-9)
+
+
+def test_memory_made_with_anything_else_is_refused(model: WinCLIP, checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "nut.safetensors"
+    model.add_references(golden_images()[3:])
+    model.save_memory(path)
+    tensors, made_with = read_memory(path)
+    assert made_with["model"] == CONFIG.name and made_with["version"]
+    for key, value in (("model", "ViT-B-32"), ("weights_sha256", "0" * 64), ("precision", "float16"), ("format", "x")):
+        write_memory(path, tensors, {**made_with, key: value})
+        with pytest.raises(InputError, match=f"does not fit: {key} is '{value[:8]}"):
+            model.load_memory(path)
+    write_memory(path, {"large": tensors["large"]}, made_with)
+    with pytest.raises(InputError, match="it holds large"):
+        model.load_memory(path)
+    model.set_class("metal_nut", PAPER)
+    write_memory(path, tensors, made_with)
+    with pytest.raises(InputError, match="prompts is"):
+        model.load_memory(path)
+    smaller = WinCLIP.from_pretrained(str(CONFIG), str(checkpoint), device="cpu", image_size=64)
+    smaller.set_class("metal_nut")
+    with pytest.raises(InputError, match="image_size is 96, not 64"):
+        smaller.load_memory(path)
+    path.write_bytes(safetensors.torch.save({"large": torch.zeros(1)}))
+    with pytest.raises(InputError, match="does not say what it was made with"):
+        model.load_memory(path)
+
+
 def test_a_new_class_drops_the_references(model: WinCLIP) -> None:
     images = golden_images()
     zero = model.predict(images[0]).maps
@@ -100,6 +194,14 @@ def test_wrong_use_says_what_to_do(backbone: Backbone, model: WinCLIP, tmp_path:
         model.save_memory(tmp_path / "none.safetensors")
     with pytest.raises(InputError, match=r"shape \(4, 4, 2\) and type uint8"):
         model.predict([np.zeros((4, 4, 2), np.uint8)])
+    with pytest.raises(InputError, match=r"shape \(4, 4, 3\) and type float32"):
+        model.predict(torch.zeros(4, 4, 3))
+    with pytest.raises(InputError, match="values from -1 to 0; give values in"):
+        model.predict(torch.tensor([-1.0, 0, 0]).reshape(3, 1, 1))
+    with pytest.raises(
+        InputError, match=r"class name 'nut nut.*' is too long: a prompt has 77 tokens, of which 6\d are"
+    ):
+        model.set_class("nut " * 70)
     with pytest.raises(InputError, match=r"nowhere.png does not exist"):
         model.predict("nowhere.png")
 
@@ -127,3 +229,13 @@ def test_bad_prompt_files_are_named(tmp_path: Path, content: str, message: str) 
     path.write_text(content)
     with pytest.raises(InputError, match=message):
         load_prompt_set(str(path))
+
+
+def test_states_of_ones_own_replace_those_of_the_set() -> None:
+    own = with_states(PAPER, normal_states=["new"], anomalous_states=["With a missing pin", "{}, bent"])
+    assert (own.normal_states, own.anomalous_states) == (("new {}",), ("{} With a missing pin", "{}, bent"))
+    assert (own.templates, own.normalise_each) == (PAPER.templates, True)
+    assert with_states(PAPER) == PAPER
+    for states in ([], [" "], ["{} on {}"]):
+        with pytest.raises(InputError, match=r"anomalous_states is empty|must be words with at most one {}"):
+            with_states(PAPER, anomalous_states=states)

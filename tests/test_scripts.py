@@ -24,7 +24,7 @@ def run(command: list[str], cwd: Path, **environment: str) -> subprocess.Complet
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     copy = tmp_path / "a checkout"
-    for folder in ("winclip", "datasets", "evaluation", "scripts"):
+    for folder in ("winclip", "datasets", "evaluation", "prediction", "report", "scripts"):
         shutil.copytree(ROOT / folder, copy / folder)
     for pattern in ("*.py", "*.sh", "requirements*.txt"):
         for path in ROOT.glob(pattern):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import warnings
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Union
@@ -10,14 +12,14 @@ from typing import Union
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from winclip.errors import InputError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-ImageLike = Union[str, "PathLike[str]", Image.Image, npt.NDArray[np.uint8]]
+ImageLike = Union[str, "PathLike[str]", Image.Image, npt.NDArray[np.uint8], torch.Tensor]
 
 # What Pillow raises on files that are truncated, damaged, of another format, or too large to decode.
 _DECODING_ERRORS = (
@@ -64,25 +66,90 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise InputError(f"no conversion from image mode {image.mode} to RGB; save the image as RGB") from error
 
 
-def read_image(path: str | PathLike[str]) -> Image.Image:
+def read_image(path: str | PathLike[str], *, upright: bool = False, max_pixels: int | None = None) -> Image.Image:
     """Read and fully decode an image file as 8-bit RGB.
 
-    EXIF orientation is not applied: the masks of the data sets belong to the pixels as stored.
+    Args:
+        path: the file.
+        upright: turn the image as its EXIF orientation says. By default it is left as stored, since
+            the masks of the data sets belong to the stored pixels.
+        max_pixels: refuse larger images before they are decoded; by default Pillow's own limit holds.
 
     Raises:
-        InputError: if the file is missing, truncated, not an image, or larger than Pillow's limit
-            on pixels; the message names the file.
+        InputError: if the file is missing, truncated, not an image, or larger than the limit; the
+            message names the file.
     """
     if not Path(path).is_file():
         raise InputError(f"image {path} does not exist")
     try:
-        with Image.open(path) as image:
-            image.load()
-            return to_rgb(image)
+        with warnings.catch_warnings():
+            if max_pixels is not None:
+                # Pillow's warning at half its own limit says nothing new here.
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if max_pixels is not None:
+                    _check_size(image.size, max_pixels)
+                image.load()
+                return to_rgb(ImageOps.exif_transpose(image) if upright else image)
     except InputError as error:
         raise InputError(f"image {path}: {error}") from error
     except _DECODING_ERRORS as error:
+        if max_pixels is not None and isinstance(error, Image.DecompressionBombError):
+            raise InputError(f"image {path} has more than {max_pixels:,} pixels, the limit; make it smaller") from error
         raise InputError(f"image {path} cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise InputError(f"{width} x {height} is more than {max_pixels:,} pixels, the limit; make it smaller")
+
+
+def as_sequence(images: Sequence[ImageLike] | ImageLike) -> Sequence[ImageLike]:
+    """Several images, or one, as a sequence; a 4-dimensional array or tensor is a sequence already."""
+    one = isinstance(images, (str, PathLike, Image.Image))
+    if one or (isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim < 4):
+        return [images]  # type: ignore[list-item]
+    return images  # type: ignore[return-value]
+
+
+def as_image(image: ImageLike) -> Image.Image:
+    """The PIL image of a path, an array or a tensor.
+
+    Args:
+        image: a path, turned as its EXIF orientation says; a PIL image, taken as it is; a uint8 array
+            (H, W) or (H, W, 3); or a float tensor (3, H, W) in [0, 1], rounded to 8 bits, so that the
+            tensor of an image gives what the image gives.
+
+    Raises:
+        InputError: if a file cannot be read, or shape, type or range are others.
+    """
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, (str, PathLike)):
+        return read_image(image, upright=True)
+    if isinstance(image, torch.Tensor):
+        return Image.fromarray(_eight_bits(image))
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or not array.size:
+        raise InputError(
+            f"array of shape {array.shape} and type {array.dtype} is no image; give uint8 of shape (H, W) or (H, W, 3)"
+        )
+    return Image.fromarray(array)
+
+
+def _eight_bits(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """(3, H, W) float in [0, 1] to (H, W, 3) uint8."""
+    shape, kind = tuple(tensor.shape), str(tensor.dtype).split(".")[-1]
+    if not tensor.is_floating_point() or tensor.ndim != 3 or shape[0] != 3 or not tensor.numel():
+        raise InputError(f"tensor of shape {shape} and type {kind} is no image; give float (3, H, W) in [0, 1]")
+    lowest, highest = float(tensor.min()), float(tensor.max())
+    if not (lowest >= 0 and highest <= 1):
+        raise InputError(
+            f"tensor has values from {lowest:.4g} to {highest:.4g}; give values in [0, 1], before any normalisation"
+        )
+    scaled = tensor.detach().float().mul(255).round().to("cpu", torch.uint8)
+    return np.ascontiguousarray(scaled.permute(1, 2, 0).numpy())
 
 
 def preprocess(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from os import PathLike
+from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 
 from winclip.clip import Embeddings
+from winclip.errors import InputError
+from winclip.files import write_atomically
 
 # Bounds the largest temporary array of an association, bytes.
 _MAX_SIMILARITY_BYTES = 64 << 20
@@ -77,6 +84,53 @@ def associate(embeddings: Embeddings, bank: MemoryBank) -> Associations:
         _distances(embeddings.mid, bank.mid),
         _distances(embeddings.patch, bank.patch),
     )
+
+
+def leave_one_out(bank: MemoryBank) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Association of every reference with the bank of the others.
+
+    Args:
+        bank: of R references, 2 or more.
+
+    Returns:
+        Large, mid and patch, (R, entries) each, float32 in [0, 1].
+    """
+    parts = []
+    for entries in (bank.large, bank.mid, bank.patch):
+        rows = []
+        for own in range(len(entries)):
+            to_each = _distances(entries[own : own + 1], entries)[0]
+            rows.append(torch.cat([to_each[:own], to_each[own + 1 :]]).amin(dim=0))
+        parts.append(torch.stack(rows))
+    large, mid, patch = parts
+    return large, mid, patch
+
+
+def write_memory(path: str | PathLike[str], tensors: dict[str, torch.Tensor], made_with: dict[str, Any]) -> None:
+    """Write tensors and what they were made with to a .safetensors file, complete or not at all.
+
+    Raises:
+        InputError: if the file cannot be written.
+    """
+    on_cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, safetensors.torch.save(on_cpu, {"winclip": json.dumps(made_with, sort_keys=True)}))
+
+
+def read_memory(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """What ``write_memory`` wrote: the tensors, on the CPU, and what they were made with.
+
+    Raises:
+        InputError: if the file is missing, truncated, damaged, or no memory.
+    """
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            made_with = json.loads((file.metadata() or {}).get("winclip", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise InputError(f"memory {path} cannot be read ({error}); save it again from the references") from error
+    if not isinstance(made_with, dict):
+        raise InputError(f"memory {path} cannot be read (it does not say what it was made with); save it again")
+    return tensors, made_with
 
 
 def _distances(queries: torch.Tensor, references: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from winclip.errors import InputError
@@ -137,3 +138,56 @@ def load_prompt_set(name: str) -> PromptSet:
                 raise InputError(f"prompt set {name}: {entry!r} in '{field}' must be a string with exactly one {{}}")
     normal, anomalous, templates = (tuple(content[field]) for field in fields)
     return PromptSet(normal, anomalous, templates)
+
+
+def with_states(
+    prompts: PromptSet, normal_states: Sequence[str] | None = None, anomalous_states: Sequence[str] | None = None
+) -> PromptSet:
+    """A prompt set with states of one's own in place of its own; the templates stay.
+
+    Args:
+        prompts: the prompt set to start from.
+        normal_states, anomalous_states: at least one each, see ``state_pattern``; None keeps those
+            of ``prompts``.
+
+    Raises:
+        InputError: if a list is empty or a state is empty or has more than one ``{}``.
+
+    >>> own = with_states(PAPER, anomalous_states=["bent", "with a missing pin"])
+    >>> own.anomalous_states
+    ('bent {}', '{} with a missing pin')
+    >>> own.anomalous("connector")[0]
+    'a cropped photo of a bent connector.'
+    """
+    if normal_states is not None:
+        prompts = replace(prompts, normal_states=_patterns("normal_states", normal_states))
+    if anomalous_states is not None:
+        prompts = replace(prompts, anomalous_states=_patterns("anomalous_states", anomalous_states))
+    return prompts
+
+
+def _patterns(name: str, states: Sequence[str]) -> tuple[str, ...]:
+    if not states:
+        raise InputError(f"{name} is empty; give at least one state, such as 'bent' or 'with a missing pin'")
+    return tuple(state_pattern(state) for state in states)
+
+
+def state_pattern(state: str) -> str:
+    """A state with one ``{}`` for the class name.
+
+    A state with ``{}`` stays as it is. One that begins with ``with`` or ``without`` goes behind the
+    class name, any other in front of it.
+
+    Raises:
+        InputError: if the state is empty or has more than one ``{}``.
+
+    >>> state_pattern("bent"), state_pattern("without a label"), state_pattern("broken {} in a box")
+    ('bent {}', '{} without a label', 'broken {} in a box')
+    """
+    words = state.split()
+    if not words or state.count("{}") > 1:
+        raise InputError(f"state {state!r} must be words with at most one {{}}, the place of the class name")
+    if "{}" in state:
+        return state
+    text = " ".join(words)
+    return f"{{}} {text}" if words[0].lower() in ("with", "without") else f"{text} {{}}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -51,6 +52,22 @@ def class_embeddings(
             with contextlib.suppress(InputError):
                 write_atomically(entry, safetensors.torch.save({"text": embeddings}))
     return embeddings.to(backbone.device)
+
+
+def cache_folder() -> Path:
+    """Where the entry points keep text embeddings between runs, by the XDG rule."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "winclip" / "text"
+
+
+def longest_prompt(backbone: Backbone, class_name: str, prompts: PromptSet) -> int:
+    """Tokens of the longest prompt of a class, start and end of text included.
+
+    Raises:
+        InputError: if a prompt is longer than the model's context.
+    """
+    tokens = backbone.tokenize([*prompts.normal(class_name), *prompts.anomalous(class_name)])
+    return int(tokens.argmax(dim=-1).max()) + 1
 
 
 def _key(backbone: Backbone, both: tuple[list[str], list[str]], normalise_each: bool) -> str:

@@ -1,0 +1,152 @@
+"""The command line of predict.py."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from winclip.errors import InputError
+
+DEFAULT_MODEL = "ViT-B-16-plus-240"
+DEMO_MODEL = "demo-vit-240"
+
+_EPILOG = """\
+threshold:
+  2 or more references: every reference is scored against the memory of the others, and the threshold is the
+  upper end of a one-sided 99 % prediction interval of these scores, mean + t * deviation * sqrt(1 + 1 / R) with
+  Student's t for R - 1 degrees of freedom. The target is 1 false alarm in 100 good pictures; it holds for scores
+  that are normally distributed and for pictures taken as the references were. Below 8 references t is large, the
+  threshold cautious and the log says so.
+  1 reference: nothing can be left out; the threshold is 0.25, that is zero-shot probability 0.5 and no difference
+  to the reference, so rather false alarms than misses.
+  no reference: zero-shot probability 0.5.
+  The pixel threshold of area, box and masks is found alike, from the highest value of each reference's map (0.5
+  with fewer than 2 references), so that 99 of 100 good pictures should have no pixel above it.
+
+states:
+  A state with {} is used as it is, the class name taking the place of {}. Without {}, a state that begins with
+  "with" or "without" goes behind the class name ("with a missing pin": "{} with a missing pin") and any other in
+  front of it ("bent": "bent {}"). They replace those of the prompt set.
+
+output in --save_path:
+  predictions.csv, predictions.json   path, score, threshold, anomalous, area (share of the pixels above the pixel
+                                      threshold), box of the strongest region (x, y, w, h in pixels), heat map
+  heatmaps/                           the pictures with one scale of colours for the whole run
+  failures.csv                        pictures that could not be read, and why
+  run.json                            options, thresholds and how they were found
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What predict.py was asked to do. Names are those of the command line."""
+
+    inputs: tuple[str, ...]
+    class_name: str | None
+    reference: tuple[str, ...]
+    memory: Path | None
+    save_memory: Path | None
+    threshold: float | None
+    save_path: Path
+    save_masks: bool
+    resume: bool
+    demo: bool
+    model: str
+    pretrained: str | None
+    image_size: int | None
+    prompt_set: str | None
+    normal_states: tuple[str, ...] | None
+    anomalous_states: tuple[str, ...] | None
+    device: str
+    precision: str
+    batch_size: int
+    num_workers: int | None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of predict.py; imports nothing heavy."""
+    parser = argparse.ArgumentParser(
+        prog="predict.py",
+        description="Score photographs of one part and draw heat maps of them, zero-shot or with good examples."
+        ' For example: python predict.py --class_name "metal nut" --reference good/ images/ --save_path out/',
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="PICTURES",
+        help="files, folders (with all below them) and quoted patterns such as 'images/*.png'; pictures above 100"
+        " million pixels are passed over",
+    )
+    part = parser.add_argument_group("part")
+    part.add_argument("--class_name", help="what the pictures show, such as 'metal nut'; with --memory its own")
+    part.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="good pictures: a file, folder or quoted pattern; repeat the option for more",
+    )
+    part.add_argument("--save_memory", type=Path, metavar="FILE", help="keep the references as FILE (.safetensors)")
+    part.add_argument("--memory", type=Path, metavar="FILE", help="references that --save_memory kept")
+    part.add_argument("--prompt_set", help="reference, paper, or a .json file (reference; with --memory its own)")
+    part.add_argument("--normal_states", nargs="+", metavar="S", help="states of good parts, see below")
+    part.add_argument("--anomalous_states", nargs="+", metavar="S", help="states of defective parts, see below")
+    part.add_argument("--demo", action="store_true", help="use demo-vit-240 and, without PICTURES, the drawn sample")
+    output = parser.add_argument_group("output")
+    output.add_argument("--save_path", type=Path, default=Path("results/predictions"), help="(results/predictions)")
+    output.add_argument("--threshold", type=float, help="score above which a picture is anomalous (found, see below)")
+    output.add_argument("--save_masks", action="store_true", help="also write masks/: white above the pixel threshold")
+    output.add_argument("--resume", action="store_true", help="go on behind the rows that an earlier run wrote")
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model",
+        help=f"open_clip model name, path of an open_clip model config .json, or {DEMO_MODEL} ({DEFAULT_MODEL})",
+    )
+    model.add_argument(
+        "--pretrained", help="open_clip tag or path of a checkpoint .pt, .bin, .safetensors (laion400m_e31)"
+    )
+    model.add_argument("--image_size", type=int, help="side in pixels, a multiple of the patch size (the model's own)")
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    model.add_argument("--precision", default="auto", help="auto, fp32, bf16, fp16 (auto: fp32)")
+    model.add_argument("--batch_size", type=int, default=8, help="pictures read and encoded together (8)")
+    model.add_argument("--num_workers", type=int, help="processes that read pictures (4 with a GPU, else 0)")
+    return parser
+
+
+def parse_options(arguments: Sequence[str]) -> Options:
+    """Parse and check what can be checked without the pictures or the model.
+
+    Raises:
+        InputError: if a value makes no sense; argparse itself exits with status 2 on unknown options.
+    """
+    # Intermixed, so that pictures may stand before, between and behind the options.
+    values = vars(build_parser().parse_intermixed_args(arguments))
+    for option in ("normal_states", "anomalous_states"):
+        for state in values[option] or ():
+            if os.path.exists(state):  # noqa: PTH110 - Path.exists fails on long names
+                raise InputError(f"--{option} takes {state}, which is a path; name the pictures before this option")
+    if values["demo"] and values["model"] not in (None, DEMO_MODEL):
+        raise InputError(f"--demo uses {DEMO_MODEL}, so --model {values['model']} has no meaning; leave one out")
+    values["model"] = values["model"] or (DEMO_MODEL if values["demo"] else DEFAULT_MODEL)
+    if not values["inputs"] and not values["demo"]:
+        raise InputError("no pictures are given; name files or folders, or try --demo")
+    if values["class_name"] is None and values["memory"] is None and (values["inputs"] or not values["demo"]):
+        raise InputError("say with --class_name what the pictures show, such as --class_name 'metal nut'")
+    if values["memory"] is not None and values["reference"]:
+        raise InputError("--memory holds references already, so --reference has no meaning; leave one of them out")
+    if values["save_memory"] is not None and not values["reference"] and (values["inputs"] or not values["demo"]):
+        raise InputError("--save_memory needs references; name good pictures with --reference")
+    if values["threshold"] is not None and not 0 <= values["threshold"] <= 1:
+        raise InputError(f"--threshold {values['threshold']} must be between 0 and 1, as scores are")
+    if values["batch_size"] < 1:
+        raise InputError(f"--batch_size {values['batch_size']} must be at least 1")
+    if values["num_workers"] is not None and values["num_workers"] < 0:
+        raise InputError(f"--num_workers {values['num_workers']} must be at least 0")
+    for name in ("inputs", "reference", "normal_states", "anomalous_states"):
+        values[name] = None if values[name] is None else tuple(values[name])
+    return Options(**values)

@@ -1,0 +1,138 @@
+"""Where good ends: thresholds and the scale of colours, from the references alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, fmean, stdev
+
+from winclip.model import WinCLIP
+
+FALSE_ALARM_RATE = 0.01
+FEW = 8
+
+_ZERO_SHOT = 0.5
+_HIGHEST_SCORE, _HIGHEST_LEVEL = 1.0, 2.0
+# The colours around the pixel threshold cover at most this much to either side.
+_WIDEST = 0.25
+_NARROWEST = 0.01
+# Student's t for a one-sided 1 % and 1 to 7 degrees of freedom, where the expansion below is too coarse.
+_T_OF_FEW = (31.8205, 6.9646, 4.5407, 3.7469, 3.3649, 3.1427, 2.9980)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The decisions of a run.
+
+    Attributes:
+        score: a picture with a higher score is anomalous.
+        pixel: a pixel with a higher map value belongs to the area, the box and the mask.
+        colours: map values of the coldest and the hottest colour.
+        rule: how they were found, a sentence.
+        caution: why not to rely on them, or "".
+    """
+
+    score: float
+    pixel: float
+    colours: tuple[float, float]
+    rule: str
+    caution: str = ""
+
+
+def find_thresholds(model: WinCLIP, given: float | None = None) -> Thresholds:
+    """Thresholds for the class that is set.
+
+    With R >= 2 references both are the upper prediction bound (``prediction_bound``) of leave-one-out
+    results: the R scores, and the R highest map values. References and good pictures to come are
+    exchangeable, so what holds for a reference against the others holds for the next good picture;
+    it is slightly cautious, because the reference meets R - 1 others and the picture meets all R.
+
+    With one reference nothing can be left out. The score is half the zero-shot probability and half
+    the difference to the reference; how much good pictures differ is not known, so it counts as
+    nothing: 0.25 for the score, and 0.5 for the map, which is the sum.
+
+    Args:
+        model: with its class set and references added.
+        given: takes the place of the score threshold.
+    """
+    count = model.reference_count()
+    if count == 0:
+        colours = _colours(_ZERO_SHOT - _WIDEST, _ZERO_SHOT)
+        found = Thresholds(_ZERO_SHOT, _ZERO_SHOT, colours, "no reference: zero-shot probability 0.5")
+    elif count == 1:
+        found = Thresholds(
+            _ZERO_SHOT / 2,
+            _ZERO_SHOT,
+            _colours(_ZERO_SHOT - _WIDEST, _ZERO_SHOT),
+            "1 reference: zero-shot probability 0.5 and no difference to the reference",
+            "with 1 reference no spread is known; give at least 2, better 8, or --threshold",
+        )
+    else:
+        out = model.leave_one_out()
+        found = from_leave_one_out(out.scores.tolist(), out.maps.max(axis=(1, 2)).tolist())
+    if given is None:
+        return found
+    return Thresholds(given, found.pixel, found.colours, "the score's threshold is given; pixels: " + found.rule)
+
+
+def from_leave_one_out(scores: Sequence[float], peaks: Sequence[float]) -> Thresholds:
+    """Thresholds from R >= 2 leave-one-out scores and highest map values; see ``find_thresholds``.
+
+    A bound above what a score or map can reach is cut to that.
+    """
+    bound, pixel = prediction_bound(scores), prediction_bound(peaks)
+    caution = ""
+    if len(scores) < FEW:
+        caution = f"the threshold rests on {len(scores)} references, which is few; give at least {FEW}"
+    if bound >= _HIGHEST_SCORE:
+        caution = f"{len(scores)} references differ too much for a threshold, nothing can exceed it; give more of them"
+    return Thresholds(
+        min(bound, _HIGHEST_SCORE),
+        min(pixel, _HIGHEST_LEVEL),
+        _colours(fmean(peaks), pixel),
+        f"{len(scores)} references, each scored against the others: upper end of the 99 % prediction interval",
+        caution,
+    )
+
+
+def prediction_bound(values: Sequence[float]) -> float:
+    """The bound that the next value exceeds with probability ``FALSE_ALARM_RATE``.
+
+    For R values of one normal distribution, next - mean has the variance s^2 (1 + 1 / R), and divided
+    by its estimate it follows Student's t with R - 1 degrees of freedom. Mean + 2.33 deviations would
+    ignore that mean and deviation are estimates: with 4 values it lets 6 times as many pass.
+    Real scores lean to the right, so their rate is somewhat above the target.
+
+    Args:
+        values: 2 or more.
+    """
+    spread = stdev(values) * math.sqrt(1 + 1 / len(values))
+    return fmean(values) + t_quantile(len(values) - 1) * spread
+
+
+def t_quantile(degrees: int) -> float:
+    """Student's t that is exceeded with probability ``FALSE_ALARM_RATE``, to 0.002.
+
+    A table for up to 7 degrees of freedom, then the Cornish-Fisher expansion around the normal
+    quantile (Abramowitz and Stegun, 26.7.5).
+    """
+    if degrees <= len(_T_OF_FEW):
+        return _T_OF_FEW[degrees - 1]
+    z = NormalDist().inv_cdf(1 - FALSE_ALARM_RATE)
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return sum(term / degrees**power for power, term in enumerate(terms))
+
+
+def _colours(calm: float, pixel: float) -> tuple[float, float]:
+    """The scale: coldest at ``calm``, the highest map value of a usual good picture, ``pixel`` in its middle.
+
+    Limited in width, so that defects keep their colour where few references put the threshold far off.
+    """
+    half = min(max(pixel - calm, _NARROWEST), _WIDEST)
+    return calm, calm + 2 * half

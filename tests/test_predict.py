@@ -1,0 +1,500 @@
+"""predict.py as a whole, with the tiny backbone on small pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+import predict
+import prediction.run
+from prediction.listing import common_folder, list_pictures, output_name
+from prediction.options import parse_options
+from prediction.pictures import heat_map, strongest_region
+from prediction.reading import PIXEL_LIMIT
+from prediction.rows import RowFile, read_rows
+from prediction.threshold import FEW, from_leave_one_out, prediction_bound, t_quantile
+from tests.conftest import ROOT
+from tests.tiny import CONFIG
+from winclip import InputError, WinCLIP
+from winclip.files import write_atomically
+
+Predict = Callable[..., int]
+Capture = pytest.CaptureFixture[str]
+FILES = {"predictions.csv", "predictions.json", "failures.csv", "run.json", "heatmaps"}
+
+
+@pytest.fixture
+def run(checkpoint: Path) -> Predict:
+    """Calls predict.py's main with the tiny model; gives the exit status."""
+
+    def call(*arguments: str | Path, class_name: str | None = "bolt") -> int:
+        model = ["--model", str(CONFIG), "--pretrained", str(checkpoint), "--device", "cpu", "--batch_size", "2"]
+        named = [] if class_name is None else ["--class_name", class_name]
+        return predict.main([*named, *map(str, arguments), *model])
+
+    return call
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """``good`` with 3 pictures, and ``images`` with 5 of several sizes in two folders, one of them damaged."""
+    generator = np.random.RandomState(0)
+    sizes = {"good/0": (50, 60), "good/1": (50, 60), "good/2": (50, 60)}
+    sizes |= {"images/a": (50, 60), "images/b": (130, 70), "images/deep/a": (20, 200), "images/deep/c": (96, 96)}
+    for name, (height, width) in sizes.items():
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = generator.randint(90, 130, (height, width, 3)).astype(np.uint8)
+        if name == "images/b":
+            pixels[20:60, 10:40] = (255, 0, 0)
+        Image.fromarray(pixels).save(path)
+    (tmp_path / "images" / "text.png").write_text("no picture")
+    return tmp_path
+
+
+def rows(save: Path, name: str = "predictions.csv") -> list[dict[str, str]]:
+    with (save / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def contents(save: Path) -> dict[str, bytes]:
+    return {path.relative_to(save).as_posix(): path.read_bytes() for path in sorted(save.rglob("*")) if path.is_file()}
+
+
+def error_line(capsys: Capture) -> str:
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("info:", "warning:"))]
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    return lines[0]
+
+
+def test_files_of_a_run(run: Predict, pictures: Path, capsys: Capture) -> None:
+    save = pictures / "out"
+    one = pictures / "good" / "0.png"
+    assert run("--reference", one, pictures / "images", "--save_path", save, "--save_masks") == 0
+    assert {path.name for path in save.iterdir()} == FILES | {"masks"}
+    table = rows(save)
+    images = pictures / "images"
+    names = ["a.png", "b.png", "deep/a.png", "deep/c.png"]
+    assert [row["path"] for row in table] == [f"{images}/{name}" for name in names]
+    listed = json.loads((save / "predictions.json").read_text())
+    for row, item, name in zip(table, listed, names):
+        assert item["path"] == row["path"] and item["score"] == float(row["score"])
+        assert item["anomalous"] == (item["score"] > item["threshold"]) == (row["anomalous"] == "yes")
+        with Image.open(images / name) as picture, Image.open(save / item["heat_map"]) as heat:
+            assert heat.size == picture.size
+        with Image.open(save / "masks" / f"{name}.png") as file:
+            white = np.asarray(file) > 0
+            assert file.size == heat.size
+        assert item["area"] == pytest.approx(white.mean(), abs=1e-5)
+        assert (item["box"] is None) == (item["area"] == 0)
+        if item["box"] is not None:
+            x, y, width, height = item["box"]
+            assert white[y : y + height, x : x + width].any() and x + width <= heat.width
+    assert any(item["box"] for item in listed)
+    (failure,) = rows(save, "failures.csv")
+    assert failure["path"].endswith("images/text.png") and "cannot be read" in failure["reason"]
+    out = capsys.readouterr()
+    assert "warning: passed over: image" in out.err and "text.png" in out.err
+    assert "with 1 reference no spread is known" in out.err
+    assert out.out.startswith("4 pictures, ") and "1 that could not be read" in out.out
+    summary = json.loads((save / "run.json").read_text())
+    assert (summary["finished"], summary["scored"], summary["unreadable"]) == (True, 4, 1)
+
+
+def test_scores_and_threshold_are_those_of_the_library(
+    run: Predict, pictures: Path, checkpoint: Path, capsys: Capture
+) -> None:
+    save = pictures / "out"
+    assert run("--reference", f"{pictures}/good/*.png", pictures / "images", "--save_path", save) == 0
+    model = WinCLIP.from_pretrained(str(CONFIG), str(checkpoint), device="cpu")
+    model.set_class("bolt")
+    model.add_references([pictures / "good" / f"{number}.png" for number in range(3)])
+    scores = model.predict([row["path"] for row in rows(save)]).scores
+    np.testing.assert_allclose([float(row["score"]) for row in rows(save)], scores, rtol=0, atol=1e-8)
+    bound = prediction_bound(model.leave_one_out().scores.tolist())
+    assert all(float(row["threshold"]) == pytest.approx(min(bound, 1), abs=1e-8) for row in rows(save))
+
+
+def test_threshold_is_a_prediction_interval_of_students_t() -> None:
+    for degrees in (1, 2, 3, 4, 5, 7, 15, 100, 1000):
+        assert t_quantile(degrees) == pytest.approx(stats.t.ppf(0.99, degrees), abs=2e-3)
+    values = [0.2, 0.25, 0.22, 0.3]
+    expected = np.mean(values) + stats.t.ppf(0.99, 3) * np.std(values, ddof=1) * math.sqrt(1.25)
+    assert prediction_bound(values) == pytest.approx(expected, abs=1e-4)
+    # One good picture in a hundred is above, whatever the number of references.
+    generator = np.random.RandomState(0)
+    for references in (3, 8):
+        draws = generator.standard_normal((10000, references + 1))
+        above = [row[-1] > prediction_bound(row[:-1].tolist()) for row in draws]
+        assert np.mean(above) == pytest.approx(0.01, abs=0.003)
+
+
+def test_few_or_contradicting_references_are_said() -> None:
+    assert "rests on 7 references" in from_leave_one_out([0.1, 0.2] * 3 + [0.15], [0.3] * 7).caution
+    assert from_leave_one_out([0.1, 0.2] * (FEW // 2), [0.3] * FEW).caution == ""
+    wide = from_leave_one_out([0.1, 0.5], [0.2, 0.9])
+    assert (wide.score, wide.pixel) == (1.0, 2.0)
+    assert "differ too much" in wide.caution
+    low, high = wide.colours
+    assert low == pytest.approx(0.55) and high - low == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "threshold", "pixel", "said"),
+    [
+        ([], 0.5, 0.5, "no reference: zero-shot probability 0.5"),
+        (["--reference", "good/0.png"], 0.25, 0.5, "with 1 reference no spread is known"),
+        (["--threshold", "0.125"], 0.125, 0.5, "threshold 0.125 (the score's threshold is given"),
+    ],
+)
+def test_threshold_with_fewer_than_two_references(
+    run: Predict,
+    pictures: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    threshold: float,
+    pixel: float,
+    said: str,
+) -> None:
+    monkeypatch.chdir(pictures)
+    assert run("images/a.png", "--save_path", "out", *options) == 0
+    assert rows(pictures / "out")[0]["threshold"] == str(threshold)
+    assert rows(pictures / "out")[0]["path"] == "images/a.png"
+    assert json.loads((pictures / "out" / "run.json").read_text())["settings"]["pixel_threshold"] == pixel
+    assert said in capsys.readouterr().err
+
+
+def test_memory_alone_gives_the_same_scores_and_threshold(run: Predict, pictures: Path) -> None:
+    memory = pictures / "bolt.safetensors"
+    states = ["--anomalous_states", "bent", "with a missing pin"]
+    first, second = pictures / "first", pictures / "second"
+    common = [pictures / "images", "--reference", pictures / "good", "--save_path", first, "--save_memory", memory]
+    assert run(*common, *states) == 0
+    assert run(pictures / "images", "--memory", memory, "--save_path", second, class_name=None) == 0
+    for one, other in zip(rows(first), rows(second), strict=True):
+        assert float(one["score"]) == pytest.approx(float(other["score"]), abs=1e-6)
+        assert float(one["threshold"]) == pytest.approx(float(other["threshold"]), abs=1e-6)
+        assert one["box_x"] == other["box_x"]
+    settings = json.loads((second / "run.json").read_text())["settings"]
+    assert settings["class_name"] == "bolt"
+    assert settings["prompts"]["anomalous_states"] == ["bent {}", "{} with a missing pin"]
+
+
+def test_memory_that_does_not_fit_is_refused(run: Predict, pictures: Path, capsys: Capture) -> None:
+    memory, save = pictures / "bolt.safetensors", pictures / "out"
+    assert run(pictures / "images", "--reference", pictures / "good", "--save_memory", memory, "--save_path", save) == 0
+    capsys.readouterr()
+    for options, message in (
+        (["--normal_states", "new"], "prompts is"),
+        (["--image_size", "64"], "image_size is 96, not 64"),
+        (["--model", "ViT-B-32"], f"model is '{CONFIG.name}', not 'ViT-B-32'; name the memory's with --model"),
+    ):
+        more = [pictures / "images", "--memory", memory, "--save_path", save]
+        arguments = [*map(str, more), "--class_name", "bolt", "--model", str(CONFIG), "--device", "cpu"]
+        checkpoint = json.loads((save / "run.json").read_text())["settings"]["weights_sha256"]
+        assert len(checkpoint) == 64
+        status = predict.main([*arguments, *options]) if "--model" in options else run(*more, *options)
+        assert status == 2
+        assert message in error_line(capsys)
+    assert run(pictures / "images", "--memory", memory, "--save_path", save, class_name="nut") == 2
+    assert "class_name is 'bolt', not 'nut'" in error_line(capsys)
+    memory.write_bytes(memory.read_bytes()[:-100])
+    assert run(pictures / "images", "--memory", memory, "--save_path", save) == 2
+    assert "bolt.safetensors cannot be read" in error_line(capsys)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bytes(
+    run: Predict, pictures: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken = pictures / "whole", pictures / "broken"
+    arguments = ["--reference", pictures / "good", pictures / "images", "--save_masks", "--save_path"]
+    assert run(*arguments, whole) == 0
+    describe, after = prediction.run._describe, 3
+    calls = iter(range(100))
+
+    def stop(*given: Any) -> Any:
+        if next(calls) == after:
+            raise KeyboardInterrupt
+        return describe(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction.run, "_describe", stop)
+        assert run(*arguments, broken) == 130
+    assert f"stopped after {after} of 5 pictures" in capsys.readouterr().err
+    assert len(rows(broken)) == after
+    # A row that a power cut left half written.
+    with (broken / "predictions.csv").open("a") as file:
+        file.write('"half a ro')
+    assert run(*arguments, broken, "--resume") == 0
+    assert contents(broken) == contents(whole)
+    assert run(*arguments, broken, "--resume") == 0
+    assert contents(broken) == contents(whole)
+    capsys.readouterr()
+    assert run(*arguments, broken, "--resume", "--threshold", "0.4") == 2
+    assert "made with another threshold, threshold_rule and cannot be resumed" in error_line(capsys)
+    assert run(*arguments, broken, "--resume", class_name="nut") == 2
+    assert "another class_name" in error_line(capsys)
+    assert contents(broken) == contents(whole)
+
+
+def test_rows_reach_the_disk_one_by_one(run: Predict, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        Image.new("L", (30, 30), 50 * number).save(pictures / "images" / f"z{number}.png")
+    save, seen, score = pictures / "out", [], WinCLIP.score
+
+    def watch(model: WinCLIP, embeddings: Any, **options: Any) -> Any:
+        seen.append((len(embeddings), len(rows(save))))
+        return score(model, embeddings, **options)
+
+    monkeypatch.setattr(WinCLIP, "score", watch)
+    assert run(pictures / "images", "--save_path", save) == 0
+    # Never more than a batch of 2 at once, and every batch before is on the disk already.
+    assert max(size for size, _ in seen) <= 2
+    assert [written for _, written in seen] == [sum(size for size, _ in seen[:number]) for number in range(len(seen))]
+
+
+def test_a_full_disk_leaves_whole_rows(
+    run: Predict, pictures: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = pictures / "out"
+    calls = iter(range(100))
+
+    def fill(path: Path, content: str | bytes) -> None:
+        if "heatmaps" in str(path) and next(calls) == 2:
+            raise InputError(f"cannot write {path} (No space left on device)")
+        write_atomically(path, content)
+
+    monkeypatch.setattr("prediction.run.write_atomically", fill)
+    assert run(pictures / "images", "--save_path", save) == 2
+    message = error_line(capsys)
+    assert "No space left on device" in message and "2 pictures are done" in message and "--resume" in message
+    assert len(rows(save)) == 2
+
+
+def test_a_row_that_cannot_be_written_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        """Takes 3 bytes, then no more."""
+
+        def __init__(self, file: Any) -> None:
+            self.file = file
+            self.left = 3
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+        def write(self, data: memoryview) -> int:
+            if not self.left:
+                raise OSError(28, "No space left on device")
+            self.left = 0
+            return int(self.file.write(data[:3]))
+
+    path = tmp_path / "rows.csv"
+    with RowFile(path, ("a", "b")) as file:
+        file.append(("1", "two\nlines"))
+        whole = path.read_bytes()
+        monkeypatch.setattr(file, "_file", Full(file._file))
+        with pytest.raises(InputError, match="No space left on device"):
+            file.append(("3", "four"))
+    assert path.read_bytes() == whole
+    assert list(read_rows(path)) == [{"a": "1", "b": "two\nlines"}]
+    with pytest.raises(InputError, match="has other columns"):
+        RowFile(path, ("a", "c"), go_on=True)
+
+
+def test_orientation_is_honoured(run: Predict, pictures: Path) -> None:
+    image = Image.open(pictures / "images" / "b.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.transpose(Image.Transpose.ROTATE_90).save(pictures / "images" / "turned.png", exif=exif)
+    assert run(pictures / "images", "--save_path", pictures / "out", "--threshold", "0.1") == 0
+    found = {Path(row["path"]).name: row for row in rows(pictures / "out")}
+    for column in ("score", "area", "box_x", "box_y", "box_w", "box_h"):
+        assert found["turned.png"][column] == found["b.png"][column]
+    assert Image.open(pictures / "out" / found["turned.png"]["heat_map"]).size == image.size == (70, 130)
+
+
+def test_equal_names_stay_apart(run: Predict, pictures: Path) -> None:
+    (pictures / "good" / "a.png").write_bytes((pictures / "images" / "a.png").read_bytes())
+    Image.open(pictures / "images" / "a.png").save(pictures / "images" / "a.jpg")
+    save = pictures / "out"
+    assert run(pictures / "images", pictures / "good", "--save_path", save) == 0
+    maps = [row["heat_map"] for row in rows(save)]
+    assert len(set(maps)) == len(maps) == 9
+    assert {"heatmaps/images/a.png.jpg", "heatmaps/images/a.jpg.jpg", "heatmaps/good/a.png.jpg"} <= set(maps)
+
+
+def test_listing(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pictures)
+    (pictures / "images" / ".hidden.png").write_text("")
+    (pictures / "images" / "notes.txt").write_text("")
+    everything = ["images/a.png", "images/b.png", "images/text.png", "images/deep/a.png", "images/deep/c.png"]
+    assert list_pictures(["images"]) == everything
+    assert list_pictures(["images/", "images/a.png", str(pictures / "images")]) == everything
+    assert list_pictures(["images/*.png"]) == everything[:3]
+    assert list_pictures(["images/**/a.png"]) == ["images/a.png", "images/deep/a.png"]
+    assert list_pictures(["images/notes.txt"]) == ["images/notes.txt"]
+    assert list_pictures(["images"], leave_out=[Path("images/deep")]) == everything[:3]
+    assert common_folder(["images/**/a.png", "images/deep"]) == str(pictures / "images")
+    assert common_folder(["good/../images/a.png", "good"]) == str(pictures)
+    assert output_name("good/../images/a.png", str(pictures)) == "images/a.png"
+
+
+def test_output_inside_the_pictures_is_not_scored(run: Predict, pictures: Path) -> None:
+    for _ in range(2):
+        assert run(pictures / "images", "--save_path", pictures / "images") == 0
+        assert len(rows(pictures / "images")) == 4
+
+
+def test_strongest_region_is_the_one_with_the_highest_value() -> None:
+    anomaly_map = np.zeros((10, 20), np.float32)
+    anomaly_map[0:4, 0:5] = 0.6
+    anomaly_map[6:8, 10:13] = 0.7
+    anomaly_map[8, 13] = 0.9
+    area, box = strongest_region(anomaly_map, 0.5)
+    assert area == pytest.approx(27 / 200)
+    assert box == (10, 6, 4, 3)
+    assert strongest_region(anomaly_map, 0.95) == (0.0, None)
+
+
+def test_colours_have_one_scale() -> None:
+    def drawn(value: float) -> Any:
+        picture = Image.new("RGB", (16, 16), (128, 128, 128))
+        data = heat_map(picture, np.full((16, 16), value, np.float32), (0.3, 0.7))
+        return np.asarray(Image.open(io.BytesIO(data))).astype(int)[8, 8]
+
+    assert np.abs(drawn(0.1) - 128).max() <= 2 and np.abs(drawn(0.3) - 128).max() <= 2
+    red, _, blue = drawn(0.65)
+    assert red > blue + 50
+    assert drawn(5.0).tolist() == drawn(0.7).tolist()
+
+
+def test_references_among_the_pictures_are_left_out(run: Predict, pictures: Path, capsys: Capture) -> None:
+    both = [pictures / "good", "--reference", pictures / "good", "--save_path", pictures / "out"]
+    assert run(*both) == 0
+    error = capsys.readouterr().err
+    assert "3 of 3 references are among the pictures to score" in error and "the scores are zero-shot" in error
+    assert run(pictures / "good" / "0.png", "--reference", pictures / "good", "--save_path", pictures / "out") == 0
+    assert "1 of 3 references are among the pictures" in capsys.readouterr().err
+    assert len(json.loads((pictures / "out" / "run.json").read_text())["settings"]["references"]) == 2
+
+
+def test_copies_of_a_reference_count_once(run: Predict, pictures: Path, capsys: Capture) -> None:
+    (pictures / "good" / "copy.png").write_bytes((pictures / "good" / "0.png").read_bytes())
+    assert run(pictures / "images", "--reference", pictures / "good", "--save_path", pictures / "out") == 0
+    error = capsys.readouterr().err
+    assert "1 references are copies of others" in error and "(3 references, each scored" in error
+
+
+def test_huge_pictures_are_named_and_the_others_go_on(run: Predict, pictures: Path, capsys: Capture) -> None:
+    for name, side in (("huge", 20000), ("large", 10010)):
+        # The header says the size; nothing more is read.
+        header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+        chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+        data = b"\x00\x00\x00\x00IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+        (pictures / "images" / f"{name}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + data)
+    assert run(pictures / "images", "--save_path", pictures / "out") == 0
+    assert len(rows(pictures / "out")) == 4
+    reasons = {Path(row["path"]).name: row["reason"] for row in rows(pictures / "out", "failures.csv")}
+    assert f"huge.png has more than {PIXEL_LIMIT:,} pixels, the limit" in reasons["huge.png"]
+    assert f"large.png: 10010 x 10010 is more than {PIXEL_LIMIT:,} pixels" in reasons["large.png"]
+
+
+def test_nothing_readable_is_status_2(run: Predict, pictures: Path, capsys: Capture) -> None:
+    assert run(pictures / "images" / "text.png", "--save_path", pictures / "out") == 2
+    assert "none of the 1 pictures could be read" in error_line(capsys)
+    text = pictures / "images" / "text.png"
+    assert run(pictures / "images" / "a.png", "--reference", text, "--save_path", pictures / "out") == 2
+    assert "none of the 1 references could be read" in error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no pictures are given; name files or folders, or try --demo"),
+        (["empty"], "no picture found in empty; looked for files ending in .png .jpg .jpeg"),
+        (["nowhere"], "nowhere does not exist"),
+        (["images/*.tiff"], "no picture found in images/*.tiff"),
+        (["images", "--reference", "empty"], "no picture found in empty"),
+        (["images", "--save_path", "images/text.png"], "cannot write to images/text.png (File exists)"),
+        (["images", "--save_path", "images/text.png/out"], "cannot write to images/text.png/out (Not a directory)"),
+        (["images", "--class_name", " "], "the class name is empty"),
+        (["images", "--class_name", "nut " * 90], "is too long: a prompt has 77 tokens, of which 6"),
+        (["images", "--anomalous_states", "bent " * 90], "tokens"),
+        (["--anomalous_states", "bent", "images"], "--anomalous_states takes images, which is a path"),
+        (["images", "--normal_states", "{} {}"], "must be words with at most one {}"),
+        (["images", "--memory", "nut.safetensors"], "memory nut.safetensors cannot be read"),
+        (["images", "--memory", "nut.safetensors", "--reference", "good"], "--memory holds references already"),
+        (["images", "--save_memory", "nut.safetensors"], "--save_memory needs references"),
+        (["images", "--threshold", "1.5"], "--threshold 1.5 must be between 0 and 1"),
+        (["images", "--batch_size", "0"], "--batch_size 0 must be at least 1"),
+        (["images", "--demo"], "--demo uses demo-vit-240, so --model"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    run: Predict,
+    pictures: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(pictures)
+    (pictures / "empty").mkdir()
+    save = [] if "--save_path" in arguments else ["--save_path", "out"]
+    sizes = [] if "--batch_size" not in arguments else arguments
+    status = predict.main(["--class_name", "bolt", *sizes]) if sizes else run(*arguments, *save)
+    assert status == 2
+    assert message in error_line(capsys)
+
+
+def test_a_folder_without_write_permission_is_refused(
+    run: Predict, pictures: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prediction.run.os.access", lambda path, mode: False)  # root may write anywhere
+    assert run(pictures / "images", "--save_path", pictures / "out") == 2
+    assert f"cannot write to {pictures / 'out'} (Permission denied)" in error_line(capsys)
+
+
+def test_class_name_is_asked_for(capsys: Capture) -> None:
+    assert predict.main(["images"]) == 2
+    assert "say with --class_name what the pictures show" in error_line(capsys)
+
+
+def test_pictures_may_stand_anywhere_among_the_options() -> None:
+    given = ["--class_name", "metal nut", "--reference", "good/", "images/", "--save_path", "out/", "more/"]
+    options = parse_options([*given, "--reference", "better/"])
+    assert options.inputs == ("images/", "more/")
+    assert options.reference == ("good/", "better/")
+
+
+def test_demo_scores_the_sample(run: Predict, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prediction.run, "_SAMPLE", pictures / "sample")
+    options = prediction.run._with_sample(parse_options(["--demo"]))
+    (folder,) = options.inputs
+    assert options.model == "demo-vit-240"
+    assert len(list_pictures(options.reference)) >= FEW
+    assert options.class_name is not None and Path(folder).is_relative_to(pictures / "sample" / options.class_name)
+    with pytest.raises(InputError, match="the sample has no class 'nut', only"):
+        prediction.run._with_sample(parse_options(["--demo", "--class_name", "nut"]))
+
+
+def test_help_is_instant_and_states_the_rule() -> None:
+    code = "import sys, predict\ntry: predict.main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "99 % prediction interval" in done.stdout and "1 false alarm in 100 good pictures" in done.stdout
+    assert done.stdout.endswith("False\n")

@@ -1,0 +1,232 @@
+"""The report of a run: curves, order, escaping, size; the browser's side is in test_report_browser.py."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from sklearn.metrics import auc, f1_score, precision_recall_curve, roc_curve
+
+from report import Card, Report, Result, SettingPage, Table, measure_class, render, write_report
+from report.curves import POINTS, best_f1_threshold, precision_recall, rising_curve
+from report.page import outcome, worst_first
+from report.pictures import heat_picture, outline, thumbnail
+from tests.conftest import ROOT
+from winclip.errors import InputError
+from winclip.metrics import PRO_LIMIT, aupro_exact, auroc, average_precision, label_defects, rank
+
+Evaluate = Callable[..., int]
+
+
+def embedded(page: str) -> dict[str, Any]:
+    """The data that the page's script reads."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+def pixels(uri: str) -> npt.NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",", 1)[1]))).convert("RGB"))
+
+
+def card(name: str = "a.png", side: int = 20, label: int | None = 1, score: float = 0.5) -> Card:
+    image = Image.new("RGB", (side, side), (90, 120, 150))
+    return Card(name, image, "nut", "bent" if label else "", label, None, [Result(score, 0.4, np.zeros((3, 3)))])
+
+
+def scores_with_ties(count: int = 60) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    generator = np.random.RandomState(1)
+    labels = generator.randint(0, 2, count)
+    return labels, (generator.randint(0, 12, count) + 3 * labels) / 16
+
+
+def test_curves_are_those_of_scikit_learn() -> None:
+    labels, scores = scores_with_ties()
+    curves = measure_class("nut", labels, scores, "no masks", {}).curves
+    x, y, _ = roc_curve(labels, scores, drop_intermediate=False)
+    roc = curves["roc_image"]
+    assert {(round(a, 9), round(b, 9)) for a, b in zip(x, y)} <= {
+        (round(a, 9), round(b, 9)) for a, b in zip(roc.x, roc.y)
+    } | {(round(a, 9), round(float(np.interp(a, roc.x, roc.y)), 9)) for a in x}
+    ranked = rank(scores[labels == 0], scores[labels == 1])
+    assert auc(roc.x, roc.y) == pytest.approx(auroc(ranked), abs=1e-12)
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    mine = curves["pr_image"]
+    known = {(round(float(r), 9), round(float(p), 9)) for r, p in zip(recall, precision)}
+    assert {(round(r, 9), round(p, 9)) for r, p in zip(mine.x[1:], mine.y[1:])} <= known
+    assert (np.diff(mine.x) * mine.y[1:]).sum() == pytest.approx(average_precision(ranked), abs=1e-12)
+
+
+def test_pixel_curves_are_thinned_without_moving() -> None:
+    generator = np.random.RandomState(2)
+    masks = np.zeros((3, 40, 40), bool)
+    masks[0, 3:9, 4:20] = masks[1, 20:22, 1:30] = masks[1, 30:38, 30:38] = True
+    maps = (generator.rand(3, 40, 40) + 0.6 * masks).astype(np.float32)
+    defects = label_defects(masks)
+    curves = measure_class("nut", [1, 1, 0], [0.7, 0.8, 0.1], (defects, maps), {}).curves
+    assert all(len(curve.x) == len(curve.y) <= POINTS for curve in curves.values())
+    assert all(curve.x[-1] == 1 for curve in curves.values())
+    ranked = rank(maps[~masks], maps[masks])
+    assert auc(curves["roc_pixel"].x, curves["roc_pixel"].y) == pytest.approx(auroc(ranked), abs=2e-3)
+    rates = np.linspace(0, PRO_LIMIT, 3000)
+    pro = np.interp(rates, curves["pro_pixel"].x, curves["pro_pixel"].y)
+    assert auc(rates, pro) / PRO_LIMIT == pytest.approx(aupro_exact(ranked, defects.weight), abs=5e-3)
+
+
+def test_threshold_has_the_best_f1() -> None:
+    labels, scores = scores_with_ties()
+    ranked = rank(scores[labels == 0], scores[labels == 1])
+    best = max(f1_score(labels, scores >= threshold) for threshold in scores)
+    assert f1_score(labels, scores >= best_f1_threshold(ranked)) == pytest.approx(best, abs=1e-12)
+
+
+def test_perfect_separation_gives_corner_curves() -> None:
+    ranked = rank(np.array([0.1, 0.2]), np.array([0.8, 0.9]))
+    assert auc(*vars(rising_curve(ranked, np.array([0.5, 0.5]))).values()) == 1
+    assert list(precision_recall(ranked).y) == [1, 1, 1]
+    assert best_f1_threshold(ranked) == 0.8
+
+
+def test_worst_mistakes_come_first() -> None:
+    empty = np.empty(0)
+    labels = [0, 0, 1, 1, 0, 1, 0]
+    scores = [0.9, 0.1, 0.2, 0.95, 0.5, 0.5, 0.49]
+    results = [Result(score, 0.5, empty) for score in scores]
+    assert [outcome(label, result) for label, result in zip(labels, results)] == [
+        "false alarm", "right", "missed defect", "right", "false alarm", "right", "right",
+    ]  # fmt: skip
+    assert worst_first(list(labels), results) == [0, 2, 4, 5, 6, 1, 3]
+    without = [Result(score, None, empty) for score in (0.1, float("nan"), 0.3)]
+    assert worst_first([1, 1, 1], without) == [2, 0, 1]
+    assert worst_first([None, None, None], [Result(score, 0.5, empty) for score in (0.4, 0.9, 0.6)]) == [1, 2, 0]
+    assert [outcome(None, Result(score, 0.5, empty)) for score in (0.4, 0.5)] == ["below threshold", "above threshold"]
+
+
+def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
+    bad = '<img src=x onerror="alert(1)">.png</script><script>alert(2)</script>{{ 7 * 7 }}'
+    path = tmp_path / "image.png"
+    Image.new("RGB", (9, 7)).save(path)
+    one = Card(bad, path, bad, bad, 1, np.ones((7, 9), bool), [Result(0.5, 0.4, np.zeros((2, 2)))])
+    curves = measure_class(bad, [0, 1], [0.1, 0.5], bad, {})
+    table = Table(bad, [bad, "f1"], [[bad, bad]], [bad, bad], [bad])
+    page = render(Report(bad, [SettingPage(bad, [curves])], [one], [(bad, bad)], [table], [bad]))
+    data = embedded(page)
+    assert data["cards"][0]["name"] == data["cards"][0]["class"] == data["cards"][0]["type"] == bad
+    assert "<img" not in page and "<script>alert" not in page and "49" not in html.unescape(page).split("{{ 7")[0][-4:]
+    assert page.count("<script") == 2 and page.count("</script") == 2
+    assert html.escape(bad, quote=False).replace('"', "&#34;") in page
+
+
+def test_page_points_nowhere(tmp_path: Path) -> None:
+    write_report(tmp_path / "new" / "report.html", Report("nut", [SettingPage("0-shot")], [card()]))
+    page = (tmp_path / "new" / "report.html").read_text()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
+    assert all(link.startswith(("#", "data:")) for link in re.findall(r'(?:src|href)="([^"]*)"', page))
+    assert "@import" not in page and not re.findall(r"url\((?!#)", page)
+    assert "default-src 'none'" in page
+
+
+def test_results_without_labels_make_a_page() -> None:
+    data = embedded(render(Report("nut", [SettingPage("memory")], (card(label=None, score=s) for s in (0.1, 0.9)))))
+    assert [result["outcome"] for result in data["settings"][0]["results"]] == ["below threshold", "above threshold"]
+    assert data["settings"][0]["order"] == [1, 0]
+
+
+def test_the_same_content_gives_the_same_page() -> None:
+    labels, scores = scores_with_ties()
+    setting = SettingPage("0-shot", [measure_class("nut", labels, scores, "no masks", {"auroc_sp": 0.5})])
+    assert render(Report("nut", [setting], [card()])) == render(Report("nut", [setting], [card()]))
+
+
+def test_unreadable_image_is_named(tmp_path: Path) -> None:
+    missing = Card("a", tmp_path / "gone.png", "nut", "", 0, None, [Result(0.1, None, np.zeros((2, 2)))])
+    with pytest.raises(InputError, match=r"gone\.png does not exist"):
+        write_report(tmp_path / "report.html", Report("nut", [SettingPage("0-shot")], [missing]))
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_thumbnails_keep_the_aspect_and_stay_small() -> None:
+    noise = np.random.RandomState(0).randint(0, 256, (320, 320, 3), dtype=np.uint8)
+    assert pixels(thumbnail(Image.new("RGB", (1000, 500)))).shape == (160, 320, 3)
+    assert pixels(thumbnail(Image.new("RGB", (30, 50)))).shape == (50, 30, 3)
+    assert pixels(thumbnail(Image.new("RGB", (5000, 2)))).shape == (1, 320, 3)
+    # Even where nothing can be compressed, 200 images with two heat maps stay under 15 MB.
+    heat = heat_picture(np.random.RandomState(0).rand(15, 15), (320, 320))
+    assert 200 * (len(thumbnail(Image.fromarray(noise))) + 2 * len(heat) + 1000) < 15e6
+
+
+def test_heat_maps_share_one_scale() -> None:
+    calm, hot = np.full((15, 15), 0.3), np.full((15, 15), 0.3)
+    hot[10:, 10:] = 1
+    first, second = (pixels(heat_picture(heat, (300, 200))) for heat in (calm, hot))
+    assert first.shape == (107, 160, 3)
+    assert np.abs(first[:60, :90].astype(int) - second[:60, :90]).max() <= 6
+    above = np.where(hot == 1, 7.0, np.nan_to_num(hot))
+    clipped = pixels(heat_picture(above, (300, 200)))
+    assert np.abs(clipped[-20:, -20:].astype(int) - second[-20:, -20:]).max() <= 6
+
+
+def test_outline_encloses_the_mask() -> None:
+    mask = np.zeros((40, 80), bool)
+    assert outline(mask) == ""
+    mask[10:20, 40:60] = True
+    mask[39, 79] = True
+    square, pixel = sorted(outline(mask).removeprefix("M").split("M"), key=len, reverse=True)
+    corners = np.array([[float(v) for v in pair.split(",")] for pair in square.rstrip("Z").split()])
+    np.testing.assert_allclose(corners.min(axis=0), [50, 25], atol=0.7)
+    np.testing.assert_allclose(corners.max(axis=0), [75, 50], atol=0.7)
+    assert pixel.startswith("99.")
+
+
+def test_report_of_a_run(evaluate: Evaluate, data: Path, tmp_path: Path) -> None:
+    save = tmp_path / "out"
+    assert evaluate(data, save, "--k_shot", "2", "0", "--seed", "3", "4", "--report") == 0
+    page = (save / "report.html").read_text()
+    content = embedded(page)
+    assert [setting["name"] for setting in content["settings"]] == ["0-shot", "2-shot, seed 3"]
+    assert "Curves and pictures are those of the first seed" in page
+    assert page.count("<svg") == 2 * 2 * 4
+    assert [card["name"] for card in content["cards"]] == [
+        f"{name}/test/{kind}/{i}.png" for name in ("bolt", "felt") for kind in ("good", "scratch") for i in range(3)
+    ]
+    assert [bool(card["outline"]) for card in content["cards"]] == [False] * 3 + [True] * 3 + [False] * 3 + [True] * 3
+    scores = [line.split(",") for line in (save / "scores.csv").read_text().splitlines()]
+    wanted = [f"{float(row[-1]):.4f}" for row in scores if row[:2] == ["2", "3"]]
+    assert [result["score"] for result in content["settings"][1]["results"]] == wanted
+    for row in (save / "tables.md").read_text().splitlines():
+        assert all(cell.strip() in page for cell in row.strip("|# ").split("|") if not set(cell) <= set(" :-"))
+
+
+def test_run_without_masks_or_with_one_label_says_so(evaluate: Evaluate, data: Path, tmp_path: Path) -> None:
+    meta = json.loads((data / "meta.json").read_text())
+    for item in meta["test"]["bolt"]:
+        item["mask_path"] = ""
+    meta["test"]["felt"] = [item for item in meta["test"]["felt"] if not item["anomaly"]]
+    (data / "meta.json").write_text(json.dumps(meta))
+    assert evaluate(data, tmp_path / "out", "--report") == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "3 of 6 test images are anomalous and have no mask" in page
+    assert "image scores: needs normal and defective entries, has 3 and 0" in page
+    content = embedded(page)
+    assert not any(card["outline"] for card in content["cards"])
+    outcomes = [result["outcome"] for result in content["settings"][0]["results"]]
+    assert "no threshold" not in outcomes[:6] and outcomes[6:] == ["no threshold"] * 3
+
+
+def test_runs_without_report_import_nothing_of_it() -> None:
+    code = "import sys, evaluation.run; sys.exit(', '.join({'report', 'jinja2', 'matplotlib'} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,183 @@
+"""The report in headless Chromium: Debian's, which scripts/run_tests.sh installs where it can."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import matplotlib.figure  # noqa: F401 - at import, so that its font cache is found before tests move the cache folder
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from scripts.make_screenshots import FLAGS
+from tests.conftest import make_data
+
+CHROMIUM = shutil.which("chromium")
+BAD_NAME = "<img src=x onerror=document.title=1>.png"
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="chromium is not installed (as root on Debian: apt-get install chromium)"
+)
+
+
+@pytest.fixture(scope="module")
+def report(evaluate: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a small run with hostile names and a class without masks."""
+    data = make_data(tmp_path_factory.mktemp("data"))
+    meta = json.loads((data / "meta.json").read_text())
+    for part in ("train", "test"):
+        meta[part]["<b>felt"] = meta[part].pop("felt")
+        for item in meta[part]["<b>felt"]:
+            item.update(cls_name="<b>felt", mask_path="")
+    item = meta["test"]["bolt"][-1]
+    renamed = Path(item["img_path"]).with_name(BAD_NAME)
+    (data / item["img_path"]).rename(data / renamed)
+    item.update(img_path=renamed.as_posix(), specie_name="</script><script>document.title=2</script>")
+    (data / "meta.json").write_text(json.dumps(meta))
+    save = tmp_path_factory.mktemp("out")
+    assert evaluate(data, save, "--k_shot", "0", "2", "--report") == 0
+    return save / "report.html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Browser, report: Path) -> Iterator[Page]:
+    """The page, light, without network; at the end it must have logged nothing and asked for nothing."""
+    context = browser.new_context(color_scheme="light", offline=True)
+    opened = context.new_page()
+    trouble: list[str] = []
+    opened.on("console", lambda message: trouble.append(message.text))
+    opened.on("pageerror", lambda error: trouble.append(str(error)))
+    opened.on("request", lambda request: None if request.url.startswith("data:") else trouble.append(request.url))
+    opened.goto(report.as_uri())
+    yield opened
+    context.close()
+    assert trouble == [report.as_uri()]
+
+
+def column(page: Page, number: int) -> list[str]:
+    return page.locator("table").first.locator(f"tbody tr > :nth-child({number})").all_text_contents()
+
+
+def test_columns_sort_and_missing_figures_stay_last(page: Page) -> None:
+    assert column(page, 1) == ["bolt", "<b>felt"]
+    header = page.locator("table").first.get_by_role("button", name="objects")
+    header.click()
+    names = column(page, 1)
+    header.click()
+    assert column(page, 1) == names[::-1]
+    assert page.locator("table").first.locator("th[aria-sort]").count() == 1
+    pixel = page.locator("table").first.get_by_role("button", name="auroc_px")
+    for direction in ("descending", "ascending"):
+        pixel.click()
+        assert page.locator("table").first.locator("th[aria-sort]").get_attribute("aria-sort") == direction
+        assert column(page, 2)[-1] == "-"
+    page.locator("table").first.get_by_role("button", name="auroc_sp").click()
+    figures = [float(text) for text in column(page, 6)]
+    assert figures == sorted(figures, reverse=True)
+    assert page.locator("table").first.locator("tfoot th").inner_text() == "mean"
+
+
+def test_filters(page: Page) -> None:
+    cards = page.locator(".card")
+    expect(cards).to_have_count(12)
+    page.get_by_label("Class").select_option("bolt")
+    expect(cards).to_have_count(6)
+    expect(page.locator(".curves:visible details:visible")).to_have_count(1)
+    page.get_by_label("Defect type").select_option("scratch")
+    expect(cards).to_have_count(2)
+    expect(page.locator("#count")).to_contain_text("2 of 12 images")
+    page.get_by_label("Class").select_option("<b>felt")
+    expect(cards).to_have_count(3)
+    expect(cards.first).to_contain_text("no mask")
+    page.get_by_label("Class").select_option("")
+    page.get_by_label("Defect type").select_option("")
+    counts = {}
+    for wanted in ("wrong", "right"):
+        page.get_by_label("Right or wrong").select_option(wanted)
+        counts[wanted] = cards.count()
+        outcomes = set(page.locator(".card .outcome").all_text_contents())
+        assert outcomes <= ({"right"} if wanted == "right" else {"missed defect", "false alarm"})
+    assert sum(counts.values()) == 12
+
+
+def test_settings_change_scores_and_curves(page: Page) -> None:
+    def scores() -> dict[str, str]:
+        names = page.locator(".card .figures + .name").all_text_contents()
+        return dict(zip(names, page.locator(".card .figures").all_text_contents()))
+
+    expect(page.get_by_label("Setting")).to_have_value("1")
+    few_shot = scores()
+    page.get_by_label("Setting").select_option("0-shot")
+    assert scores().keys() == few_shot.keys() and scores() != few_shot
+    expect(page.locator('.curves[data-setting="0"]')).to_be_visible()
+    expect(page.locator('.curves[data-setting="1"]')).to_be_hidden()
+
+
+def test_enlarged_view_and_its_keys(page: Page) -> None:
+    viewer, position = page.locator("#viewer"), page.locator("#position")
+    first, second = (page.locator(".card .figures").nth(i).text_content() or "" for i in range(2))
+    page.locator(".card").first.click()
+    expect(viewer).to_be_visible()
+    expect(viewer.locator(".figures")).to_have_text(first)
+    for key, place in (("ArrowRight", "2 of 12"), ("ArrowLeft", "1 of 12"), ("ArrowLeft", "12 of 12")):
+        page.keyboard.press(key)
+        expect(position).to_have_text(place)
+    page.get_by_label("Next picture").click()
+    page.get_by_label("Next picture").click()
+    expect(viewer.locator(".figures")).to_have_text(second)
+    loaded = "[...document.querySelectorAll('#viewer img')].map(image => image.naturalWidth > 0)"
+    page.wait_for_function(f"{loaded}.every(Boolean)")
+    page.keyboard.press("Escape")
+    expect(viewer).to_be_hidden()
+
+
+def test_names_show_as_text(page: Page) -> None:
+    page.get_by_label("Defect type").select_option("</script><script>document.title=2</script>")
+    expect(page.locator(".card")).to_have_count(1)
+    expect(page.locator(".card")).to_contain_text(BAD_NAME)
+    assert page.title() == "WinCLIP on small"
+    assert page.locator("img[src=x], td b, summary b b").count() == 0
+
+
+def test_outlines_can_be_hidden(page: Page) -> None:
+    drawn = page.locator(".picture svg:visible")
+    assert drawn.count() == 6
+    page.get_by_label("outline of the defect").uncheck()
+    assert drawn.count() == 0
+
+
+def test_theme_follows_the_system_and_the_button(page: Page) -> None:
+    def background() -> str:
+        colour: str = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        return colour
+
+    light = background()
+    page.emulate_media(color_scheme="dark")
+    dark = background()
+    assert light != dark
+    page.get_by_role("button", name="Light theme").click()
+    assert background() == light
+    page.get_by_role("button", name="Dark theme").click()
+    assert background() == dark
+    page.emulate_media(color_scheme="light")
+    assert background() == dark
+
+
+def test_phone_width_does_not_scroll_sideways(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    for place in ("h1", ".plots:visible", "#gallery"):
+        page.locator(place).first.scroll_into_view_if_needed()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.locator(".card").first.click()
+    assert page.evaluate("document.querySelector('#viewer').scrollWidth <= innerWidth")
+    page.keyboard.press("Escape")
