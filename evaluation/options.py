@@ -81,7 +81,12 @@ def build_parser() -> argparse.ArgumentParser:
     output.add_argument("--save_maps", action="store_true", help="also write the upsampled float maps")
     output.add_argument("--report", action="store_true", help="also write report.html: tables, curves and pictures")
     speed = parser.add_argument_group("speed")
-    speed.add_argument("--batch_size", type=int, default=8, help="images read and encoded together (8)")
+    speed.add_argument(
+        "--batch_size",
+        type=int,
+        default=8,
+        help="images read and encoded together (8); a CPU still encodes one at a time, at about 3 MB for each",
+    )
     speed.add_argument("--num_workers", type=int, help="processes that read images (4 with a GPU, else 0)")
     speed.add_argument("--no_cache", action="store_true", help="do not keep text embeddings for later runs")
     return parser

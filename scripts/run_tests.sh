@@ -15,5 +15,5 @@ if ! command -v chromium >/dev/null; then
 fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-.venv/bin/mypy winclip datasets evaluation prediction report scripts mvtec.py visa.py test.py predict.py app.py tests
+.venv/bin/mypy winclip datasets evaluation prediction report scripts mvtec.py visa.py test.py predict.py tests
 .venv/bin/python -m pytest "$@"

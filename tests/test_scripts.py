@@ -112,6 +112,13 @@ def test_figure_is_drawn(checkout: Path, tmp_path: Path) -> None:
     assert figure.stat().st_size > 10_000
 
 
+def test_open_clip_2_24_gives_the_same_numbers() -> None:
+    script = ROOT / "scripts" / "run_tests_open_clip_2_24.sh"
+    done = run(["bash", str(script), "-q", "-k", "not full_size"], ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
 def test_setup_installs_once(tmp_path: Path) -> None:
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts" / "setup.sh", tmp_path / "scripts")

@@ -218,12 +218,6 @@ class ImageTower(nn.Module):
         for block in self._blocks:
             block.pack(for_first=block is self._blocks[-1])
 
-    def unpack(self) -> None:
-        """Go back to the plain layers, which can be traced."""
-        for block in self._blocks:
-            block.attn.packed.clear()
-            block.mlp.packed.clear()
-
     def forward(self, images: torch.Tensor) -> Embeddings:
         """Embed (N, 3, S, S) normalised images; see ``Embeddings`` for what comes out.
 
