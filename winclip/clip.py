@@ -4,7 +4,7 @@ The forward passes are this project's own. They differ from one pass over whole 
 windows of WinCLIP go through the same blocks as short sequences (paper, section 4.2), with two exact
 savings: the first block's normalisation and query/key/value projection of a token do not depend on
 the window it is in and are computed once, and the last block computes of a window only what its
-class token needs.
+class token needs: one query, and no keys or values of the other tokens.
 """
 
 from __future__ import annotations
@@ -105,23 +105,15 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
         self.packed: dict[str, Layer | None] = {}
 
-    def pack(self, for_first: bool) -> None:
-        """Pack the weights for the CPU, of ``project_for_first`` only where that is used."""
-        weight, bias, width = self.in_proj_weight, self.in_proj_bias, self.in_proj_weight.shape[1]
-        self.packed["in"] = packed_linear(weight, bias)
+    def pack(self) -> None:
+        """Pack the weights for the CPU."""
+        self.packed["in"] = packed_linear(self.in_proj_weight, self.in_proj_bias)
         self.packed["out"] = packed_linear(self.out_proj.weight, self.out_proj.bias)
-        self.packed["keys_values"] = packed_linear(weight[width:], bias[width:]) if for_first else None
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
         """(..., width) to (..., 3 * width): queries, keys and values side by side."""
         packed = self.packed.get("in")
         return packed(x) if packed else F.linear(x, self.in_proj_weight, self.in_proj_bias)
-
-    def project_for_first(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries of the first token, (N, 1, width), and keys and values of all, (N, L, 2 * width)."""
-        width, packed = x.shape[-1], self.packed.get("keys_values")
-        queries = F.linear(x[:, :1], self.in_proj_weight[:width], self.in_proj_bias[:width])
-        return queries, packed(x) if packed else F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:])
 
     def attend(self, queries: torch.Tensor, keys_values: torch.Tensor, causal: bool = False) -> torch.Tensor:
         """(N, Q, width) queries over (N, L, 2 * width) keys and values: (N, Q, width)."""
@@ -133,6 +125,21 @@ class Attention(nn.Module):
         else:
             attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         return (self.packed.get("out") or self.out_proj)(attended.transpose(1, 2).flatten(2))
+
+    def attend_first(self, x: torch.Tensor) -> torch.Tensor:
+        """Attention of the first token alone, (N, L, width) normalised tokens to (N, width).
+
+        One query needs no key of its own for every token: q . (K x + b) = (K^T q) . x + q . b, of which
+        the last term is the same for all tokens and drops out of the softmax. Values are likewise
+        projected after they are averaged.
+        """
+        of_query, of_key, of_value = self.in_proj_weight.unflatten(0, (3, self.heads, -1))
+        query_bias, _, value_bias = self.in_proj_bias.chunk(3)
+        queries = F.linear(x[:, 0], of_query.flatten(0, 1), query_bias).unflatten(-1, (self.heads, -1))
+        directions = (queries.transpose(0, 1) * queries.shape[-1] ** -0.5 @ of_key).transpose(0, 1)
+        averages = (directions @ x.transpose(1, 2)).softmax(dim=-1) @ x
+        values = (averages.transpose(0, 1) @ of_value.transpose(1, 2)).transpose(0, 1)
+        return (self.packed.get("out") or self.out_proj)(values.flatten(1) + value_bias)
 
 
 class Mlp(nn.Module):
@@ -168,9 +175,9 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, mlp_width, quick_gelu)
 
-    def pack(self, for_first: bool) -> None:
+    def pack(self) -> None:
         """Pack the weights for the CPU."""
-        self.attn.pack(for_first)
+        self.attn.pack()
         self.mlp.pack()
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
@@ -182,13 +189,13 @@ class Block(nn.Module):
         if projected is None:
             projected = self.project(x)
         width = x.shape[-1]
-        x = x + self.attn.attend(projected[..., :width], projected[..., width:], causal)
-        return x + self.mlp(self.ln_2(x))
+        x = self.attn.attend(projected[..., :width], projected[..., width:], causal).add_(x)
+        return self.mlp(self.ln_2(x)).add_(x)
 
     def forward_first(self, x: torch.Tensor) -> torch.Tensor:
         """(N, L, width) to the output at the first token alone, (N, width)."""
-        first = x[:, :1] + self.attn.attend(*self.attn.project_for_first(self.ln_1(x)))
-        return (first + self.mlp(self.ln_2(first))).squeeze(1)
+        first = x[:, 0] + self.attn.attend_first(self.ln_1(x))
+        return first + self.mlp(self.ln_2(first))
 
 
 class Transformer(nn.Module):
@@ -216,7 +223,7 @@ class ImageTower(nn.Module):
     def pack(self) -> None:
         """Pack the weights for the CPU, once they are loaded; on other devices nothing changes."""
         for block in self._blocks:
-            block.pack(for_first=block is self._blocks[-1])
+            block.pack()
 
     def forward(self, images: torch.Tensor) -> Embeddings:
         """Embed (N, 3, S, S) normalised images; see ``Embeddings`` for what comes out.
