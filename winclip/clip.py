@@ -233,9 +233,10 @@ class ImageTower(nn.Module):
         depend on the batch it is in.
         """
         step = 1 if images.device.type == "cpu" else max(len(images), 1)
-        return Embeddings.concatenate([self._embed(part) for part in images.to(self.proj.dtype).split(step)])
+        return Embeddings.concatenate([self.embed(part) for part in images.to(self.proj.dtype).split(step)])
 
-    def _embed(self, images: torch.Tensor) -> Embeddings:
+    def embed(self, images: torch.Tensor) -> Embeddings:
+        """Embed images of the tower's own dtype, all together; this part can be traced."""
         tokens = self._tokens(images)
         projected = self._blocks[0].project(tokens)
         x = self._blocks[0](tokens, projected)

@@ -1,0 +1,339 @@
+"""A local page to try WinCLIP: drop a picture, say what it shows, see score, verdict and heat map.
+
+python app.py                                    # the demo backbone
+python app.py --model ViT-B-16-plus-240          # the real one
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import html
+import io
+import os
+import signal
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from prediction.threshold import Thresholds, find_thresholds
+from scripts.make_sample import CLASSES, draw_pair
+from winclip import WinCLIP
+from winclip.backbone import DEFAULT_MODEL, DEMO_MODEL, Backbone, load_backbone
+from winclip.errors import InputError
+from winclip.images import read_image
+
+# Read by Gradio when it is imported: nothing is reported home.
+os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
+try:
+    import gradio as gr
+except ImportError:
+    gr = None  # type: ignore[assignment]
+
+INSTALL = "python -m pip install -r requirements-app.txt"
+MAX_EXAMPLES = 16
+MAX_BYTES = 20_000_000
+MAX_PIXELS = 40_000_000
+SHOWN_SIDE = 960
+SAMPLE_EXAMPLES = 8
+
+
+EMPTY = '<div class="empty">Verdict and heat map appear here.</div>'
+CSS = """
+.empty { padding: 4em 1em; text-align: center; opacity: 0.6 }
+.stack { position: relative; width: min(100%, 30em); margin: auto; line-height: 0 }
+.stack img { display: block; width: 100%; border-radius: 8px }
+.stack .heat { position: absolute; inset: 0; height: 100% }
+.legend { display: flex; gap: 0.6em; align-items: center; justify-content: center; margin-top: 0.6em }
+.legend img { width: 12em; height: 0.8em; border-radius: 4px }
+.verdict { font-size: 1.4em; font-weight: 600 }
+.verdict::before {
+  content: ""; display: inline-block; width: 0.7em; height: 0.7em; border-radius: 50%; margin-right: 0.4em
+}
+.good::before { background: #16a34a }
+.anomalous::before { background: #dc2626 }
+"""
+SET_OPACITY = "(value) => { document.querySelectorAll('.heat').forEach((heat) => { heat.style.opacity = value }) }"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of app.py; imports nothing heavy."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=DEMO_MODEL, help=f"as of test.py ({DEMO_MODEL})")
+    parser.add_argument("--pretrained", help="as of test.py (the demo's own, or laion400m_e31)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
+    parser.add_argument("--port", type=int, default=7860, help="port to listen on (7860)")
+    parser.add_argument("--share", action="store_true", help="publish the page through gradio.live (no)")
+    return parser
+
+
+def read_upload(path: str) -> Image.Image:
+    """An uploaded picture as 8-bit RGB, the right way up.
+
+    Raises:
+        InputError: if it is no picture, or larger than the limits; names the file, not its folder.
+    """
+    name = Path(path).name
+    if Path(path).stat().st_size > MAX_BYTES:
+        raise InputError(f"{name} has more than {MAX_BYTES // 1_000_000} MB, the limit; save it smaller")
+    try:
+        return read_image(path, upright=True, max_pixels=MAX_PIXELS)
+    except InputError as error:
+        raise InputError(str(error).replace(path, name)) from error
+
+
+class SessionFiles:
+    """The files that each open page has uploaded, so that they go when the page is closed.
+
+    A file is kept by the hash of its content, so two pages can hold the same one.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[str, set[Path]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, session: str, paths: list[str]) -> None:
+        """Note files of a session."""
+        with self._lock:
+            self._files.setdefault(session, set()).update(map(Path, paths))
+
+    def forget(self, session: str) -> None:
+        """Remove the files of a session that no other session holds."""
+        with self._lock:
+            gone = self._files.pop(session, set())
+            for path in gone.difference(*self._files.values()):
+                path.unlink(missing_ok=True)
+                # Gradio gives every file a folder.
+                with contextlib.suppress(OSError):
+                    path.parent.rmdir()
+
+
+def judge(
+    backbone: Backbone, picture: str | None, class_name: str, examples: list[str] | None, opacity: float
+) -> tuple[str, str]:
+    """Score a picture.
+
+    Args:
+        backbone: the model.
+        picture: path of the upload.
+        class_name: what it shows.
+        examples: paths of good examples; with none the result is zero-shot.
+        opacity: of the heat map, 0 to 1.
+
+    Returns:
+        The verdict, and picture with heat map, as HTML.
+
+    Raises:
+        InputError: if there is no picture, too many examples, or one of them or the class name does not work.
+    """
+    if picture is None:
+        raise InputError("there is no picture yet; drop one, or pick a sample picture")
+    paths = examples or []
+    if len(paths) > MAX_EXAMPLES:
+        raise InputError(f"{len(paths)} good examples are too many; the limit is {MAX_EXAMPLES}")
+    image = read_upload(picture)
+    model = WinCLIP(backbone)
+    model.set_class(class_name)
+    if paths:
+        model.add_references([read_upload(path) for path in paths])
+    thresholds, found = find_thresholds(model), model.predict(image)
+    return verdict_html(float(found.scores[0]), thresholds), overlay_html(image, found.maps[0], thresholds, opacity)
+
+
+def verdict_html(score: float, thresholds: Thresholds) -> str:
+    """Score, verdict, and what it rests on."""
+    anomalous = score > thresholds.score
+    why = [
+        f"threshold {thresholds.score:.3f} ({thresholds.rule})",
+        *([thresholds.caution] if thresholds.caution else []),
+    ]
+    return (
+        f'<div class="verdict {"anomalous" if anomalous else "good"}">{"anomalous" if anomalous else "looks good"},'
+        f" score {score:.3f}</div>" + "".join(f"<div>{html.escape(line)}</div>" for line in why)
+    )
+
+
+def overlay_html(
+    image: Image.Image, anomaly_map: npt.NDArray[np.float32], thresholds: Thresholds, opacity: float
+) -> str:
+    """The picture under its heat map (S, S), and the legend."""
+    low, high = thresholds.colours
+    shown = ImageOps.contain(image, (SHOWN_SIDE, SHOWN_SIDE)) if max(image.size) > SHOWN_SIDE else image
+    levels = (np.clip((anomaly_map - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    heat, legend = (Image.fromarray(_coloured(values)) for values in (levels, np.arange(256, dtype=np.uint8)[None]))
+    return (
+        f'<div class="stack"><img alt="the picture" src="{_data_url(shown)}">'
+        f'<img alt="its heat map" class="heat" style="opacity: {opacity:g}" src="{_data_url(heat)}"></div>'
+        f'<div class="legend">{low:.2f}<img alt="the colours" src="{_data_url(legend)}">{high:.2f}</div>'
+    )
+
+
+def _coloured(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """(H, W) levels to (H, W, 3) RGB."""
+    return np.asarray(cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _data_url(image: Image.Image) -> str:
+    """The image inside the page: results leave no file behind."""
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=90)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample picture and good examples to go with it."""
+
+    picture: str
+    class_name: str
+    caption: str
+    examples: list[str]
+
+
+def draw_samples(folder: Path) -> list[Sample]:
+    """Draw a good and a defective picture of every sample class, and good examples, into a folder."""
+
+    def save(class_name: str, part: str, index: int, defect: str | None = None) -> str:
+        path = folder / f"{class_name}-{part.replace('/', '-')}-{index}.png"
+        Image.fromarray(draw_pair(class_name, 0, part, index, defect)[1]).save(path)
+        return str(path)
+
+    samples = []
+    for class_name, (_, defects) in CLASSES.items():
+        name, defect = class_name.replace("_", " "), next(iter(defects))
+        examples = [save(class_name, "train/good", index) for index in range(SAMPLE_EXAMPLES)]
+        for part, shown in ((f"test/{defect}", defect), ("test/good", None)):
+            picture = save(class_name, part, 0, shown)
+            samples.append(Sample(picture, name, f"{name}, {(shown or 'good').replace('_', ' ')}", examples))
+    return samples
+
+
+def _path(upload: Any) -> Any:
+    """Where Gradio put an upload, or None."""
+    return upload and upload.path
+
+
+def _paths(uploads: Any) -> Any:
+    """Where Gradio put several uploads, or None."""
+    return uploads and [upload.path for upload in uploads.root]
+
+
+def build_page(backbone: Backbone, samples: list[Sample]) -> gr.Blocks:
+    """The page."""
+    files = SessionFiles()
+
+    def remember(paths: str | list[str] | None, request: gr.Request) -> None:
+        files.add(str(request.session_hash), [paths] if isinstance(paths, str) else paths or [])
+
+    def forget(request: gr.Request) -> None:
+        files.forget(str(request.session_hash))
+
+    def run(picture: str | None, class_name: str, examples: list[str] | None, opacity: float) -> tuple[str, str]:
+        try:
+            return judge(backbone, picture, class_name, examples, opacity)
+        except InputError as error:
+            raise gr.Error(html.escape(str(error)), duration=None, print_exception=False) from error
+
+    def pick(with_examples: bool, event: gr.SelectData) -> tuple[str, str, list[str] | None]:
+        sample = samples[event.index]
+        return sample.picture, sample.class_name, sample.examples if with_examples else None
+
+    with gr.Blocks(title="WinCLIP", analytics_enabled=False, delete_cache=(600, 6 * 3600)) as page:
+        gr.Markdown("# WinCLIP\nIs there something wrong with this part? Drop a picture, say what it shows, and look.")
+        if backbone.model == DEMO_MODEL:
+            gr.Markdown(
+                "**This is a demonstration.** The small demo backbone has learned from drawn pictures alone and works"
+                f" on pictures like the samples below. For your own, start the page with `--model {DEFAULT_MODEL}`."
+            )
+        with gr.Row():
+            with gr.Column():
+                picture = gr.Image(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture")
+                # Gradio would open the file itself, and say less about one that it cannot read.
+                picture.preprocess = _path  # type: ignore[assignment, method-assign]
+                class_name = gr.Textbox(label="What is it?", placeholder="metal nut", max_lines=1)
+                examples = gr.File(
+                    label=f"Good examples (optional, up to {MAX_EXAMPLES})", file_count="multiple", file_types=["image"]
+                )
+                # Gradio would leave an empty file behind for each.
+                examples.preprocess = _paths  # type: ignore[assignment, method-assign]
+                button = gr.Button("Look for anomalies", variant="primary")
+            with gr.Column():
+                verdict = gr.HTML(EMPTY)
+                overlay = gr.HTML()
+                opacity = gr.Slider(0, 1, value=0.5, step=0.05, label="Opacity of the heat map")
+        with gr.Accordion("Sample pictures", open=True):
+            with_examples = gr.Checkbox(value=True, label=f"with {SAMPLE_EXAMPLES} good examples")
+            gallery = gr.Gallery(
+                [(sample.picture, sample.caption) for sample in samples],
+                columns=5,
+                allow_preview=False,
+                show_label=False,
+                buttons=[],
+            )
+        gr.Markdown(
+            f"Limits: {MAX_BYTES // 1_000_000} MB and {MAX_PIXELS // 1_000_000} megapixels a picture. Pictures stay on"
+            " the machine that runs this page and are removed when the page is closed."
+        )
+        picture.upload(remember, picture, show_progress="hidden", queue=False)
+        examples.upload(remember, examples, show_progress="hidden", queue=False)
+        page.unload(forget)
+        inputs, results = [picture, class_name, examples, opacity], [verdict, overlay]
+        picture.input(lambda: (EMPTY, ""), None, results, show_progress="hidden", queue=False)
+        button.click(run, inputs, results, api_name="judge")
+        class_name.submit(run, inputs, results)
+        gallery.select(pick, with_examples, [picture, class_name, examples]).then(run, inputs, results)
+        opacity.input(None, opacity, js=SET_OPACITY)
+    return page
+
+
+def main(arguments: list[str]) -> int:
+    """Serve the page until Ctrl-C; returns the exit status: 0, or 2 after bad input."""
+    options = build_parser().parse_args(arguments)
+    if gr is None:
+        print(f"error: the page needs gradio; install it with: {INSTALL}", file=sys.stderr)
+        return 2
+    # So that the folder goes with a process that is told to end, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryDirectory(prefix="winclip-page-", ignore_cleanup_errors=True) as folder:
+        # Where Gradio puts uploads.
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        try:
+            backbone = load_backbone(options.model, options.pretrained, device=options.device)
+            samples = draw_samples(Path(folder))
+            page = build_page(backbone, samples)
+            _, address, _ = page.launch(
+                server_name=options.host,
+                server_port=options.port,
+                share=options.share,
+                quiet=True,
+                max_file_size=MAX_BYTES,
+                footer_links=["settings"],
+                run_history=False,
+                ssr_mode=False,
+                theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+                css=CSS,
+                prevent_thread_lock=True,
+            )
+            print(f"The page is at {page.share_url or address}; Ctrl-C stops it.", flush=True)
+            page.block_thread()
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except OSError as error:
+            print(f"error: {error}; another --port or --host may be free", file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,130 @@
+"""Compare exported graphs with torch on images of the sample: largest differences, and time a picture.
+
+    python scripts/compare_export.py                                  # the demo backbone
+    python scripts/compare_export.py --model ViT-B-16-plus-240 --class_name terrazzo
+
+Every runtime gets one picture at a time and as many threads as torch. They take turns; the medians are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from tabulate import tabulate
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts.benchmark import machine, medians
+from scripts.make_sample import make_sample
+from winclip import InputError, Prediction, WinCLIP
+from winclip.export import check_runtime, export, import_openvino
+
+Pixels = npt.NDArray[np.uint8]
+Runtime = Callable[[Pixels], Prediction]
+
+
+def read_pixels(path: Path, size: int) -> Pixels:
+    """(1, 3, size, size) uint8, as the exported graph takes it."""
+    picture = Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1)[None])
+
+
+def torch_runtime(model: WinCLIP) -> Runtime:
+    """This project's own path from pixels to score and map."""
+    mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (model.backbone.mean, model.backbone.std))
+    return lambda pixels: model.score(model.backbone.encode((torch.from_numpy(pixels).float() / 255 - mean) / std))
+
+
+def onnx_runtime(file: Path) -> Runtime:
+    """ONNX Runtime on the CPU."""
+    import onnxruntime  # type: ignore[import-untyped]
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(file, settings, providers=["CPUExecutionProvider"])
+    return lambda pixels: Prediction(*session.run(["scores", "maps"], {"images": pixels}))
+
+
+def openvino_runtime(file: Path, precision: str | None) -> Runtime:
+    """OpenVINO on the CPU, in the precision named or the one it prefers."""
+    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY"}
+    settings |= {"INFERENCE_PRECISION_HINT": precision} if precision else {}
+    compiled = import_openvino().Core().compile_model(file, "CPU", settings)
+
+    def run(pixels: Pixels) -> Prediction:
+        found = compiled({"images": pixels})
+        return Prediction(found["scores"], found["maps"])
+
+    return run
+
+
+def compare(model: WinCLIP, files: list[Path], repeats: int) -> list[list[str]]:
+    """One row a runtime: name, largest difference in score and in map, milliseconds a picture."""
+    pictures = [read_pixels(file, model.backbone.image_size) for file in files]
+    expected = model.predict(files)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("onnx", "openvino"):
+            export(model, name, Path(folder) / name)
+        runtimes: dict[str, Runtime] = {
+            "torch": torch_runtime(model),
+            "ONNX Runtime": onnx_runtime(Path(folder) / "onnx" / "model.onnx"),
+            "OpenVINO, float32": openvino_runtime(Path(folder) / "openvino" / "model.xml", "f32"),
+            "OpenVINO, as it prefers": openvino_runtime(Path(folder) / "openvino" / "model.xml", None),
+        }
+
+        def all_pictures(runtime: Runtime) -> Callable[[], list[Prediction]]:
+            return lambda: [runtime(picture) for picture in pictures]
+
+        seconds = medians({name: all_pictures(runtime) for name, runtime in runtimes.items()}, repeats)
+        rows = []
+        for name, runtime in runtimes.items():
+            found = [runtime(picture) for picture in pictures]
+            scores = np.abs(np.concatenate([one.scores for one in found]) - expected.scores).max()
+            maps = np.abs(np.concatenate([one.maps for one in found]) - expected.maps).max()
+            rows.append([name, f"{scores:.1e}", f"{maps:.1e}", f"{1000 * seconds[name] / len(pictures):.1f}"])
+    return rows
+
+
+def main() -> None:
+    """Draw the sample where it is missing, compare zero-shot and few-shot, print one table."""
+    root = Path(__file__).resolve().parent.parent
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=root / "data" / "sample", help="the sample (data/sample)")
+    parser.add_argument("--class_name", default="gear", help="class of the sample (gear)")
+    parser.add_argument("--model", default="demo-vit-240", help="as of test.py (demo-vit-240)")
+    parser.add_argument("--pretrained", help="as of test.py")
+    parser.add_argument("--references", type=int, default=4, help="for the few-shot rows (4)")
+    parser.add_argument("--images", type=int, default=20, help="test images (20)")
+    parser.add_argument("--repeats", type=int, default=5, help="counted turns (5)")
+    options = parser.parse_args()
+    try:
+        for name in ("onnx", "openvino"):
+            check_runtime(name)
+        make_sample(options.root)
+        model = WinCLIP.from_pretrained(options.model, options.pretrained, device="cpu", precision="fp32")
+        model.set_class(options.class_name)
+        # The first of every folder, then the second, so that good and defective ones are among them.
+        test = sorted((options.root / options.class_name / "test").glob("*/*.png"), key=lambda path: path.name)
+        good = sorted((options.root / options.class_name / "train" / "good").glob("*.png"))
+        test, rows = test[: options.images], []
+        for shots in (0, options.references):
+            if shots:
+                model.add_references(good[:shots])
+            rows += [[shots, *row] for row in compare(model, test, options.repeats)]
+    except (InputError, FileExistsError) as error:
+        parser.exit(2, f"error: {error}\n")
+    print(f"{options.model}, {len(test)} images of {options.class_name}; {machine()}\n")
+    header = ["references", "runtime", "largest difference, score", "largest difference, map", "ms a picture"]
+    print(tabulate(rows, header, tablefmt="pipe", disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The page: its judgement, its limits, and the page itself over HTTP and in a browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import app
+from tests.conftest import ROOT
+from tests.tiny import CONFIG, GOLDEN
+from winclip import InputError
+from winclip.backbone import Backbone
+
+gradio_client = pytest.importorskip("gradio_client", reason="gradio is in .venv-app, where run_tests.sh runs this file")
+
+FILES = [str(GOLDEN / "tiny" / f"image_{number}.png") for number in range(5)]
+PATIENCE = 180
+
+
+def test_judgement_without_and_with_examples(backbone: Backbone) -> None:
+    verdict, overlay = app.judge(backbone, FILES[0], "bolt", None, 0.3)
+    assert "threshold 0.500" in verdict
+    assert "opacity: 0.3" in overlay and overlay.count("data:image/webp") == 3
+    verdict, _ = app.judge(backbone, FILES[0], "bolt", FILES[3:], 0.3)
+    assert "2 references" in verdict and "threshold 0.500" not in verdict
+
+
+def test_what_does_not_work_is_said_without_folders(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "notes.png"
+    text.write_text("no picture")
+    for picture, class_name, examples, message in (
+        (None, "bolt", None, "no picture yet"),
+        (FILES[0], " ", None, "class name is empty"),
+        (FILES[0], "bolt " * 80, None, "too long"),
+        (FILES[0], "bolt", FILES[:1] * 17, "17 good examples are too many"),
+        (str(text), "bolt", None, "notes.png cannot be read"),
+    ):
+        with pytest.raises(InputError, match=message) as raised:
+            app.judge(backbone, picture, class_name, examples, 0.5)
+        assert str(tmp_path) not in str(raised.value)
+    monkeypatch.setattr(app, "MAX_PIXELS", 100)
+    with pytest.raises(InputError, match=r"image_0.png.* 100 pixels"):
+        app.read_upload(FILES[0])
+    monkeypatch.setattr(app, "MAX_BYTES", 100)
+    with pytest.raises(InputError, match="MB, the limit"):
+        app.read_upload(FILES[0])
+
+
+def test_uploads_are_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((10, 20, 3), np.uint8)).save(tmp_path / "turned.jpg", exif=exif)
+    assert app.read_upload(str(tmp_path / "turned.jpg")).size == (10, 20)
+
+
+def test_files_go_with_the_last_session_that_holds_them(tmp_path: Path) -> None:
+    both, own = tmp_path / "a" / "both.png", tmp_path / "b" / "own.png"
+    for path in (both, own):
+        path.parent.mkdir()
+        path.write_bytes(b"")
+    files = app.SessionFiles()
+    files.add("one", [str(both), str(own)])
+    files.add("two", [str(both)])
+    files.forget("one")
+    assert both.exists() and not own.parent.exists()
+    files.forget("two")
+    files.forget("two")
+    assert not both.parent.exists()
+
+
+def test_without_gradio_the_command_is_named() -> None:
+    code = "import sys; sys.modules['gradio'] = None; import app; sys.exit(app.main([]))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "error: the page needs gradio; install it with: python -m pip install -r requirements-app.txt"
+    ]
+
+
+def test_a_wrong_model_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # main sets it, and the pages of later tests would inherit it.
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    before = signal.getsignal(signal.SIGTERM)
+    assert app.main(["--model", "nonsense"]) == 2
+    signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err.startswith("error: model 'nonsense'")
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the page of these tests makes its temporary folder."""
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="module")
+def address(checkpoint: Path, uploads: Path) -> Iterator[str]:
+    """A page that runs, with the tiny model; afterwards its folder has to be gone."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(ROOT / "app.py"), "--port", str(port), "--device", "cpu"]
+    command += ["--model", str(CONFIG), "--pretrained", str(checkpoint)]
+    environment = {**os.environ, "TMPDIR": str(uploads)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line == f"The page is at http://127.0.0.1:{port}/; Ctrl-C stops it.\n"
+        yield f"http://127.0.0.1:{port}/"
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE)
+    assert list(uploads.glob("winclip-page-*")) == []
+
+
+def test_page_answers_over_http(address: str) -> None:
+    client = gradio_client.Client(address, verbose=False, analytics_enabled=False)
+    verdict, overlay = client.predict(gradio_client.handle_file(FILES[0]), "bolt", None, 0.5, api_name="/judge")
+    assert "score" in verdict and "data:image/webp" in overlay
+    with pytest.raises(gradio_client.exceptions.AppError, match="class name is empty"):
+        client.predict(gradio_client.handle_file(FILES[0]), "", None, 0.5, api_name="/judge")
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_page_in_a_browser(address: str, uploads: Path, tmp_path: Path) -> None:
+    from playwright.sync_api import expect, sync_playwright
+
+    (tmp_path / "part.png").write_bytes(Path(FILES[1]).read_bytes())
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync"]
+    expect.set_options(timeout=PATIENCE * 1000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE * 1000)
+        requests: list[str] = []
+        errors: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(address)
+        page.locator("input[type=file]").first.set_input_files(str(tmp_path / "part.png"))
+        expect(page.locator("[data-testid=image] img, .image-frame img").first).to_be_visible()
+        page.get_by_label("What is it?").fill("bolt")
+        page.get_by_role("button", name="Look for anomalies").click()
+        expect(page.locator(".stack .heat")).to_be_visible()
+        expect(page.locator(".verdict")).to_contain_text("score")
+        page.locator("input[type=range]").fill("0.9")
+        expect(page.locator(".stack .heat")).to_have_css("opacity", "0.9")
+        assert list(uploads.rglob("part.png")) != []
+        # A sample picture, with its good examples.
+        page.locator("button.thumbnail-item").first.click()
+        expect(page.locator(".verdict + div")).to_contain_text(f"{app.SAMPLE_EXAMPLES} references")
+        assert errors == []
+        assert [url for url in requests if not url.startswith((address, "data:", "blob:"))] == []
+        page.close()
+        browser.close()
+    deadline = time.monotonic() + PATIENCE
+    while list(uploads.rglob("part.png")) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert list(uploads.rglob("part.png")) == []

@@ -1,0 +1,270 @@
+"""One graph from pixels to score and map, with the class and its references folded in, for other runtimes."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import winclip
+from winclip.backbone import Backbone
+from winclip.clip import Embeddings, ImageTower
+from winclip.errors import InputError
+from winclip.memory import MemoryBank
+from winclip.model import WinCLIP, model_name
+from winclip.scoring import TEMPERATURE, upsample
+from winclip.windows import LARGE, MID, window_patches
+
+INSTALL = "python -m pip install -r requirements-export.txt"
+
+# Below the smallest probability that cosines can give, 4e-13, and in place of an association of 0.
+_SMALLEST = 1e-14
+# A protobuf file holds less than 2 GB; what is nearer to it keeps its weights in a file beside it.
+_LARGEST_IN_ONE_FILE = 1_800_000_000
+
+
+class Graph(nn.Module):
+    """Pixels to scores and maps: ``WinCLIP.predict`` in tensor operations that can be traced.
+
+    It computes in float32 what ``winclip.scoring`` computes in float64. Scores and maps differ from
+    those of ``WinCLIP.score`` by less than 1e-5.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    direction: torch.Tensor
+    large_holds: torch.Tensor
+    mid_holds: torch.Tensor
+    large_bank: torch.Tensor
+    mid_bank: torch.Tensor
+    patch_bank: torch.Tensor
+
+    def __init__(self, backbone: Backbone, text: torch.Tensor, bank: MemoryBank | None) -> None:
+        """Fold in a class.
+
+        Args:
+            backbone: its image tower is used, on the CPU in float32.
+            text: (2, embed_dim), L2-normalised class embeddings, normal first.
+            bank: references for few-shot; None for zero-shot.
+        """
+        super().__init__()
+        self.grid, self.image_size = backbone.grid, backbone.image_size
+        # The same weights in plain layers: packed ones cannot be traced.
+        with torch.device("meta"):
+            self.tower = ImageTower(backbone.clip.config).requires_grad_(False)
+        self.tower.load_state_dict(backbone.clip.visual.state_dict(), assign=True)
+        self.register_buffer("mean", torch.tensor(backbone.mean).reshape(3, 1, 1))
+        self.register_buffer("std", torch.tensor(backbone.std).reshape(3, 1, 1))
+        # The softmax over two classes is the logistic function of the difference of their cosines.
+        self.register_buffer("direction", (text[1] - text[0]) / TEMPERATURE)
+        for name, size in (("large", LARGE), ("mid", MID)):
+            self.register_buffer(f"{name}_holds", _window_holds_patch(self.grid, size))
+        self.few_shot = bank is not None
+        if bank is not None:
+            for name in ("large", "mid", "patch"):
+                self.register_buffer(f"{name}_bank", getattr(bank, name).flatten(0, 1).T)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Score (N, 3, S, S) uint8 RGB images.
+
+        Returns:
+            Scores, (N,) float32 in [0, 1], and maps, (N, S, S) float32, zero-shot in [0, 1], few-shot
+            in [0, 2].
+        """
+        # Not ``forward`` of the tower, which takes the images of a batch one by one on the CPU.
+        embeddings: Embeddings = self.tower.embed((images.float() / 255 - self.mean) / self.std)
+        scores = self._probability(embeddings.cls)
+        large = _spread(self._probability(embeddings.large), self.large_holds)
+        mid = _spread(self._probability(embeddings.mid), self.mid_holds)
+        maps = 3 / (1 / large + 1 / mid + 1 / scores[:, None])
+        if self.few_shot:
+            few = _spread(_association(embeddings.large, self.large_bank), self.large_holds)
+            few = few + _spread(_association(embeddings.mid, self.mid_bank), self.mid_holds)
+            few = (few + _association(embeddings.patch, self.patch_bank)) / 3
+            scores, maps = (scores + few.amax(dim=1)) / 2, maps + few
+        return scores, upsample(maps.unflatten(1, (self.grid, self.grid)), self.image_size)
+
+    def _probability(self, embeddings: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(F.normalize(embeddings, dim=-1) @ self.direction)
+
+
+def _window_holds_patch(grid: int, size: int) -> torch.Tensor:
+    """(windows, patches) float32: 1 / the number of windows with this patch where the window holds it, else 0."""
+    patches = window_patches(grid, size)
+    holds = torch.zeros(len(patches), grid * grid).scatter_(1, patches, 1.0)
+    return holds / holds.sum(dim=0)
+
+
+def _spread(values: torch.Tensor, holds: torch.Tensor) -> torch.Tensor:
+    """Harmonic mean, per patch, of the windows that hold it: (N, windows) to (N, patches)."""
+    return 1 / (values.clamp(min=_SMALLEST).reciprocal() @ holds)
+
+
+def _association(embeddings: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
+    """(N, entries, D) against (D, bank entries): (N, entries) in [0, 1]."""
+    cosine = (F.normalize(embeddings, dim=-1) @ bank).amax(dim=-1)
+    return 0.5 * (1 - cosine).clamp(min=0)
+
+
+def export(model: WinCLIP, runtime: str, output: Path, threshold: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Write ``model.onnx``, or ``model.xml`` and ``model.bin``, and ``model.json`` to a new folder.
+
+    The folder appears complete or not at all.
+
+    Args:
+        model: on the CPU in float32; the class set last goes into the graph, with its references.
+        runtime: ``onnx`` or ``openvino``.
+        output: folder that does not exist yet, or is empty.
+        threshold: what is known of thresholds, for ``model.json``.
+
+    Returns:
+        The content of ``model.json``.
+
+    Raises:
+        InputError: if the runtime is unknown or not installed, or the folder cannot be written.
+    """
+    check_runtime(runtime)
+    check_output(output)
+    # The text side and the references are the model's own affair everywhere but here.
+    held = model._held(None)
+    bank = None if held.references is None else held.references.bank
+    graph = Graph(model.backbone, held.text, bank).eval()
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
+            new = Path(temporary) / "new"
+            new.mkdir()
+            file = _WRITERS[runtime][0](graph, new)
+            description = {
+                **_interface(file, model.backbone.image_size, bank),
+                "threshold": threshold,
+                "class_name": held.name,
+                "prompts": asdict(held.prompts),
+                **_origin(model.backbone),
+            }
+            (new / "model.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+            if output.exists():
+                output.rmdir()
+            new.rename(output)
+    except OSError as error:
+        raise InputError(f"cannot write {output} ({error.strerror or error}); choose another --output") from error
+    return description
+
+
+def check_output(output: Path) -> None:
+    """Refuse a place that holds something.
+
+    Raises:
+        InputError: if ``output`` is a file or a folder with files.
+    """
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise InputError(f"{output} is there already and not empty; remove it or choose another --output")
+
+
+def check_runtime(runtime: str) -> None:
+    """Refuse a runtime that is unknown or cannot be exported to, before anything slow is done.
+
+    Raises:
+        InputError: names the packages that are missing and the command that installs them.
+    """
+    if runtime not in _WRITERS:
+        raise InputError(f"format '{runtime}' is unknown; use {' or '.join(_WRITERS)}")
+    missing = [package for package in _WRITERS[runtime][1] if importlib.util.find_spec(package) is None]
+    if missing:
+        raise InputError(f"not installed: {', '.join(missing)}; {INSTALL}")
+
+
+def _trace(graph: Graph) -> torch.export.ExportedProgram:
+    images = torch.zeros(2, 3, graph.image_size, graph.image_size, dtype=torch.uint8)
+    with warnings.catch_warnings(), torch.no_grad():
+        # Of window_patches, whose cache is passed over.
+        warnings.simplefilter("ignore")
+        return torch.export.export(graph, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=True)
+
+
+def _write_onnx(graph: Graph, folder: Path) -> str:
+    size = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _trace(graph),
+            f=folder / "model.onnx",
+            input_names=["images"],
+            output_names=["scores", "maps"],
+            dynamo=True,
+            external_data=size > _LARGEST_IN_ONE_FILE,
+            verbose=False,
+        )
+    return "model.onnx"
+
+
+def _write_openvino(graph: Graph, folder: Path) -> str:
+    openvino = import_openvino()
+    converted = openvino.convert_model(_trace(graph))
+    converted.reshape([-1, 3, graph.image_size, graph.image_size])
+    for port, name in zip([*converted.inputs, *converted.outputs], ("images", "scores", "maps")):
+        port.get_tensor().set_names({name})
+    # In 16 bits the weights would no longer be those of the checkpoint.
+    openvino.save_model(converted, folder / "model.xml", compress_to_fp16=False)
+    return "model.xml"
+
+
+_WRITERS: dict[str, tuple[Callable[[Graph, Path], str], tuple[str, ...]]] = {
+    "onnx": (_write_onnx, ("onnx", "onnxscript")),
+    "openvino": (_write_openvino, ("openvino",)),
+}
+
+
+def import_openvino() -> Any:
+    """The module ``openvino``; its usage statistics, which go out unasked, are left out."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    return importlib.import_module("openvino")
+
+
+def _interface(file: str, size: int, bank: MemoryBank | None) -> dict[str, Any]:
+    highest = 1 if bank is None else 2
+    return {
+        "file": file,
+        "input": {
+            "name": "images",
+            "type": "uint8",
+            "shape": ["batch", 3, size, size],
+            "meaning": f"RGB, 0 to 255; the picture resized straight to {size} x {size} (bicubic with antialiasing, as"
+            " Pillow does); normalisation is in the graph",
+        },
+        "outputs": [
+            {
+                "name": "scores",
+                "type": "float32",
+                "shape": ["batch"],
+                "meaning": "0 to 1, higher is more anomalous",
+            },
+            {
+                "name": "maps",
+                "type": "float32",
+                "shape": ["batch", size, size],
+                "meaning": f"0 to {highest} per pixel, higher is more anomalous",
+            },
+        ],
+        "references": 0 if bank is None else len(bank),
+    }
+
+
+def _origin(backbone: Backbone) -> dict[str, Any]:
+    return {
+        "model": model_name(backbone.model),
+        "pretrained": Path(backbone.pretrained).name,
+        "weights_sha256": backbone.weights_sha256,
+        "versions": {"winclip": winclip.__version__, "torch": torch.__version__},
+    }
