@@ -12,6 +12,8 @@ from winclip.errors import InputError
 
 DEFAULT_MODEL = "ViT-B-16-plus-240"
 DEMO_MODEL = "demo-vit-240"
+# Pictures in report.html; their number alone says how large it can get.
+REPORT_PICTURES = 200
 
 _EPILOG = """\
 threshold:
@@ -37,6 +39,7 @@ output in --save_path:
   heatmaps/                           the pictures with one scale of colours for the whole run
   failures.csv                        pictures that could not be read, and why
   run.json                            options, thresholds and how they were found
+  report.html                         with --report: a histogram of the scores, and the pictures, highest score first
 """
 
 
@@ -52,6 +55,7 @@ class Options:
     threshold: float | None
     save_path: Path
     save_masks: bool
+    report: bool
     resume: bool
     demo: bool
     model: str
@@ -101,6 +105,9 @@ def build_parser() -> argparse.ArgumentParser:
     output.add_argument("--save_path", type=Path, default=Path("results/predictions"), help="(results/predictions)")
     output.add_argument("--threshold", type=float, help="score above which a picture is anomalous (found, see below)")
     output.add_argument("--save_masks", action="store_true", help="also write masks/: white above the pixel threshold")
+    output.add_argument(
+        "--report", action="store_true", help=f"also write report.html, which shows up to {REPORT_PICTURES} pictures"
+    )
     output.add_argument("--resume", action="store_true", help="go on behind the rows that an earlier run wrote")
     model = parser.add_argument_group("model")
     model.add_argument(

@@ -230,7 +230,7 @@ def _prepare(options: Options, settings: dict[str, Any]) -> bool:
     else:
         if options.resume:
             _log.info("%s holds no rows to go on from, so the run starts from the beginning", save)
-        for name in ("predictions.csv", "predictions.json", "failures.csv"):
+        for name in ("predictions.csv", "predictions.json", "failures.csv", "report.html"):
             try:
                 (save / name).unlink(missing_ok=True)
             except OSError as error:
@@ -288,6 +288,10 @@ def _write_all(
     _write_run(save, settings, finished=True, **asdict(counts))
     if not counts.scored:
         raise InputError(f"none of the {len(pictures)} pictures could be read; {save / 'failures.csv'} says why")
+    if options.report:
+        from prediction.report import report_predictions
+
+        report_predictions(save, settings, thresholds, counts.unreadable)
     print(
         f"{counts.scored} pictures, {counts.anomalous} of them anomalous (threshold {thresholds.score:.4g}),"
         f" and {counts.unreadable} that could not be read; written to {save}"

@@ -40,12 +40,15 @@ class Result:
         score: higher is more anomalous.
         threshold: scores at or above it count as defective; None if there is none.
         heat_map: (h, w) in [0, 1], of any size, over the whole image; the colours run from 0 to 1,
-            so one scale has to hold for all maps of a report.
+            so one scale has to hold for all maps of a report. Or, with ``Report.drawn_scale``, the map
+            drawn on its image.
+        anomalous: a verdict that stands whatever score and threshold say; None if they decide.
     """
 
     score: float
     threshold: float | None
-    heat_map: npt.NDArray[np.floating]
+    heat_map: npt.NDArray[np.floating] | Image.Image
+    anomalous: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,9 @@ class Report:
         facts: names and values shown under the title, such as the model.
         tables: figures of the run.
         notes: paragraphs above the pictures, such as how the threshold was chosen.
+        labelled: False if no card has a label: the page then speaks of verdicts, not of right and wrong,
+            and ``good`` and ``defective`` of the curves are the scores by verdict.
+        drawn_scale: map values of the coldest and hottest colour, where maps are drawn on their images.
     """
 
     title: str
@@ -103,3 +109,5 @@ class Report:
     facts: Sequence[tuple[str, str]] = ()
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
+    labelled: bool = True
+    drawn_scale: tuple[float, float] | None = None

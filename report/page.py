@@ -6,6 +6,7 @@ import base64
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,9 @@ def outcome(label: int | None, result: Result) -> str:
     """How a score and its threshold compare with the label, as the page says it."""
     if result.threshold is None:
         return "no threshold"
-    above = result.score >= result.threshold
+    above = result.score >= result.threshold if result.anomalous is None else result.anomalous
     if label is None:
-        return "above threshold" if above else "below threshold"
+        return "anomalous" if above else "not anomalous"
     if above == (label == 1):
         return "right"
     return "false alarm" if above else "missed defect"
@@ -102,8 +103,11 @@ def _gallery(report: Report) -> dict[str, Any]:
         cards.append(_card(card, image))
         labels.append(card.label)
         for number, result in enumerate(card.results):
-            results[number].append(Result(result.score, result.threshold, np.empty(0)))
-            pictures[number].append(heat_picture(result.heat_map, image.size))
+            results[number].append(replace(result, heat_map=np.empty(0)))
+            drawn = result.heat_map
+            pictures[number].append(
+                thumbnail(drawn) if isinstance(drawn, Image.Image) else heat_picture(drawn, image.size)
+            )
     settings = [
         {
             "name": setting.name,

@@ -28,6 +28,7 @@ from prediction.reading import PIXEL_LIMIT
 from prediction.rows import RowFile, read_rows
 from prediction.threshold import FEW, from_leave_one_out, prediction_bound, t_quantile
 from tests.conftest import ROOT
+from tests.test_report import embedded, pixels
 from tests.tiny import CONFIG
 from winclip import InputError, WinCLIP
 from winclip.files import write_atomically
@@ -222,7 +223,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     run: Predict, pictures: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, broken = pictures / "whole", pictures / "broken"
-    arguments = ["--reference", pictures / "good", pictures / "images", "--save_masks", "--save_path"]
+    arguments = ["--reference", pictures / "good", pictures / "images", "--save_masks", "--report", "--save_path"]
     assert run(*arguments, whole) == 0
     describe, after = prediction.run._describe, 3
     calls = iter(range(100))
@@ -250,6 +251,62 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     assert run(*arguments, broken, "--resume", class_name="nut") == 2
     assert "another class_name" in error_line(capsys)
     assert contents(broken) == contents(whole)
+
+
+def test_report_says_what_the_table_says(run: Predict, pictures: Path) -> None:
+    save, images = pictures / "out", pictures / "images"
+    # Together a path that would end the page's script.
+    (images / "<").mkdir()
+    (images / "b.png").rename(images / "<" / "script><img src=x>.png")
+    arguments = [images, "--save_path", save, "--reference", pictures / "good" / "0.png"]
+    assert run(*arguments, class_name="<i>bolt") == 0
+    middle = sorted(rows(save), key=lambda row: float(row["score"]))[1]["score"]
+    assert run(*arguments, "--report", "--threshold", middle, class_name="<i>bolt") == 0
+    page = (save / "report.html").read_text()
+    content = embedded(page)
+    (setting,) = content["settings"]
+    order = sorted(rows(save), key=lambda row: -float(row["score"]))
+    assert len(order) == 4 and {row["anomalous"] for row in order} == {"yes", "no"}
+    for number, row in zip(setting["order"], order, strict=True):
+        card, result = content["cards"][number], setting["results"][number]
+        assert (card["name"], result["score"]) == (row["path"], f"{float(row['score']):.4f}")
+        assert result["outcome"] == ("anomalous" if row["anomalous"] == "yes" else "not anomalous")
+        for uri, path in ((card["photo"], Path(row["path"])), (result["heat"], save / row["heat_map"])):
+            with Image.open(path) as image:
+                difference = np.abs(pixels(uri).astype(int) - np.asarray(image))
+            assert difference.mean() < 10
+    anomalous = sum(row["anomalous"] == "yes" for row in order)
+    assert f"<td>{anomalous}</td><td>1</td><td>{float(middle):.4f}</td>" in page
+    assert "How the threshold was found: the score&#39;s threshold is given" in page
+    assert page.count("<svg") == 1 and "Right or wrong" not in page and "ROC" not in page
+    assert "<img" not in page and "<i>bolt" not in page and page.count("</script") == 2
+
+
+def test_report_of_a_resumed_run_covers_all_rows_and_shows_the_highest(
+    run: Predict, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prediction.report.REPORT_PICTURES", 3)
+    monkeypatch.chdir(pictures)
+    save = pictures / "out"
+    assert run("images", "--save_path", save, "--reference", "good/0.png") == 0
+    gone = max(rows(save), key=lambda row: float(row["score"]))["path"]
+    (pictures / gone).unlink()
+    Image.new("L", (30, 30)).save("images/new.png")
+    monkeypatch.chdir("good")
+    assert run("../images", "--save_path", save, "--reference", "0.png", "--resume", "--report") == 0
+    page = (save / "report.html").read_text()
+    table = sorted(rows(save), key=lambda row: -float(row["score"]))
+    anomalous = sum(row["anomalous"] == "yes" for row in table)
+    assert "The 3 highest of 5 scores are shown" in page
+    assert f"{5 - anomalous} not anomalous, {anomalous} anomalous" in page
+    assert "Caution: with 1 reference no spread is known" in page
+    content = embedded(page)
+    assert [card["name"] for card in content["cards"]] == [row["path"] for row in table[:3]]
+    # A picture that was taken away is there as its heat map.
+    for card, result in zip(content["cards"], content["settings"][0]["results"], strict=True):
+        assert (card["photo"] == result["heat"]) == (card["name"] == gone)
+    assert run("../images", "--save_path", save) == 0
+    assert not (save / "report.html").exists()
 
 
 def test_rows_reach_the_disk_one_by_one(run: Predict, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:

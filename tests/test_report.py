@@ -112,7 +112,9 @@ def test_worst_mistakes_come_first() -> None:
     without = [Result(score, None, empty) for score in (0.1, float("nan"), 0.3)]
     assert worst_first([1, 1, 1], without) == [2, 0, 1]
     assert worst_first([None, None, None], [Result(score, 0.5, empty) for score in (0.4, 0.9, 0.6)]) == [1, 2, 0]
-    assert [outcome(None, Result(score, 0.5, empty)) for score in (0.4, 0.5)] == ["below threshold", "above threshold"]
+    assert [outcome(None, Result(score, 0.5, empty)) for score in (0.4, 0.5)] == ["not anomalous", "anomalous"]
+    # A verdict stands, also on the threshold.
+    assert outcome(None, Result(0.5, 0.5, empty, anomalous=False)) == "not anomalous"
 
 
 def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
@@ -141,7 +143,7 @@ def test_page_points_nowhere(tmp_path: Path) -> None:
 
 def test_results_without_labels_make_a_page() -> None:
     data = embedded(render(Report("nut", [SettingPage("memory")], (card(label=None, score=s) for s in (0.1, 0.9)))))
-    assert [result["outcome"] for result in data["settings"][0]["results"]] == ["below threshold", "above threshold"]
+    assert [result["outcome"] for result in data["settings"][0]["results"]] == ["not anomalous", "anomalous"]
     assert data["settings"][0]["order"] == [1, 0]
 
 
@@ -227,6 +229,7 @@ def test_run_without_masks_or_with_one_label_says_so(evaluate: Evaluate, data: P
 
 
 def test_runs_without_report_import_nothing_of_it() -> None:
-    code = "import sys, evaluation.run; sys.exit(', '.join({'report', 'jinja2', 'matplotlib'} & set(sys.modules)) or 0)"
+    heavy = {"report", "jinja2", "matplotlib"}
+    code = f"import sys, evaluation.run, prediction.run; sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

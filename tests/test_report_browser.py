@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib.figure  # noqa: F401 - at import, so that its font cache is found before tests move the cache folder
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from report import Card, ClassCurves, Report, Result, SettingPage, write_report
 from scripts.make_screenshots import FLAGS
 from tests.conftest import make_data
 
@@ -49,9 +53,9 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-@pytest.fixture
-def page(browser: Browser, report: Path) -> Iterator[Page]:
-    """The page, light, without network; at the end it must have logged nothing and asked for nothing."""
+@contextmanager
+def opened_in(browser: Browser, report: Path) -> Iterator[Page]:
+    """A page, light, without network; at the end it must have logged nothing and asked for nothing."""
     context = browser.new_context(color_scheme="light", offline=True)
     opened = context.new_page()
     trouble: list[str] = []
@@ -62,6 +66,13 @@ def page(browser: Browser, report: Path) -> Iterator[Page]:
     yield opened
     context.close()
     assert trouble == [report.as_uri()]
+
+
+@pytest.fixture
+def page(browser: Browser, report: Path) -> Iterator[Page]:
+    """The page of the run."""
+    with opened_in(browser, report) as opened:
+        yield opened
 
 
 def column(page: Page, number: int) -> list[str]:
@@ -181,3 +192,26 @@ def test_phone_width_does_not_scroll_sideways(page: Page) -> None:
     page.locator(".card").first.click()
     assert page.evaluate("document.querySelector('#viewer').scrollWidth <= innerWidth")
     page.keyboard.press("Escape")
+
+
+def test_page_without_labels(browser: Browser, tmp_path: Path) -> None:
+    image = Image.new("RGB", (20, 30))
+    cards = [
+        Card(f"{score}.png", image, "nut", "", None, None, [Result(score, 0.5, image)]) for score in (0.1, 0.9, 0.7)
+    ]
+    curves = ClassCurves("nut", {}, np.array([0.1]), np.array([0.7, 0.9]), 0.5, {}, {})
+    pages = [SettingPage("nut", [curves])]
+    write_report(tmp_path / "report.html", Report("nut", pages, cards, labelled=False, drawn_scale=(0.25, 0.75)))
+    with opened_in(browser, tmp_path / "report.html") as page:
+        names = page.locator(".card .figures + .name")
+        expect(names).to_have_text(["0.9.png", "0.7.png", "0.1.png"])
+        expect(page.locator("#filters select:visible")).to_have_count(1)
+        page.get_by_label("Verdict").select_option("not anomalous")
+        expect(names).to_have_text(["0.1.png"])
+        page.get_by_label("Verdict").select_option("anomalous")
+        expect(names).to_have_text(["0.9.png", "0.7.png"])
+        expect(page.locator("figure svg")).to_have_count(1)
+        expect(page.get_by_label("outline of the defect")).to_be_hidden()
+        # The picture under a drawn map must not show through.
+        expect(page.locator(".heat").first).to_have_css("opacity", "1")
+        expect(page.get_by_text("heat map 0.250.75")).to_be_visible()
