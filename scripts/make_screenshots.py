@@ -1,4 +1,8 @@
-"""Takes docs/report-light.jpg, report-dark.jpg and report-phone.jpg from a report.html, with Debian's chromium."""
+"""Takes the pictures of the report and of the page in docs/, with Debian's chromium.
+
+python scripts/make_screenshots.py --report results/sample/report.html
+python app.py & python scripts/make_screenshots.py --page http://127.0.0.1:7860
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -29,11 +33,41 @@ PICTURES = {
 }
 
 
+def save(page: Page, path: Path) -> None:
+    """Take a picture; JPEG, because a small palette would change the colours of the heat maps."""
+    picture = page.screenshot(type="jpeg", quality=88)
+    write_atomically(path, picture)
+    print(f"written: {path}, {len(picture) // 1000} kB")
+
+
+def picture_report(browser: Browser, report: Path, folder: Path) -> None:
+    """report-light.jpg, report-dark.jpg and report-phone.jpg."""
+    for name, (scheme, width, height, place) in PICTURES.items():
+        page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": height})  # type: ignore[arg-type]
+        page.goto(report.resolve().as_uri())
+        page.evaluate("place => document.querySelector(place).scrollIntoView()", place)
+        page.wait_for_function("[...document.images].every(image => image.loading === 'lazy' || image.complete)")
+        page.wait_for_timeout(500)
+        save(page, folder / f"{name}.jpg")
+
+
+def picture_page(browser: Browser, address: str, folder: Path) -> None:
+    """page.jpg: the verdict on the first defective sample picture."""
+    page = browser.new_page(viewport={"width": 1280, "height": 960})
+    page.goto(address)
+    page.locator("button.thumbnail-item").first.click()
+    page.locator(".stack .heat").wait_for()
+    page.wait_for_timeout(1000)
+    page.evaluate("window.scrollTo(0, 0)")
+    save(page, folder / "page.jpg")
+
+
 def main() -> None:
     """Take the screenshots."""
     root = Path(__file__).resolve().parent.parent
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("report", type=Path, help="a report.html, as test.py --report writes it")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--report", type=Path, help="a report.html, as test.py --report writes it")
+    parser.add_argument("--page", metavar="ADDRESS", help="where app.py runs with the demo backbone")
     parser.add_argument("--output", type=Path, default=root / "docs", help="folder of the pictures (docs)")
     parser.add_argument("--chromium", default=shutil.which("chromium"), help="the browser (chromium)")
     options = parser.parse_args()
@@ -41,16 +75,10 @@ def main() -> None:
         parser.error("chromium is not installed; on Debian: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=options.chromium, args=FLAGS)
-        for name, (scheme, width, height, place) in PICTURES.items():
-            page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": height})  # type: ignore[arg-type]
-            page.goto(options.report.resolve().as_uri())
-            page.evaluate("place => document.querySelector(place).scrollIntoView()", place)
-            page.wait_for_function("[...document.images].every(image => image.loading === 'lazy' || image.complete)")
-            page.wait_for_timeout(500)
-            # JPEG, because a small palette would change the colours of the heat maps.
-            picture = page.screenshot(type="jpeg", quality=88)
-            write_atomically(options.output / f"{name}.jpg", picture)
-            print(f"written: {options.output / name}.jpg, {len(picture) // 1000} kB")
+        if options.report:
+            picture_report(browser, options.report, options.output)
+        if options.page:
+            picture_page(browser, options.page, options.output)
         browser.close()
 
 
