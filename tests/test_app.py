@@ -138,12 +138,12 @@ def test_page_answers_over_http(address: str) -> None:
 def test_page_in_a_browser(address: str, uploads: Path, tmp_path: Path) -> None:
     from playwright.sync_api import expect, sync_playwright
 
+    from scripts.make_screenshots import FLAGS
+
     (tmp_path / "part.png").write_bytes(Path(FILES[1]).read_bytes())
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    flags += ["--disable-component-update", "--disable-sync"]
     expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         page = browser.new_page()
         page.set_default_timeout(PATIENCE * 1000)
         requests: list[str] = []
