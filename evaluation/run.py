@@ -462,3 +462,5 @@ def _write(options: Options, results: Results, config: dict[str, Any], lines: li
         ("log.txt", "".join(f"{line}\n" for line in lines)),
     ):
         write_atomically(options.save_path / name, content)
+    # That of an earlier run shows other figures; this run's is made at the end.
+    (options.save_path / "report.html").unlink(missing_ok=True)

@@ -210,6 +210,8 @@ def test_report_of_a_run(evaluate: Evaluate, data: Path, tmp_path: Path) -> None
     assert [result["score"] for result in content["settings"][1]["results"]] == wanted
     for row in (save / "tables.md").read_text().splitlines():
         assert all(cell.strip() in page for cell in row.strip("|# ").split("|") if not set(cell) <= set(" :-"))
+    assert evaluate(data, save) == 0
+    assert not (save / "report.html").exists()
 
 
 def test_run_without_masks_or_with_one_label_says_so(evaluate: Evaluate, data: Path, tmp_path: Path) -> None:
