@@ -1,7 +1,7 @@
 """Compare exported graphs with torch on images of the sample: largest differences, and time a picture.
 
     python scripts/compare_export.py                                  # the demo backbone
-    python scripts/compare_export.py --model ViT-B-16-plus-240 --class_name terrazzo
+    python scripts/compare_export.py --model ViT-B-16-plus-240 --class_name cowhide
 
 Every runtime gets one picture at a time and as many threads as torch. They take turns; the medians are printed.
 """
@@ -66,6 +66,12 @@ def openvino_runtime(file: Path, precision: str | None) -> Runtime:
     return run
 
 
+def run_all(runtime: Runtime, pictures: list[Pixels]) -> Prediction:
+    """Scores and maps of pictures that go through one at a time."""
+    found = [runtime(picture) for picture in pictures]
+    return Prediction(np.concatenate([one.scores for one in found]), np.concatenate([one.maps for one in found]))
+
+
 def compare(model: WinCLIP, files: list[Path], repeats: int) -> list[list[str]]:
     """One row a runtime: name, largest difference in score and in map, milliseconds a picture."""
     pictures = [read_pixels(file, model.backbone.image_size) for file in files]
@@ -86,9 +92,9 @@ def compare(model: WinCLIP, files: list[Path], repeats: int) -> list[list[str]]:
         seconds = medians({name: all_pictures(runtime) for name, runtime in runtimes.items()}, repeats)
         rows = []
         for name, runtime in runtimes.items():
-            found = [runtime(picture) for picture in pictures]
-            scores = np.abs(np.concatenate([one.scores for one in found]) - expected.scores).max()
-            maps = np.abs(np.concatenate([one.maps for one in found]) - expected.maps).max()
+            found = run_all(runtime, pictures)
+            scores = np.abs(found.scores - expected.scores).max()
+            maps = np.abs(found.maps - expected.maps).max()
             rows.append([name, f"{scores:.1e}", f"{maps:.1e}", f"{1000 * seconds[name] / len(pictures):.1f}"])
     return rows
 

@@ -106,3 +106,19 @@ def test_script_exports_and_refuses(
     assert len(errors) == 3
     assert "none.safetensors" in errors[0] and "not empty" in errors[1]
     assert errors[2] == "error: not installed: onnx, onnxscript; python -m pip install -r requirements-export.txt"
+
+
+def test_int8_graph_keeps_scoring_in_float32(model: WinCLIP, tmp_path: Path) -> None:
+    import onnx
+
+    from scripts.compare_int8 import quantise
+
+    exporting.export(model, "onnx", tmp_path / "bolt")
+    pictures = [compare_export.read_pixels(path, 96) for path in FILES]
+    file = quantise(tmp_path / "bolt" / "model.onnx", pictures)
+    inputs = [set(node.input) for node in onnx.load(file).graph.node]
+    assert sum("large_holds" in names for names in inputs) == 1
+    assert not any("tower.proj" in names for names in inputs)
+    found = compare_export.run_all(compare_export.onnx_runtime(file), pictures)
+    difference = np.abs(found.scores - model.predict(FILES).scores).max()
+    assert 0 < difference < 0.2

@@ -141,6 +141,12 @@ def test_nan_scores_are_reported(defective: bool) -> None:
 
 def test_infinite_scores_rank_like_large_ones() -> None:
     assert image_metrics([0, 0, 1, 1], [-np.inf, 0.5, 0.4, np.inf])[0]["auroc_sp"] == pytest.approx(0.75)
+    masks, maps = random_case(7, 50)
+    finite = pixel_metrics(label_defects(masks), maps)[0]
+    maps[np.unravel_index(maps.argmax(), maps.shape)] = np.inf
+    figures, missing = pixel_metrics(label_defects(masks), maps)
+    assert missing == {"aupro": "AUPRO in steps: some scores are infinite"}
+    assert figures == {name: finite[name] for name in ("auroc_px", "f1_px", "ap_px")}
 
 
 def test_order_of_images_changes_nothing() -> None:

@@ -178,12 +178,14 @@ def aupro_steps(scores: RankedScores, weight: npt.NDArray[np.float64]) -> float:
         weight: as in ``DefectPixels``, in the order given to ``rank``.
 
     Raises:
-        UndefinedMetric: if all kept points have one false positive rate.
+        UndefinedMetric: if all kept points have one false positive rate, or a score is infinite.
     """
     lowest = min(scores.defect[-1], *(part[0] for part in scores.normal))
     highest = max(scores.defect[0], *(part[-1] for part in scores.normal))
     if not highest > lowest:
         raise UndefinedMetric("all scores are equal")
+    if not np.isfinite(highest - lowest):
+        raise UndefinedMetric("some scores are infinite")
     thresholds = np.arange(lowest, highest, (highest - lowest) / PRO_STEPS, dtype=np.float64)
     thresholds = _round_down(thresholds, scores.defect.dtype)
     rate = _count_above(scores.normal, thresholds, "right") / scores.normal_count

@@ -1,0 +1,108 @@
+"""What INT8 does to exported graphs: change of every metric on the sample, zero-shot and 4-shot, by ONNX Runtime.
+
+    python scripts/compare_int8.py
+
+The linear layers and the convolution of the image tower are quantised, static with the class's good images as
+calibration; scoring stays in float32. Needs requirements-export.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static  # type: ignore
+from tabulate import tabulate
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from datasets.mvtec import list_mvtec
+from datasets.samples import read_mask, resize_mask
+from evaluation.results import METRICS
+from scripts.benchmark import machine
+from scripts.compare_export import Pixels, onnx_runtime, read_pixels, run_all
+from scripts.make_sample import make_sample
+from winclip import WinCLIP
+from winclip.export import Graph, export
+from winclip.metrics import image_metrics, label_defects, pixel_metrics
+
+SHOTS = (0, 4)
+
+
+class Calibration(CalibrationDataReader):  # type: ignore[misc]
+    """Pictures in turn, as ONNX Runtime asks for them."""
+
+    def __init__(self, pictures: list[Pixels]) -> None:
+        self.pictures = iter(pictures)
+
+    def get_next(self) -> dict[str, Pixels] | None:
+        """The next picture, or None after the last."""
+        picture = next(self.pictures, None)
+        return None if picture is None else {"images": picture}
+
+
+def quantise(file: Path, pictures: list[Pixels]) -> Path:
+    """Write the quantised graph beside ``file``."""
+    scoring = set(Graph.__annotations__)
+    graph = onnx.load(file).graph
+    quantised = file.with_name("int8.onnx")
+    quantize_static(
+        file,
+        quantised,
+        Calibration(pictures),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=["MatMul", "Gemm", "Conv"],
+        nodes_to_exclude=[node.name for node in graph.node if scoring & set(node.input)],
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        extra_options={"MatMulConstBOnly": True},
+    )
+    return quantised
+
+
+def main() -> None:
+    """Draw the sample where it is missing, quantise every class, print the mean changes."""
+    root = Path(__file__).resolve().parent.parent / "data" / "sample"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="demo-vit-240", help="as of test.py (demo-vit-240)")
+    parser.add_argument("--pretrained", help="as of test.py")
+    options = parser.parse_args()
+    make_sample(root)
+    index = list_mvtec(root, all_classes=True, allow_missing_masks=False, warn=print)
+    model = WinCLIP.from_pretrained(options.model, options.pretrained, device="cpu", precision="fp32")
+    size = model.backbone.image_size
+    cells = []
+    for shots in SHOTS:
+        changes, largest = [], 0.0
+        for class_name, items in index.test.items():
+            good, test = (
+                [read_pixels(root / item.img_path, size) for item in part] for part in (index.train[class_name], items)
+            )
+            labels = np.array([item.anomaly for item in items])
+            empty = np.zeros((size, size), np.bool_)
+            masks = [resize_mask(read_mask(root / item.mask_path), size) if item.mask_path else empty for item in items]
+            model.set_class(class_name)
+            if shots:
+                model.add_references([root / item.img_path for item in index.train[class_name][:shots]])
+            with tempfile.TemporaryDirectory() as folder:
+                export(model, "onnx", Path(folder) / "graph")
+                file = Path(folder) / "graph" / "model.onnx"
+                found = [run_all(onnx_runtime(path), test) for path in (file, quantise(file, good))]
+            exact, int8 = (
+                image_metrics(labels, one.scores)[0] | pixel_metrics(label_defects(np.stack(masks)), one.maps)[0]
+                for one in found
+            )
+            changes.append([100 * (int8[metric] - exact[metric]) for metric in METRICS])
+            largest = max(largest, float(np.abs(found[0].scores - found[1].scores).max()))
+        cells.append([shots, f"{largest:.3f}", *(f"{change:+.2f}" for change in np.mean(changes, axis=0))])
+    print(f"{options.model}; {machine()}\n")
+    print(tabulate(cells, ["shots", "largest score difference", *METRICS], tablefmt="pipe", disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main()
