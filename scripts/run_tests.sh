@@ -3,9 +3,10 @@
 # and the export's tests.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash scripts/setup.sh requirements-dev.txt
 # Gradio asks for an older Pillow than the one that resizes as the golden numbers have it.
-bash scripts/setup.sh requirements-dev-app.txt .venv-app
+bash scripts/setup.sh requirements-dev-app.txt .venv-app &
+bash scripts/setup.sh requirements-dev.txt
+wait $!
 if ! command -v chromium >/dev/null; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "installing chromium for the browser tests; this happens once" >&2
