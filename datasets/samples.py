@@ -199,7 +199,7 @@ def iterate(
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=_collate,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=use_one_thread,
         generator=torch.Generator(),
     )
     for collated in loader:
@@ -228,7 +228,8 @@ def _collate(outcomes: list[_Outcome]) -> _Collated | InputError:
     return [sample.item for sample in samples], images, [sample.mask for sample in samples], unreadable
 
 
-def _use_one_thread(worker: int) -> None:
+def use_one_thread(worker: int) -> None:
+    """Start a worker that reads images."""
     # Workers are forked where the system allows it: OpenMP's threads do not survive a fork, and the
     # cores are needed by the model.
     torch.set_num_threads(1)

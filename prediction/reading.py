@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from datasets.samples import use_one_thread
 from winclip.backbone import Backbone
 from winclip.errors import InputError
 from winclip.images import preprocess, read_image
@@ -33,13 +34,14 @@ class Batch:
     unreadable: list[tuple[str, str]]
 
 
+Channels = tuple[float, float, float]
 _Outcome = tuple[str, "npt.NDArray[np.float32] | str"]
 
 
 class _Pictures(Dataset[_Outcome]):
     """A path with its tensor, as an array that travels through a pipe, or the reason why there is none."""
 
-    def __init__(self, paths: Sequence[str], size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, paths: Sequence[str], size: int, mean: Channels, std: Channels) -> None:
         self.paths = paths
         self.size = size
         self.mean = mean
@@ -51,7 +53,7 @@ class _Pictures(Dataset[_Outcome]):
     def __getitem__(self, index: int) -> _Outcome:
         path = self.paths[index]
         try:
-            return path, preprocess(read_picture(path), self.size, self.mean, self.std).numpy()  # type: ignore[arg-type]
+            return path, preprocess(read_picture(path), self.size, self.mean, self.std).numpy()
         except InputError as error:
             return path, str(error)
 
@@ -81,7 +83,7 @@ def read_batches(paths: Sequence[str], backbone: Backbone, batch_size: int, num_
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=list,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=use_one_thread,
         generator=torch.Generator(),
     )
     for outcomes in loader:
@@ -90,8 +92,3 @@ def read_batches(paths: Sequence[str], backbone: Backbone, batch_size: int, num_
         side = backbone.image_size
         images = torch.from_numpy(np.stack([image for _, image in read])) if read else torch.empty(0, 3, side, side)
         yield Batch([path for path, _ in read], images, unreadable)
-
-
-def _use_one_thread(worker: int) -> None:
-    # OpenMP's threads do not survive a fork, and the cores are needed by the model.
-    torch.set_num_threads(1)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
+
+from scipy.special import stdtrit
 
 from winclip.model import WinCLIP
 
@@ -17,8 +19,6 @@ _HIGHEST_SCORE, _HIGHEST_LEVEL = 1.0, 2.0
 # The colours around the pixel threshold cover at most this much to either side.
 _WIDEST = 0.25
 _NARROWEST = 0.01
-# Student's t for a one-sided 1 % and 1 to 7 degrees of freedom, where the expansion below is too coarse.
-_T_OF_FEW = (31.8205, 6.9646, 4.5407, 3.7469, 3.3649, 3.1427, 2.9980)
 
 
 @dataclass(frozen=True)
@@ -108,25 +108,7 @@ def prediction_bound(values: Sequence[float]) -> float:
         values: 2 or more.
     """
     spread = stdev(values) * math.sqrt(1 + 1 / len(values))
-    return fmean(values) + t_quantile(len(values) - 1) * spread
-
-
-def t_quantile(degrees: int) -> float:
-    """Student's t that is exceeded with probability ``FALSE_ALARM_RATE``, to 0.002.
-
-    A table for up to 7 degrees of freedom, then the Cornish-Fisher expansion around the normal
-    quantile (Abramowitz and Stegun, 26.7.5).
-    """
-    if degrees <= len(_T_OF_FEW):
-        return _T_OF_FEW[degrees - 1]
-    z = NormalDist().inv_cdf(1 - FALSE_ALARM_RATE)
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return sum(term / degrees**power for power, term in enumerate(terms))
+    return fmean(values) + float(stdtrit(len(values) - 1, 1 - FALSE_ALARM_RATE)) * spread
 
 
 def _colours(calm: float, pixel: float) -> tuple[float, float]:

@@ -45,7 +45,7 @@ def torch_runtime(model: WinCLIP) -> Runtime:
 
 def onnx_runtime(file: Path) -> Runtime:
     """ONNX Runtime on the CPU."""
-    import onnxruntime  # type: ignore[import-untyped]
+    import onnxruntime
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = torch.get_num_threads()

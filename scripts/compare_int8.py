@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static  # type: ignore
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -33,18 +35,6 @@ from winclip.metrics import image_metrics, label_defects, pixel_metrics
 SHOTS = (0, 4)
 
 
-class Calibration(CalibrationDataReader):  # type: ignore[misc]
-    """Pictures in turn, as ONNX Runtime asks for them."""
-
-    def __init__(self, pictures: list[Pixels]) -> None:
-        self.pictures = iter(pictures)
-
-    def get_next(self) -> dict[str, Pixels] | None:
-        """The next picture, or None after the last."""
-        picture = next(self.pictures, None)
-        return None if picture is None else {"images": picture}
-
-
 def quantise(file: Path, pictures: list[Pixels]) -> Path:
     """Write the quantised graph beside ``file``."""
     scoring = set(Graph.__annotations__)
@@ -53,7 +43,7 @@ def quantise(file: Path, pictures: list[Pixels]) -> Path:
     quantize_static(
         file,
         quantised,
-        Calibration(pictures),
+        SimpleNamespace(get_next=partial(next, ({"images": picture} for picture in pictures), None)),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=["MatMul", "Gemm", "Conv"],
         nodes_to_exclude=[node.name for node in graph.node if scoring & set(node.input)],

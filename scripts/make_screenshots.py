@@ -10,6 +10,7 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
+from typing import Literal
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -26,7 +27,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PICTURES = {
+PICTURES: dict[str, tuple[Literal["light", "dark"], int, int, str]] = {
     "report-light": ("light", 1280, 900, "#curves"),
     "report-dark": ("dark", 1280, 900, "#pictures"),
     "report-phone": ("light", 390, 844, "#pictures"),
@@ -43,7 +44,7 @@ def save(page: Page, path: Path) -> None:
 def picture_report(browser: Browser, report: Path, folder: Path) -> None:
     """report-light.jpg, report-dark.jpg and report-phone.jpg."""
     for name, (scheme, width, height, place) in PICTURES.items():
-        page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": height})  # type: ignore[arg-type]
+        page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": height})
         page.goto(report.resolve().as_uri())
         page.evaluate("place => document.querySelector(place).scrollIntoView()", place)
         page.wait_for_function("[...document.images].every(image => image.loading === 'lazy' || image.complete)")

@@ -26,7 +26,7 @@ from prediction.options import parse_options
 from prediction.pictures import heat_map, strongest_region
 from prediction.reading import PIXEL_LIMIT
 from prediction.rows import RowFile, read_rows
-from prediction.threshold import FEW, from_leave_one_out, prediction_bound, t_quantile
+from prediction.threshold import FEW, from_leave_one_out, prediction_bound
 from tests.conftest import ROOT
 from tests.test_report import embedded, pixels
 from tests.tiny import CONFIG
@@ -132,10 +132,10 @@ def test_scores_and_threshold_are_those_of_the_library(
 
 def test_threshold_is_a_prediction_interval_of_students_t() -> None:
     for degrees in (1, 2, 3, 4, 5, 7, 15, 100, 1000):
-        assert t_quantile(degrees) == pytest.approx(stats.t.ppf(0.99, degrees), abs=2e-3)
-    values = [0.2, 0.25, 0.22, 0.3]
-    expected = np.mean(values) + stats.t.ppf(0.99, 3) * np.std(values, ddof=1) * math.sqrt(1.25)
-    assert prediction_bound(values) == pytest.approx(expected, abs=1e-4)
+        values = np.linspace(0.2, 0.3, degrees + 1)
+        spread = np.std(values, ddof=1) * math.sqrt(1 + 1 / len(values))
+        expected = np.mean(values) + stats.t.ppf(0.99, degrees) * spread
+        assert prediction_bound(values.tolist()) == pytest.approx(expected, rel=1e-9)
     # One good picture in a hundred is above, whatever the number of references.
     generator = np.random.RandomState(0)
     for references in (3, 8):

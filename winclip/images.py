@@ -107,10 +107,11 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 def as_sequence(images: Sequence[ImageLike] | ImageLike) -> Sequence[ImageLike]:
     """Several images, or one, as a sequence; a 4-dimensional array or tensor is a sequence already."""
-    one = isinstance(images, (str, PathLike, Image.Image))
-    if one or (isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim < 4):
-        return [images]  # type: ignore[list-item]
-    return images  # type: ignore[return-value]
+    if isinstance(images, (str, PathLike, Image.Image)):
+        return [images]
+    if isinstance(images, (np.ndarray, torch.Tensor)):
+        return list(images) if images.ndim == 4 else [images]
+    return images
 
 
 def as_image(image: ImageLike) -> Image.Image:
