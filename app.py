@@ -7,10 +7,8 @@ python app.py --model ViT-B-16-plus-240          # the real one
 from __future__ import annotations
 
 import argparse
-import base64
 import contextlib
 import html
-import io
 import os
 import signal
 import sys
@@ -20,17 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from prediction.threshold import Thresholds, find_thresholds
-from scripts.make_sample import CLASSES, draw_pair
+from demo.sample import CLASSES, draw_pair
 from winclip import WinCLIP
-from winclip.backbone import DEFAULT_MODEL, DEMO_MODEL, Backbone, load_backbone
+from winclip.command_line import add_model_options, exit_status, model_options
+from winclip.defaults import DEFAULT_MODEL, DEMO_MODEL
+from winclip.drawing import COLOURS, colour, data_url
 from winclip.errors import InputError
 from winclip.images import read_image
+from winclip.thresholds import Threshold
 
 # Read by Gradio when it is imported: nothing is reported home.
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
@@ -39,7 +38,7 @@ try:
 except ImportError:
     gr = None  # type: ignore[assignment]
 
-INSTALL = "python -m pip install -r requirements-app.txt"
+INSTALL = "python -m pip install -e '.[app]'"
 MAX_EXAMPLES = 16
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 40_000_000
@@ -68,9 +67,7 @@ SET_OPACITY = "(value) => { document.querySelectorAll('.heat').forEach((heat) =>
 def build_parser() -> argparse.ArgumentParser:
     """The parser of app.py; imports nothing heavy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=DEMO_MODEL, help=f"as of test.py ({DEMO_MODEL})")
-    parser.add_argument("--pretrained", help="as of test.py (the demo's own, or laion400m_e31)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    add_model_options(parser, DEMO_MODEL)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on (7860)")
     parser.add_argument("--share", action="store_true", help="publish the page through gradio.live (no)")
@@ -119,12 +116,12 @@ class SessionFiles:
 
 
 def judge(
-    backbone: Backbone, picture: str | None, class_name: str, examples: list[str] | None, opacity: float
+    loaded: WinCLIP, picture: str | None, class_name: str, examples: list[str] | None, opacity: float
 ) -> tuple[str, str]:
     """Score a picture.
 
     Args:
-        backbone: the model.
+        loaded: the model; its classes stay as they are.
         picture: path of the upload.
         class_name: what it shows.
         examples: paths of good examples; with none the result is zero-shot.
@@ -142,52 +139,36 @@ def judge(
     if len(paths) > MAX_EXAMPLES:
         raise InputError(f"{len(paths)} good examples are too many; the limit is {MAX_EXAMPLES}")
     image = read_upload(picture)
-    model = WinCLIP(backbone)
+    model = WinCLIP(loaded.backbone, loaded.temperature)
     model.set_class(class_name)
     if paths:
         model.add_references([read_upload(path) for path in paths])
-    thresholds, found = find_thresholds(model), model.predict(image)
-    return verdict_html(float(found.scores[0]), thresholds), overlay_html(image, found.maps[0], thresholds, opacity)
+    threshold, found = model.threshold(), model.predict(image)
+    return verdict_html(float(found.scores[0]), threshold), overlay_html(image, found.maps[0], threshold, opacity)
 
 
-def verdict_html(score: float, thresholds: Thresholds) -> str:
+def verdict_html(score: float, threshold: Threshold) -> str:
     """Score, verdict, and what it rests on."""
-    anomalous = score > thresholds.score
-    why = [
-        f"threshold {thresholds.score:.3f} ({thresholds.rule})",
-        *([thresholds.caution] if thresholds.caution else []),
-    ]
+    anomalous = score > threshold.score
+    why = [f"threshold {threshold.score:.3f} ({threshold.rule})"]
+    if threshold.caution:
+        why.append(threshold.caution)
     return (
         f'<div class="verdict {"anomalous" if anomalous else "good"}">{"anomalous" if anomalous else "looks good"},'
         f" score {score:.3f}</div>" + "".join(f"<div>{html.escape(line)}</div>" for line in why)
     )
 
 
-def overlay_html(
-    image: Image.Image, anomaly_map: npt.NDArray[np.float32], thresholds: Thresholds, opacity: float
-) -> str:
+def overlay_html(image: Image.Image, anomaly_map: npt.NDArray[np.float32], threshold: Threshold, opacity: float) -> str:
     """The picture under its heat map (S, S), and the legend."""
-    low, high = thresholds.colours
+    low, high = threshold.colours
     shown = ImageOps.contain(image, (SHOWN_SIDE, SHOWN_SIDE)) if max(image.size) > SHOWN_SIDE else image
-    levels = (np.clip((anomaly_map - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-    heat, legend = (Image.fromarray(_coloured(values)) for values in (levels, np.arange(256, dtype=np.uint8)[None]))
+    heat, legend = colour(anomaly_map, low, high), Image.fromarray(COLOURS[None])
     return (
-        f'<div class="stack"><img alt="the picture" src="{_data_url(shown)}">'
-        f'<img alt="its heat map" class="heat" style="opacity: {opacity:g}" src="{_data_url(heat)}"></div>'
-        f'<div class="legend">{low:.2f}<img alt="the colours" src="{_data_url(legend)}">{high:.2f}</div>'
+        f'<div class="stack"><img alt="the picture" src="{data_url(shown)}">'
+        f'<img alt="its heat map" class="heat" style="opacity: {opacity:g}" src="{data_url(heat)}"></div>'
+        f'<div class="legend">{low:.2f}<img alt="the colours" src="{data_url(legend)}">{high:.2f}</div>'
     )
-
-
-def _coloured(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """(H, W) levels to (H, W, 3) RGB."""
-    return np.asarray(cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def _data_url(image: Image.Image) -> str:
-    """The image inside the page: results leave no file behind."""
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=90)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 @dataclass(frozen=True)
@@ -228,7 +209,7 @@ def _paths(uploads: Any) -> Any:
     return uploads and [upload.path for upload in uploads.root]
 
 
-def build_page(backbone: Backbone, samples: list[Sample]) -> gr.Blocks:
+def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
     """The page."""
     files = SessionFiles()
 
@@ -240,7 +221,7 @@ def build_page(backbone: Backbone, samples: list[Sample]) -> gr.Blocks:
 
     def run(picture: str | None, class_name: str, examples: list[str] | None, opacity: float) -> tuple[str, str]:
         try:
-            return judge(backbone, picture, class_name, examples, opacity)
+            return judge(model, picture, class_name, examples, opacity)
         except InputError as error:
             raise gr.Error(html.escape(str(error)), duration=None, print_exception=False) from error
 
@@ -250,7 +231,7 @@ def build_page(backbone: Backbone, samples: list[Sample]) -> gr.Blocks:
 
     with gr.Blocks(title="WinCLIP", analytics_enabled=False, delete_cache=(600, 6 * 3600)) as page:
         gr.Markdown("# WinCLIP\nIs there something wrong with this part? Drop a picture, say what it shows, and look.")
-        if backbone.model == DEMO_MODEL:
+        if model.backbone.model == DEMO_MODEL:
             gr.Markdown(
                 "**This is a demonstration.** The small demo backbone has learned from drawn pictures alone and works"
                 f" on pictures like the samples below. For your own, start the page with `--model {DEFAULT_MODEL}`."
@@ -304,13 +285,21 @@ def main(arguments: list[str]) -> int:
         return 2
     # So that the folder goes with a process that is told to end, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    return exit_status(lambda: serve(options))
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Load the model, and serve the page until Ctrl-C; returns 0.
+
+    Raises:
+        InputError: if the model cannot be loaded, or the address cannot be used.
+    """
     with tempfile.TemporaryDirectory(prefix="winclip-page-", ignore_cleanup_errors=True) as folder:
         # Where Gradio puts uploads.
         os.environ["GRADIO_TEMP_DIR"] = folder
+        model = model_options(vars(options)).load()
+        page = build_page(model, draw_samples(Path(folder)))
         try:
-            backbone = load_backbone(options.model, options.pretrained, device=options.device)
-            samples = draw_samples(Path(folder))
-            page = build_page(backbone, samples)
             _, address, _ = page.launch(
                 server_name=options.host,
                 server_port=options.port,
@@ -324,14 +313,10 @@ def main(arguments: list[str]) -> int:
                 css=CSS,
                 prevent_thread_lock=True,
             )
-            print(f"The page is at {page.share_url or address}; Ctrl-C stops it.", flush=True)
-            page.block_thread()
-        except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
         except OSError as error:
-            print(f"error: {error}; another --port or --host may be free", file=sys.stderr)
-            return 2
+            raise InputError(f"{error}; another --port or --host may be free") from error
+        print(f"The page is at {page.share_url or address}; Ctrl-C stops it.", flush=True)
+        page.block_thread()
     return 0
 
 

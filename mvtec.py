@@ -2,8 +2,7 @@
 
 import sys
 
-from datasets.layout import run
-from datasets.mvtec import list_mvtec
+from datasets.command import run
 
 if __name__ == "__main__":
-    sys.exit(run("MVTec AD, or of your own data in its layout,", "data/mvtec", list_mvtec))
+    sys.exit(run("mvtec"))

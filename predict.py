@@ -5,20 +5,21 @@ from __future__ import annotations
 import sys
 
 from prediction.options import parse_options
-from winclip.errors import InputError
+from winclip.command_line import exit_status
 
 
 def main(arguments: list[str]) -> int:
     """Run and return the exit status: 0, 2 after bad input or if no picture could be read, 130 after Ctrl-C."""
-    try:
+
+    def command() -> int:
         options = parse_options(arguments)
         # Late, so that --help and mistyped options answer at once.
         from prediction.run import run
 
         return run(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+    try:
+        return exit_status(command)
     except KeyboardInterrupt:
         print(
             "stopped; rows that are in the output folder are complete, and --resume goes on behind them",

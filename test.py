@@ -5,24 +5,26 @@ from __future__ import annotations
 import sys
 
 from evaluation.options import parse_options
-from winclip.errors import InputError
+from winclip.command_line import exit_status
 
 
 def main(arguments: list[str]) -> int:
-    """Run and return the exit status: 0, 2 after bad input, 130 after Ctrl-C."""
+    """Run and return the exit status: 0, 1 if the metrics' check failed, 2 after bad input, 130 after Ctrl-C."""
     try:
-        options = parse_options(arguments)
-        # Late, so that --help and mistyped options answer at once.
-        from evaluation.run import run
-
-        print(run(options))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exit_status(lambda: _evaluate(arguments))
     except KeyboardInterrupt:
         print("stopped; classes finished so far are in the output folder", file=sys.stderr)
         return 130
-    return 0
+
+
+def _evaluate(arguments: list[str]) -> int:
+    options = parse_options(arguments)
+    # Late, so that --help and mistyped options answer at once.
+    from evaluation.run import run
+
+    outcome = run(options)
+    print(outcome.text)
+    return outcome.status
 
 
 if __name__ == "__main__":

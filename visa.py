@@ -2,8 +2,7 @@
 
 import sys
 
-from datasets.layout import run
-from datasets.visa import list_visa
+from datasets.command import run
 
 if __name__ == "__main__":
-    sys.exit(run("VisA, or of your own data in its layout,", "data/visa", list_visa))
+    sys.exit(run("visa"))

@@ -19,9 +19,6 @@ from winclip.files import write_atomically
 
 META_FILE = "meta.json"
 
-_HOW_TO_MAKE = (
-    "make it with `python mvtec.py --root DIR`, `python visa.py --root DIR` or `python scripts/elpv.py --root DIR`"
-)
 _TEXT_FIELDS = ("img_path", "mask_path", "cls_name", "specie_name")
 
 
@@ -72,13 +69,13 @@ def load_index(root: str | PathLike[str]) -> DatasetIndex:
     if not folder.is_dir():
         raise InputError(f"data set folder {folder} does not exist; put the data set there or name its place")
     if not path.is_file():
-        raise InputError(f"{path} does not exist; {_HOW_TO_MAKE}")
+        raise InputError(f"{path} does not exist; {_how_to_make()}")
     content = _read_json(path)
     if not isinstance(content, dict):
         raise InputError(f'{path}: expected {{"train": ..., "test": ...}} and found {_kind(content)}')
     train, test = (_read_part(path, content, part) for part in ("train", "test"))
     if not test:
-        raise InputError(f"{path}: test lists no class; {_HOW_TO_MAKE}")
+        raise InputError(f"{path}: test lists no class; {_how_to_make()}")
     for cls_name, items in test.items():
         if not items:
             raise InputError(f"{path}: test, class {cls_name}: lists no image; add images or take the class out")
@@ -165,13 +162,20 @@ def stays_inside(path: str) -> bool:
     return not absolute and ".." not in posix.parts and ".." not in windows.parts
 
 
+def _how_to_make() -> str:
+    # Late, because the registry's listers make indices.
+    from datasets.registry import how_to_make
+
+    return how_to_make()
+
+
 def _read_json(path: Path) -> object:
     try:
         content: object = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({error}); {_HOW_TO_MAKE}") from error
+        raise InputError(f"{path} is not JSON ({error}); {_how_to_make()}") from error
     return content
 
 

@@ -1,16 +1,12 @@
-"""Lists a data set in the layout of MVTec AD.
-
-``CLASS/train/good/*``, ``CLASS/test/DEFECT/*`` (DEFECT may be ``good``), and the masks in
-``CLASS/ground_truth/DEFECT/*``; some copies name that folder ``groundtruth``.
-"""
+"""MVTec AD, and data of your own in its layout."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from datasets.index import DatasetIndex, Item
-from datasets.layout import Warn, list_folders, list_images, require_root
-from winclip.errors import InputError
+from datasets.folders import FolderLayout, list_folders_of_defects
+from datasets.index import DatasetIndex
+from datasets.layout import Warn
 
 # In the order of the published tables.
 MVTEC_CLASSES = (
@@ -31,124 +27,8 @@ MVTEC_CLASSES = (
     "wood",
 )
 
-_MASK_FOLDERS = ("ground_truth", "groundtruth")
 
-
-def list_mvtec(root: Path, all_classes: bool, allow_missing_masks: bool, warn: Warn) -> DatasetIndex:
-    """List the images of a data set in MVTec AD's layout.
-
-    Args:
-        root: the folder that holds the class folders.
-        all_classes: take every folder of the layout, not only MVTec AD's classes.
-        allow_missing_masks: list an anomalous image without a mask, too.
-        warn: called with one line for classes that are missing, folders and images that are left
-            out, and masks without an image.
-
-    Raises:
-        InputError: if the root or all classes are missing, a class has no train or no test images,
-            an anomalous image has no mask, or two masks or images of a folder have the same name.
-    """
-    require_root(root)
-    names = _choose_classes(root, all_classes, warn)
-    train, test = {}, {}
-    for name in names:
-        folder = root / name
-        train[name] = [_item(root, path, name, "good") for path in list_images(folder / "train" / "good")]
-        test[name] = _list_test(root, name, allow_missing_masks, warn)
-        if not train[name]:
-            raise InputError(f"class {name} has no images in {folder / 'train' / 'good'}; complete or remove {folder}")
-        if not test[name]:
-            raise InputError(f"class {name} has no images in the folders of {folder / 'test'}; complete or remove it")
-    return DatasetIndex(root, train, test)
-
-
-def _choose_classes(root: Path, all_classes: bool, warn: Warn) -> list[str]:
-    chosen, unknown, without_layout = [], [], []
-    for folder in list_folders(root):
-        if folder.name in MVTEC_CLASSES:
-            chosen.append(folder.name)
-        elif not (folder / "train").is_dir() and not (folder / "test").is_dir():
-            without_layout.append(folder.name)
-        elif all_classes:
-            chosen.append(folder.name)
-        else:
-            unknown.append(folder.name)
-    if not chosen:
-        hint = f"; --all_classes takes these folders: {', '.join(unknown)}" if unknown else ""
-        raise InputError(
-            f"{root} holds no class folder of MVTec AD such as {root / 'bottle'} with train and test in it{hint}"
-        )
-    if unknown:
-        warn(f"no class of MVTec AD, left out (--all_classes takes them): {', '.join(unknown)}")
-    if without_layout:
-        warn(f"no train or test folder inside, left out: {', '.join(without_layout)}")
-    missing = [name for name in MVTEC_CLASSES if name not in chosen]
-    if 0 < len(missing) < len(MVTEC_CLASSES):
-        warn(f"classes of MVTec AD that are not in {root}: {', '.join(missing)}")
-    return chosen
-
-
-def _list_test(root: Path, cls_name: str, allow_missing_masks: bool, warn: Warn) -> list[Item]:
-    items: list[Item] = []
-    used: set[Path] = set()
-    unmasked: list[Path] = []
-    for folder in list_folders(root / cls_name / "test"):
-        images = list_images(folder)
-        if folder.name == "good":
-            items += [_item(root, path, cls_name, "good") for path in images]
-            continue
-        for image, mask in _match_masks(images, _list_masks(root / cls_name, folder.name)):
-            if mask is None:
-                unmasked.append(image)
-            else:
-                used.add(mask)
-            items.append(_item(root, image, cls_name, folder.name, mask))
-    if unmasked and not allow_missing_masks:
-        expected = root / cls_name / _MASK_FOLDERS[0] / unmasked[0].parent.name / f"{unmasked[0].stem}_mask.png"
-        raise InputError(
-            f"class {cls_name}: {len(unmasked)} anomalous images have no mask, the first is {unmasked[0]}, expected"
-            f" {expected}; --allow_missing_masks lists them without"
-        )
-    if unmasked:
-        warn(f"class {cls_name}: {len(unmasked)} anomalous images have no mask, the first is {unmasked[0]}")
-    _warn_of_unused_masks(root / cls_name, used, warn)
-    return items
-
-
-def _list_masks(class_folder: Path, defect: str) -> list[Path]:
-    return [path for name in _MASK_FOLDERS for path in list_images(class_folder / name / defect)]
-
-
-def _match_masks(images: list[Path], masks: list[Path]) -> list[tuple[Path, Path | None]]:
-    """Pair each image with its mask by name: ``000.png`` with ``000_mask.png`` or ``000.png``."""
-    masks_by_stem = _by_stem(masks)
-    pairs = []
-    for stem, image in _by_stem(images).items():
-        pairs.append((image, masks_by_stem.get(f"{stem}_mask", masks_by_stem.get(stem))))
-    return pairs
-
-
-def _by_stem(paths: list[Path]) -> dict[str, Path]:
-    by_stem: dict[str, Path] = {}
-    for path in paths:
-        if path.stem in by_stem:
-            raise InputError(
-                f"{by_stem[path.stem]} and {path} differ in their ending or folder alone, so masks cannot be matched"
-                " by name; remove one"
-            )
-        by_stem[path.stem] = path
-    return by_stem
-
-
-def _warn_of_unused_masks(class_folder: Path, used: set[Path], warn: Warn) -> None:
-    for name in _MASK_FOLDERS:
-        for folder in list_folders(class_folder / name):
-            unused = [path for path in list_images(folder) if path not in used]
-            # Some data sets carry black masks for their normal images.
-            if unused and folder.name != "good":
-                warn(f"{len(unused)} masks in {folder} belong to no image, the first is {unused[0].name}")
-
-
-def _item(root: Path, image: Path, cls_name: str, specie_name: str, mask: Path | None = None) -> Item:
-    mask_path = "" if mask is None else mask.relative_to(root).as_posix()
-    return Item(image.relative_to(root).as_posix(), mask_path, cls_name, specie_name, int(specie_name != "good"))
+def list_mvtec(root: Path, warn: Warn, *, all_classes: bool = False, allow_missing_masks: bool = False) -> DatasetIndex:
+    """List the images; see ``list_folders_of_defects``."""
+    layout = FolderLayout("MVTec AD", MVTEC_CLASSES)
+    return list_folders_of_defects(root, warn, layout, all_classes=all_classes, allow_missing_masks=allow_missing_masks)

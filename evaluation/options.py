@@ -7,6 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.registry import DATA_SETS
+from winclip.command_line import (
+    ModelOptions,
+    add_model_options,
+    add_reading_options,
+    check_reading_options,
+    model_options,
+)
 from winclip.errors import InputError
 
 DEFAULT_SEED = 10
@@ -19,22 +27,19 @@ class Options:
     dataset: str
     data_path: Path
     save_path: Path
-    model: str
-    pretrained: str | None
-    image_size: int | None
+    model: ModelOptions
     k_shot: tuple[int, ...] | None
     seed: tuple[int, ...]
     reference_list: Path | None
     classes: tuple[str, ...] | None
     prompt_set: str
     aupro: str
-    device: str
-    precision: str
     batch_size: int
     num_workers: int | None
     save_maps: bool
     report: bool
     compare: bool
+    check_metrics: bool
     skip_unreadable: bool
     no_cache: bool
 
@@ -47,24 +52,16 @@ def build_parser() -> argparse.ArgumentParser:
         " number of shots and writes results.csv, tables.md, scores.csv, k_shot.csv, config.json and log.txt.",
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--dataset", default="mvtec", help="mvtec, visa, or any name for your own data (mvtec)")
+    known = ", ".join(DATA_SETS)
+    data.add_argument("--dataset", default="mvtec", help=f"{known}, or any name for your own data (mvtec)")
     data.add_argument("--data_path", type=Path, help="data set root, the folder with meta.json (data/DATASET)")
     data.add_argument("--save_path", type=Path, help="output folder (results/DATASET)")
     data.add_argument("--classes", nargs="+", metavar="C", help="only these classes")
     data.add_argument("--skip_unreadable", action="store_true", help="leave out images that cannot be read")
-    model = parser.add_argument_group("model")
-    model.add_argument(
-        "--model",
-        default="ViT-B-16-plus-240",
-        help="open_clip model name, path of an open_clip model config .json, or demo-vit-240 (ViT-B-16-plus-240)",
-    )
-    model.add_argument(
-        "--pretrained", help="open_clip tag or path of a checkpoint .pt, .bin, .safetensors (laion400m_e31)"
-    )
-    model.add_argument("--image_size", type=int, help="side in pixels, a multiple of the patch size (the model's own)")
-    model.add_argument("--prompt_set", default="reference", help="reference, paper, or a .json file (reference)")
-    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
-    model.add_argument("--precision", default="auto", help="auto, fp32, bf16, fp16 (auto: fp32)")
+    add_model_options(parser)
+    prompts = parser.add_argument_group("prompts")
+    prompts.add_argument("--prompt_set", default="reference", help="reference, paper, or a .json file (reference)")
+    prompts.add_argument("--no_cache", action="store_true", help="do not keep text embeddings for later runs")
     shots = parser.add_argument_group("references")
     shots.add_argument(
         "--k_shot", type=int, nargs="+", metavar="K", help="numbers of reference images, all served by one pass (0)"
@@ -78,17 +75,14 @@ def build_parser() -> argparse.ArgumentParser:
     output = parser.add_argument_group("metrics and output")
     output.add_argument("--aupro", default="steps", choices=("steps", "exact"), help="how AUPRO is taken (steps)")
     output.add_argument("--compare", action="store_true", help="add the difference to the published tables")
+    output.add_argument(
+        "--check_metrics",
+        action="store_true",
+        help="compute every figure again with scikit-learn and scikit-image; exit status 1 if they differ",
+    )
     output.add_argument("--save_maps", action="store_true", help="also write the upsampled float maps")
     output.add_argument("--report", action="store_true", help="also write report.html: tables, curves and pictures")
-    speed = parser.add_argument_group("speed")
-    speed.add_argument(
-        "--batch_size",
-        type=int,
-        default=8,
-        help="images read and encoded together (8); a CPU still encodes one at a time, at about 3 MB for each",
-    )
-    speed.add_argument("--num_workers", type=int, help="processes that read images (4 with a GPU, else 0)")
-    speed.add_argument("--no_cache", action="store_true", help="do not keep text embeddings for later runs")
+    add_reading_options(parser)
     return parser
 
 
@@ -111,14 +105,12 @@ def parse_options(arguments: Sequence[str]) -> Options:
             raise InputError(f"--k_shot {k} is negative; use 0 for zero-shot or the number of reference images")
     if values["reference_list"] is not None and values["seed"] is not None:
         raise InputError("--seed has no meaning with --reference_list, which draws nothing; leave one of them out")
-    if values["batch_size"] < 1:
-        raise InputError(f"--batch_size {values['batch_size']} must be at least 1")
-    if values["num_workers"] is not None and values["num_workers"] < 0:
-        raise InputError(f"--num_workers {values['num_workers']} must be at least 0")
+    check_reading_options(values)
     values["seed"] = values["seed"] or [DEFAULT_SEED]
     for name in ("k_shot", "seed", "classes"):
         values[name] = None if values[name] is None else tuple(values[name])
-    return Options(**values)
+    model = model_options(values)
+    return Options(**values, model=model)
 
 
 def _refuse_repeated(option: str, numbers: list[int] | None) -> None:

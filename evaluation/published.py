@@ -6,27 +6,28 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from datasets.registry import DATA_SETS, PAPER_MEANS, with_published_tables
 from winclip.errors import InputError
 
-_FOLDER = Path(__file__).parent / "published"
 SOURCE = "Accurate-WinCLIP, README tables"
 PAPER = "Jeong et al., CVPR 2023, means over 5 draws where few-shot"
+
+
+def require_published(dataset: str) -> None:
+    """Raises: InputError: if nothing was published for the data set."""
+    known = with_published_tables()
+    if dataset not in known:
+        raise InputError(f"--compare: there are published tables for {' and '.join(known)}, none for '{dataset}'")
 
 
 def published_table(dataset: str, k_shot: int) -> dict[str, dict[str, float]]:
     """Per-class figures in per cent of the reference reimplementation, by class and metric.
 
     Returns:
-        An empty table if none was published for this number of shots.
-
-    Raises:
-        InputError: if nothing was published for the data set.
+        An empty table if none was published for this data set and number of shots.
     """
-    rows = _rows("accurate_winclip.csv")
-    if dataset not in {row["dataset"] for row in rows}:
-        raise InputError(f"--compare: there are published tables for mvtec and visa, none for '{dataset}'")
-    chosen = [row for row in rows if row["dataset"] == dataset and int(row["k_shot"]) == k_shot]
-    return {row["objects"]: _figures(row) for row in chosen}
+    path = DATA_SETS[dataset].published if dataset in DATA_SETS else None
+    return {} if path is None else {row["objects"]: _figures(row) for row in _rows(path, dataset, k_shot)}
 
 
 def published_mean(table: dict[str, dict[str, float]], objects: Sequence[str], metric: str) -> float | None:
@@ -40,15 +41,13 @@ def published_mean(table: dict[str, dict[str, float]], objects: Sequence[str], m
 
 def paper_mean(dataset: str, k_shot: int) -> dict[str, float]:
     """Means in per cent that the paper states, by metric; empty where it states none."""
-    for row in _rows("paper_means.csv"):
-        if row["dataset"] == dataset and int(row["k_shot"]) == k_shot:
-            return _figures(row)
-    return {}
+    rows = _rows(PAPER_MEANS, dataset, k_shot)
+    return _figures(rows[0]) if rows else {}
 
 
-def _rows(name: str) -> list[dict[str, str]]:
-    with (_FOLDER / name).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def _rows(path: Path, dataset: str, k_shot: int) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["dataset"] == dataset and int(row["k_shot"]) == k_shot]
 
 
 def _figures(row: dict[str, str]) -> dict[str, float]:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tabulate import tabulate
 
+from datasets.index import Item
 from evaluation.published import PAPER, SOURCE, paper_mean, published_mean, published_table
+from report.content import Table
+
+if TYPE_CHECKING:
+    from evaluation.measuring import Measured
+    from evaluation.references import References
+    from evaluation.scoring import ClassScores
 
 # The order of the published tables.
 METRICS = ("auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp")
@@ -48,21 +55,36 @@ class Results:
         dataset: its name.
         settings: in the order of the run.
         figures: per setting and class, the metrics that are defined, as fractions.
-        scores: rows of scores.csv.
-        references: rows of k_shot.csv.
+        scores: per setting, the test images and their scores.
+        references: per setting, the reference images used.
     """
 
     dataset: str
     settings: list[Setting]
-    figures: dict[Setting, dict[str, dict[str, float]]] = field(default_factory=dict)
-    scores: list[tuple[int, str, str, str, str, int, str]] = field(default_factory=list)
-    references: list[tuple[int, str, str, str]] = field(default_factory=list)
+    figures: dict[Setting, dict[str, dict[str, float]]] = field(init=False)
+    scores: dict[Setting, list[tuple[Item, float]]] = field(init=False)
+    references: dict[Setting, list[Item]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.figures = {setting: {} for setting in self.settings}
+        self.scores = {setting: [] for setting in self.settings}
+        self.references = {setting: [] for setting in self.settings}
+
+    def add(self, scored: ClassScores, measured: Measured, references: References) -> None:
+        """Take in a class in a setting."""
+        setting = measured.setting
+        self.figures[setting][scored.class_name] = measured.figures
+        self.scores[setting] += zip(scored.items, scored.scores[setting].tolist())
+        self.references[setting] += [references.items[position] for position in references.chosen[setting]]
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes that are finished."""
+        return list(self.figures[self.settings[-1]])
 
 
 Column = dict[str, float]
+Part = TypeVar("Part")
 
 
 def with_mean(classes: dict[str, Column]) -> dict[str, Column]:
@@ -126,28 +148,25 @@ def results_csv(results: Results) -> str:
 
 def scores_csv(results: Results) -> str:
     """scores.csv: one row per setting and image, nine significant digits."""
-    header = ["k_shot", "seed", "cls_name", "specie_name", "img_path", "anomaly", "score"]
-    return _csv(header, _by_setting(results, results.scores))
+    rows = [
+        [k, seed, item.cls_name, item.specie_name, item.img_path, item.anomaly, f"{score:.9g}"]
+        for k, seed, scores in _by_setting(results.scores)
+        for item, score in scores
+    ]
+    return _csv(["k_shot", "seed", "cls_name", "specie_name", "img_path", "anomaly", "score"], rows)
 
 
 def k_shot_csv(results: Results) -> str:
     """k_shot.csv: the references of every setting."""
-    return _csv(["k_shot", "seed", "cls_name", "img_path"], _by_setting(results, results.references))
+    rows = [
+        [k, seed, item.cls_name, item.img_path] for k, seed, items in _by_setting(results.references) for item in items
+    ]
+    return _csv(["k_shot", "seed", "cls_name", "img_path"], rows)
 
 
-def _by_setting(results: Results, rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    order = {(setting.k_shot, setting.seed_text): number for number, setting in enumerate(results.settings)}
-    return sorted(rows, key=lambda row: order[row[0], row[1]])
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as it is shown: the last row is the mean, notes are paragraphs below it."""
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    notes: list[str]
+def _by_setting(parts: dict[Setting, list[Part]]) -> Iterator[tuple[int, str, list[Part]]]:
+    for setting, part in parts.items():
+        yield setting.k_shot, setting.seed_text, part
 
 
 def tables(results: Results, compare: bool) -> list[Table]:
@@ -163,26 +182,27 @@ def tables(results: Results, compare: bool) -> list[Table]:
             title += f", mean ± standard deviation over seeds {', '.join(setting.seed_text for setting in settings)}"
         elif settings[0].seed is not None:
             title += f", seed {settings[0].seed}"
-        rows = [
+        *rows, last = (
             [name, *(_cell(mean[name], deviation[name] if len(settings) > 1 else {}, metric) for metric in METRICS)]
             for name in mean
-        ]
+        )
         header = ["objects", *METRICS]
         notes: list[str] = []
         if compare:
             header += [f"{metric} diff" for metric in METRICS]
-            for row, differences in zip(rows, _differences(results.dataset, k_shot, mean)):
+            for row, differences in zip([*rows, last], _differences(results.dataset, k_shot, mean)):
                 row += differences
             notes = _published_notes(results.dataset, k_shot)
-        shown.append(Table(title, header, rows, notes))
+        shown.append(Table(title, header, rows, last, notes))
     return shown
 
 
-def tables_markdown(results: Results, compare: bool) -> str:
-    """tables.md: the tables under their titles, notes below them."""
+def markdown(tables: Iterable[Table]) -> str:
+    """Tables under their titles, notes below them, as tables.md has them."""
     parts = []
-    for table in tables(results, compare):
-        text = tabulate(table.rows, table.header, tablefmt="pipe", stralign="left", disable_numparse=True)
+    for table in tables:
+        rows = [*table.rows, *([] if table.mean is None else [table.mean])]
+        text = tabulate(rows, table.header, tablefmt="pipe", stralign="left", disable_numparse=True)
         notes = "".join(f"{note}\n" for note in table.notes)
         parts.append(f"## {table.title}\n\n{text}\n" + (f"\n{notes}" if notes else ""))
     return "\n".join(parts)

@@ -1,4 +1,4 @@
-"""Which pictures are meant by files, folders and patterns, and what each is called in the output."""
+"""Which pictures are meant by files, folders and patterns, how one is read, and what it is called in the output."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from winclip.errors import InputError
+from PIL import Image
 
+from winclip.errors import InputError
+from winclip.images import read_image
+
+PIXEL_LIMIT = 100_000_000
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -65,6 +69,15 @@ def _absolute(path: str | Path) -> str:
 
 def _is_pattern(place: str) -> bool:
     return any(character in place for character in "*?[")
+
+
+def read_picture(path: str | Path) -> Image.Image:
+    """A picture as RGB, turned as its EXIF orientation says.
+
+    Raises:
+        InputError: if it cannot be read or has more than ``PIXEL_LIMIT`` pixels; names the file.
+    """
+    return read_image(path, upright=True, max_pixels=PIXEL_LIMIT)
 
 
 def common_folder(places: Sequence[str]) -> str:

@@ -8,10 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from winclip.command_line import (
+    ModelOptions,
+    add_model_options,
+    add_reading_options,
+    check_reading_options,
+    model_options,
+)
+from winclip.defaults import DEFAULT_MODEL, DEMO_MODEL
 from winclip.errors import InputError
 
-DEFAULT_MODEL = "ViT-B-16-plus-240"
-DEMO_MODEL = "demo-vit-240"
 # Pictures in report.html; their number alone says how large it can get.
 REPORT_PICTURES = 200
 
@@ -58,14 +64,10 @@ class Options:
     report: bool
     resume: bool
     demo: bool
-    model: str
-    pretrained: str | None
-    image_size: int | None
+    model: ModelOptions
     prompt_set: str | None
     normal_states: tuple[str, ...] | None
     anomalous_states: tuple[str, ...] | None
-    device: str
-    precision: str
     batch_size: int
     num_workers: int | None
 
@@ -109,19 +111,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--report", action="store_true", help=f"also write report.html, which shows up to {REPORT_PICTURES} pictures"
     )
     output.add_argument("--resume", action="store_true", help="go on behind the rows that an earlier run wrote")
-    model = parser.add_argument_group("model")
-    model.add_argument(
-        "--model",
-        help=f"open_clip model name, path of an open_clip model config .json, or {DEMO_MODEL} ({DEFAULT_MODEL})",
-    )
-    model.add_argument(
-        "--pretrained", help="open_clip tag or path of a checkpoint .pt, .bin, .safetensors (laion400m_e31)"
-    )
-    model.add_argument("--image_size", type=int, help="side in pixels, a multiple of the patch size (the model's own)")
-    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
-    model.add_argument("--precision", default="auto", help="auto, fp32, bf16, fp16 (auto: fp32)")
-    model.add_argument("--batch_size", type=int, default=8, help="pictures read and encoded together (8)")
-    model.add_argument("--num_workers", type=int, help="processes that read pictures (4 with a GPU, else 0)")
+    add_model_options(parser)
+    # So that --demo can tell whether a model was named.
+    parser.set_defaults(model=None)
+    add_reading_options(parser)
     return parser
 
 
@@ -150,10 +143,8 @@ def parse_options(arguments: Sequence[str]) -> Options:
         raise InputError("--save_memory needs references; name good pictures with --reference")
     if values["threshold"] is not None and not 0 <= values["threshold"] <= 1:
         raise InputError(f"--threshold {values['threshold']} must be between 0 and 1, as scores are")
-    if values["batch_size"] < 1:
-        raise InputError(f"--batch_size {values['batch_size']} must be at least 1")
-    if values["num_workers"] is not None and values["num_workers"] < 0:
-        raise InputError(f"--num_workers {values['num_workers']} must be at least 0")
+    check_reading_options(values)
     for name in ("inputs", "reference", "normal_states", "anomalous_states"):
         values[name] = None if values[name] is None else tuple(values[name])
+    values["model"] = model_options(values)
     return Options(**values)

@@ -8,15 +8,57 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from winclip.drawing import Box
 from winclip.errors import InputError
 
-PREDICTIONS = (
-    "path", "score", "threshold", "anomalous", "area", "box_x", "box_y", "box_w", "box_h", "heat_map",
-)  # fmt: skip
+_BOX = ("box_x", "box_y", "box_w", "box_h")
+PREDICTIONS = ("path", "score", "threshold", "anomalous", "area", *_BOX, "heat_map")
 FAILURES = ("path", "reason")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of a picture.
+
+    Attributes:
+        path: as the picture was found, with forward slashes.
+        score, threshold: nine significant digits are kept.
+        anomalous: whether the score is above the threshold.
+        area: share of its pixels above the pixel threshold, in [0, 1]; six digits are kept.
+        box: x, y, width, height in pixels of the strongest region; None where no pixel is above.
+        heat_map: file below the output folder.
+    """
+
+    path: str
+    score: float
+    threshold: float
+    anomalous: bool
+    area: float
+    box: Box | None
+    heat_map: str
+
+    def cells(self) -> list[str]:
+        """The row in the order of ``PREDICTIONS``."""
+        box = [""] * len(_BOX) if self.box is None else [str(value) for value in self.box]
+        verdict = "yes" if self.anomalous else "no"
+        figures = [f"{self.score:.9g}", f"{self.threshold:.9g}", verdict, f"{self.area:.6g}"]
+        return [self.path, *figures, *box, self.heat_map]
+
+    def as_json(self) -> dict[str, object]:
+        """The row as predictions.json has it."""
+        return {
+            "path": self.path,
+            "score": self.score,
+            "threshold": self.threshold,
+            "anomalous": self.anomalous,
+            "area": self.area,
+            "box": None if self.box is None else list(self.box),
+            "heat_map": self.heat_map,
+        }
 
 
 class RowFile:
@@ -79,18 +121,19 @@ class RowFile:
         self._file.close()
 
 
-def read_rows(path: Path) -> Iterator[dict[str, str]]:
-    """The whole rows of a file that ``RowFile`` wrote, one at a time; none if there is no file."""
+def read_rows(path: Path) -> Iterator[Row]:
+    """The whole rows of a predictions.csv, one at a time; none if there is no file."""
     if not path.exists():
         return
     with path.open("rb") as file:
-        header: list[str] | None = None
-        for record, _ in _records(file):
-            (values,) = csv.reader(io.StringIO(record.decode("utf-8", "surrogateescape"), newline=""))
-            if header is None:
-                header = values
-            else:
-                yield dict(zip(header, values))
+        records = (record for record, _ in _records(file))
+        next(records, None)  # the header
+        for record in records:
+            (cells,) = csv.reader(io.StringIO(record.decode("utf-8", "surrogateescape"), newline=""))
+            picture, score, threshold, verdict, area, *corners, heat_map = cells
+            x, y, width, height = (int(corner) if corner else 0 for corner in corners)
+            box = (x, y, width, height) if all(corners) else None
+            yield Row(picture, float(score), float(threshold), verdict == "yes", float(area), box, heat_map)
 
 
 def write_json(rows: Path, target: Path) -> None:
@@ -104,7 +147,7 @@ def write_json(rows: Path, target: Path) -> None:
         with temporary.open("w", encoding="ascii", newline="") as file:
             separator = "[\n"
             for row in read_rows(rows):
-                file.write(separator + json.dumps(_typed(row)))
+                file.write(separator + json.dumps(row.as_json()))
                 separator = ",\n"
             file.write("\n]\n" if separator == ",\n" else "[]\n")
             file.flush()
@@ -114,19 +157,6 @@ def write_json(rows: Path, target: Path) -> None:
         raise InputError(f"cannot write {target} ({error.strerror or error})") from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _typed(row: dict[str, str]) -> dict[str, object]:
-    box = [row[name] for name in ("box_x", "box_y", "box_w", "box_h")]
-    return {
-        "path": row["path"],
-        "score": float(row["score"]),
-        "threshold": float(row["threshold"]),
-        "anomalous": row["anomalous"] == "yes",
-        "area": float(row["area"]),
-        "box": [int(value) for value in box] if all(box) else None,
-        "heat_map": row["heat_map"],
-    }
 
 
 def _line(values: Sequence[object]) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -38,17 +37,17 @@ class Result:
 
     Attributes:
         score: higher is more anomalous.
-        threshold: scores at or above it count as defective; None if there is none.
-        heat_map: (h, w) in [0, 1], of any size, over the whole image; the colours run from 0 to 1,
-            so one scale has to hold for all maps of a report. Or, with ``Report.drawn_scale``, the map
-            drawn on its image.
-        anomalous: a verdict that stands whatever score and threshold say; None if they decide.
+        threshold: a score above it is anomalous; None if there is none.
+        outcome: what came of it, in words that the page shows and filters by, such as ``false alarm``.
+        rank: the gallery shows the smallest first.
+        heat_map: RGB, of any size, laid over the whole image.
     """
 
     score: float
     threshold: float | None
-    heat_map: npt.NDArray[np.floating] | Image.Image
-    anomalous: bool | None = None
+    outcome: str
+    rank: tuple[float, ...]
+    heat_map: Image.Image
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Card:
 
     Attributes:
         name: what it is called on the page, such as its path in the data set.
-        image: where to read it, pixels as stored; or the image itself.
+        image: RGB.
         class_name: its class.
         defect_type: ``good``, a kind of defect, or empty.
         label: 1 for defective, 0 for good, None if not known.
@@ -66,7 +65,7 @@ class Card:
     """
 
     name: str
-    image: Path | Image.Image
+    image: Image.Image
     class_name: str
     defect_type: str
     label: int | None
@@ -88,26 +87,47 @@ class SettingPage:
 
 
 @dataclass(frozen=True)
+class Wording:
+    """What the page calls things.
+
+    Attributes:
+        good, bad: the two groups of scores.
+        panels: heading above the plots.
+        outcome: label of the filter by outcome.
+        order: in which order the pictures come.
+        tables: a hint above the tables.
+    """
+
+    good: str
+    bad: str
+    panels: str
+    outcome: str
+    order: str
+    tables: str
+
+
+@dataclass(frozen=True)
 class Report:
     """A page.
 
     Attributes:
         title: its heading.
         settings: at least one; the last is shown first.
+        wording: what things are called.
         cards: read once, one at a time, so that a generator need not hold them all.
         facts: names and values shown under the title, such as the model.
         tables: figures of the run.
         notes: paragraphs above the pictures, such as how the threshold was chosen.
-        labelled: False if no card has a label: the page then speaks of verdicts, not of right and wrong,
-            and ``good`` and ``defective`` of the curves are the scores by verdict.
-        drawn_scale: map values of the coldest and hottest colour, where maps are drawn on their images.
+        scale: map values of the coldest and the hottest colour.
+        heat_opacity: of the heat maps over their images, in [0, 1].
     """
 
     title: str
     settings: Sequence[SettingPage]
+    wording: Wording
     cards: Iterable[Card]
     facts: Sequence[tuple[str, str]] = ()
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
-    labelled: bool = True
-    drawn_scale: tuple[float, float] | None = None
+    scale: tuple[float, float] = (0.0, 1.0)
+    heat_opacity: float = 0.6

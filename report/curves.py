@@ -31,7 +31,7 @@ class ClassCurves:
         figures: metrics as fractions by name (``auroc_sp``, ...), those that are defined.
         good: scores of the good images.
         defective: scores of the defective images.
-        threshold: the score with the best F1, see ``best_f1_threshold``; None if undefined.
+        threshold: shown in the histogram; None if undefined.
         curves: ``roc_image``, ``pr_image``, ``roc_pixel``, ``pr_pixel``, ``pro_pixel``: those that are defined.
         missing: why curves are left out, ``image`` and ``pixel``.
     """
@@ -86,11 +86,21 @@ def measure_class(
 
 
 def best_f1_threshold(scores: RankedScores) -> float:
-    """The defect score that, as threshold (at or above is defective), has the largest F1; the highest of equals."""
+    """The threshold with the largest F1 if higher scores count as defective.
+
+    It lies halfway between the lowest defect score that is then found and the next lower score of any
+    kind; of several equal F1, the one with the highest threshold is taken.
+    """
     found = np.arange(1, len(scores.defect) + 1)
     # Among ties the last has the largest F1, so counting the others too few does no harm.
     f1 = 2 * found / (found + scores.normal_from + len(found))
-    return float(scores.defect[f1.argmax()])
+    lowest = scores.defect[f1.argmax()]
+    below = [part[part < lowest] for part in (*scores.normal, scores.defect)]
+    next_lower = max((float(part.max()) for part in below if len(part)), default=float("-inf"))
+    if not np.isfinite(next_lower):
+        return float(np.nextafter(lowest, -np.inf))
+    # Rounding could put the middle of two neighbours onto the upper one.
+    return min((next_lower + float(lowest)) / 2, float(np.nextafter(lowest, -np.inf)))
 
 
 def rising_curve(scores: RankedScores, weight: npt.NDArray[np.float64]) -> Curve:

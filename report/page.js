@@ -88,6 +88,7 @@ function fill(select, first, values) {
   const options = [["", first], ...values.map((value) => [value, value])];
   select.replaceChildren(...options.map(([value, text]) => new Option(text, value)));
   select.value = options.some(([value]) => value === before) ? before : "";
+  select.parentElement.hidden = values.length < 2;
 }
 
 function distinct(values) {
@@ -140,6 +141,7 @@ function showOutlines() {
   document.body.classList.toggle("plain", !document.getElementById("outlines").checked);
 }
 document.getElementById("outlines").addEventListener("change", showOutlines);
+document.getElementById("outlines").parentElement.hidden = !data.cards.some((card) => card.masked);
 
 // Enlarged view; Escape closes it because it is a dialog.
 function open(place) {

@@ -1,24 +1,21 @@
-"""Pictures of the gallery: thumbnails and heat maps as data URIs, defects as SVG outlines."""
+"""Pictures of the gallery: thumbnails as data URIs, heat maps, defects as SVG outlines."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 
 import cv2
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from winclip.drawing import colour, data_url
 
 SIDE = 320
 # Characters of a thumbnail's data URI.
 LARGEST = 55_000
 # Heat maps are smooth, so fewer pixels are enough.
 HEAT_SIDE = 160
-COLOURS = matplotlib.colormaps["turbo"]
-_TABLE = (COLOURS(np.arange(256))[:, :3] * 255).round().astype(np.uint8)
 
 
 def thumbnail_size(size: Sequence[int], side: int) -> tuple[int, int]:
@@ -32,22 +29,20 @@ def thumbnail(image: Image.Image) -> str:
     small = image.resize(thumbnail_size(image.size, SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
     # Noise compresses badly; the lower quality keeps the page within its size.
     for quality in (80, 60, 40, 20):
-        uri = _data_uri(small, quality)
+        uri = data_url(small, quality)
         if len(uri) <= LARGEST:
             break
     return uri
 
 
-def heat_picture(heat_map: npt.NDArray[np.floating], size: tuple[int, int]) -> str:
-    """A heat map in colours that always run from 0 to 1, in the shape of its image, as a WebP data URI.
+def heat_picture(heat_map: npt.NDArray[np.floating], size: tuple[int, int]) -> Image.Image:
+    """A small heat map in colours that run from 0 to 1, in the shape of its image, RGB.
 
     Args:
-        heat_map: (h, w) in [0, 1]; values outside are drawn as the nearest end.
+        heat_map: (h, w); values outside [0, 1] are drawn as the nearest end.
         size: width and height of the image.
     """
-    resized = cv2.resize(np.float32(heat_map), thumbnail_size(size, HEAT_SIDE), interpolation=cv2.INTER_LINEAR)
-    levels = (np.nan_to_num(resized).clip(0, 1) * 255).round().astype(np.uint8)
-    return _data_uri(Image.fromarray(_TABLE[levels]), 70)
+    return colour(cv2.resize(np.float32(heat_map), thumbnail_size(size, HEAT_SIDE), interpolation=cv2.INTER_LINEAR))
 
 
 def outline(mask: npt.NDArray[np.bool_]) -> str:
@@ -66,9 +61,3 @@ def outline(mask: npt.NDArray[np.bool_]) -> str:
         points = (simple - 0.5) / (2 * width, 2 * height) * 100
         parts.append("M" + " ".join(f"{x:.1f},{y:.1f}" for x, y in points.clip(0, 100)) + "Z")
     return "".join(parts)
-
-
-def _data_uri(image: Image.Image, quality: int) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=quality, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -23,22 +23,28 @@ done
 bash "$root/scripts/setup.sh"
 python="$root/.venv/bin/python"
 
-evaluate() { # NAME ROOT SCRIPT [OPTION ...]: write meta.json where it is missing, then run test.py
-    local name="$1" data="$2" script="$3"
+module() { # NAME [ARGUMENT ...]: a module of the repository, found whatever lies in the user's folder
+    (cd "$root" && "$python" -m "$@")
+}
+
+evaluate() { # NAME ROOT LISTER [OPTION ...]: write meta.json where it is missing, then run test.py
+    local name="$1" data="$2" lister="$3"
     shift 3
-    [ -f "$data/meta.json" ] || "$python" "$root/$script" --root "$data" ${META_OPTIONS:-} || return
+    [ -f "$data/meta.json" ] || module datasets "$lister" --root "$data" ${META_OPTIONS:-} || return
     "$python" "$root/test.py" --dataset "$name" --data_path "$data" --save_path "$save_path/$name" \
         --k_shot "${shots[@]}" "$@" ${options[@]+"${options[@]}"}
 }
 
 found=0
 status=0
-for name in mvtec visa; do
+names="$(module datasets --names)"
+for name in $names; do
     variable="$(echo "$name" | tr '[:lower:]' '[:upper:]')_ROOT"
     data="${!variable:-$root/data/$name}"
     if [ -d "$data" ]; then
         found=1
-        evaluate "$name" "$data" "$name.py" || status=$?
+        data="$(cd "$data" && pwd)"
+        evaluate "$name" "$data" "$name" || status=$?
     elif [ -n "${!variable:-}" ]; then
         echo "error: $variable is '$data', which is no folder" >&2
         exit 2
@@ -46,10 +52,10 @@ for name in mvtec visa; do
 done
 
 if [ "$found" = 0 ]; then
-    echo "Neither $root/data/mvtec nor $root/data/visa is there (MVTEC_ROOT and VISA_ROOT name other places)." >&2
+    echo "None of the data sets ${names//$'\n'/, } is in $root/data (MVTEC_ROOT and the like name other places)." >&2
     echo "Running the embedded sample with the embedded demo backbone: drawn images and a small network" >&2
     echo "trained on drawn images. Its figures show that everything works; they measure no real data set." >&2
-    "$python" "$root/scripts/make_sample.py" --root "$root/data/sample"
-    META_OPTIONS=--all_classes evaluate sample "$root/data/sample" mvtec.py --model demo-vit-240 || status=$?
+    module demo.sample --data_path "$root/data/sample"
+    META_OPTIONS=--all_classes evaluate sample "$root/data/sample" mvtec --model demo-vit-240 || status=$?
 fi
 exit "$status"

@@ -1,25 +1,33 @@
 #!/usr/bin/env bash
-# Make an environment and install the requirements; does nothing when that is done already.
-# usage: setup.sh [REQUIREMENTS [FOLDER]]   (requirements.txt .venv)
+# Make .venv and install the project into it, editable; does nothing when that is done already.
+# usage: setup.sh [EXTRA ...]   with the extras of pyproject.toml: app, export, scale, dev
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-requirements="${1:-requirements.txt}"
-environment="$root/${2:-.venv}"
-stamp="$environment/installed-$requirements"
+environment="$root/.venv"
 
-if cat "$root"/requirements*.txt | cmp -s - "$stamp"; then
+installed() { # EXTRA: whether the present requirements, with this extra, are in the environment
+    cat "$root"/requirements*.txt "$root/pyproject.toml" | cmp -s - "$environment/installed-$1"
+}
+
+missing=()
+for extra in plain "$@"; do
+    installed "$extra" || missing+=("$extra")
+done
+if [ "${#missing[@]}" = 0 ]; then
     exit 0
 fi
 if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
     echo "error: python3 3.10 or newer is needed, found: $(python3 --version 2>&1 || true)" >&2
     exit 2
 fi
-echo "installing $requirements into $environment; this happens once" >&2
+extras="$(IFS=, && echo "$*")"
+echo "installing requirements${extras:+ and those of $extras} into $environment; this happens once" >&2
 if ! python3 -m venv "$environment"; then
     echo "error: python3 -m venv failed; on Debian and Ubuntu install the package python3-venv" >&2
     exit 2
 fi
-(cd "$root" && "$environment/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements") >&2
-# Last, so that an installation that was broken off is taken up again. Every list includes requirements.txt.
-cat "$root"/requirements*.txt >"$environment/installed-requirements.txt"
-cat "$root"/requirements*.txt >"$stamp"
+"$environment/bin/python" -m pip install --quiet --disable-pip-version-check -e "$root${extras:+[$extras]}" >&2
+# Last, so that an installation that was broken off is taken up again.
+for extra in plain "$@"; do
+    cat "$root"/requirements*.txt "$root/pyproject.toml" >"$environment/installed-$extra"
+done

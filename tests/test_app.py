@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import gradio_client
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,20 +20,19 @@ from PIL import Image
 import app
 from tests.conftest import ROOT
 from tests.tiny import CONFIG, GOLDEN
-from winclip import InputError
+from winclip import InputError, WinCLIP
 from winclip.backbone import Backbone
-
-gradio_client = pytest.importorskip("gradio_client", reason="gradio is in .venv-app, where run_tests.sh runs this file")
 
 FILES = [str(GOLDEN / "tiny" / f"image_{number}.png") for number in range(5)]
 PATIENCE = 180
 
 
 def test_judgement_without_and_with_examples(backbone: Backbone) -> None:
-    verdict, overlay = app.judge(backbone, FILES[0], "bolt", None, 0.3)
+    model = WinCLIP(backbone)
+    verdict, overlay = app.judge(model, FILES[0], "bolt", None, 0.3)
     assert "threshold 0.500" in verdict
     assert "opacity: 0.3" in overlay and overlay.count("data:image/webp") == 3
-    verdict, _ = app.judge(backbone, FILES[0], "bolt", FILES[3:], 0.3)
+    verdict, _ = app.judge(model, FILES[0], "bolt", FILES[3:], 0.3)
     assert "2 references" in verdict and "threshold 0.500" not in verdict
 
 
@@ -49,7 +49,7 @@ def test_what_does_not_work_is_said_without_folders(
         (str(text), "bolt", None, "notes.png cannot be read"),
     ):
         with pytest.raises(InputError, match=message) as raised:
-            app.judge(backbone, picture, class_name, examples, 0.5)
+            app.judge(WinCLIP(backbone), picture, class_name, examples, 0.5)
         assert str(tmp_path) not in str(raised.value)
     monkeypatch.setattr(app, "MAX_PIXELS", 100)
     with pytest.raises(InputError, match=r"image_0.png.* 100 pixels"):
@@ -86,7 +86,7 @@ def test_without_gradio_the_command_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "error: the page needs gradio; install it with: python -m pip install -r requirements-app.txt"
+        "error: the page needs gradio; install it with: python -m pip install -e '.[app]'"
     ]
 
 
@@ -138,7 +138,7 @@ def test_page_answers_over_http(address: str) -> None:
 def test_page_in_a_browser(address: str, uploads: Path, tmp_path: Path) -> None:
     from playwright.sync_api import expect, sync_playwright
 
-    from scripts.make_screenshots import FLAGS
+    from docs.figures.take_screenshots import FLAGS
 
     (tmp_path / "part.png").write_bytes(Path(FILES[1]).read_bytes())
     expect.set_options(timeout=PATIENCE * 1000)

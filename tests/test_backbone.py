@@ -13,11 +13,11 @@ import pytest
 import safetensors.torch
 import torch
 
+from tests.plain import assert_embeddings_close, plain_embeddings
 from tests.tiny import CONFIG, open_clip_model
-from winclip.backbone import Backbone, load_backbone, parse_config, read_checkpoint, resolve_device, resolve_precision
-from winclip.clip import Embeddings
+from winclip.backbone import Backbone, load_backbone, resolve_device, resolve_precision
 from winclip.errors import InputError
-from winclip.windows import LARGE, MID, window_patches
+from winclip.pretrained import parse_config, read_checkpoint, tokenize
 
 TINY: dict[str, Any] = json.loads(CONFIG.read_text())
 
@@ -25,48 +25,6 @@ TINY: dict[str, Any] = json.loads(CONFIG.read_text())
 def save(model: open_clip.CLIP, path: Path) -> Path:
     torch.save(model.state_dict(), path)
     return path
-
-
-@torch.inference_mode()
-def plain_windows(model: open_clip.CLIP, images: torch.Tensor) -> Embeddings:
-    """Every window on its own through open_clip's modules, one call per window."""
-    visual = model.visual
-    patches = visual.conv1(images).flatten(2).transpose(1, 2)
-    class_token = visual.class_embedding.expand(len(images), 1, -1)
-    tokens = visual.ln_pre(torch.cat([class_token, patches], dim=1) + visual.positional_embedding)
-
-    def through(sequence: torch.Tensor) -> torch.Tensor:
-        for block in visual.transformer.resblocks:
-            # A single sequence, because 2.24 takes (L, N, width) and newer releases (N, L, width).
-            batch_first = block.attn.batch_first
-            sequence = block(sequence[None] if batch_first else sequence[:, None])
-            sequence = sequence[0] if batch_first else sequence[:, 0]
-        return sequence
-
-    def project(token: torch.Tensor) -> torch.Tensor:
-        return visual.ln_post(token) @ visual.proj
-
-    whole = torch.stack([through(image) for image in tokens])
-    grid = visual.grid_size[0]
-    large, mid = (
-        torch.stack(
-            [
-                torch.stack(
-                    [project(through(image[[0, *(window + 1).tolist()]])[0]) for window in window_patches(grid, size)]
-                )
-                for image in tokens
-            ]
-        )
-        for size in (LARGE, MID)
-    )
-    return Embeddings(project(whole[:, 0]), large, mid, whole[:, 1:])
-
-
-def assert_embeddings_close(actual: Embeddings, expected: Embeddings, relative: float = 1e-4) -> None:
-    for name in ("cls", "large", "mid", "patch"):
-        one, other = getattr(actual, name), getattr(expected, name)
-        assert one.shape == other.shape
-        assert float((one - other).abs().max()) <= relative * float(other.abs().max()), name
 
 
 def random_images(count: int, size: int) -> torch.Tensor:
@@ -77,7 +35,7 @@ def random_images(count: int, size: int) -> torch.Tensor:
 def assert_text_agrees(backbone: Backbone, model: open_clip.CLIP) -> None:
     prompts = ["a photo of a damaged bolt.", "a photo of the flawless felt for visual inspection."]
     expected = model.encode_text(open_clip.tokenize(prompts))
-    actual = backbone.clip.encode_text(backbone.tokenize(prompts))
+    actual = backbone.embed_prompts(prompts)
     assert float((actual - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
 
 
@@ -86,7 +44,7 @@ def test_full_size_architecture_agrees_with_a_call_per_window(tmp_path: Path) ->
     model = open_clip_model(config, seed=0)
     backbone = load_backbone("ViT-B-16-plus-240", str(save(model, tmp_path / "random.pt")), device="cpu")
     images = random_images(1, 240)
-    assert_embeddings_close(backbone.encode(images), plain_windows(model, images))
+    assert_embeddings_close(backbone.encode(images), plain_embeddings(model, images))
     assert_text_agrees(backbone, model)
 
 
@@ -98,7 +56,7 @@ def test_small_architectures_agree_with_a_call_per_window(tmp_path: Path, quick_
     model = open_clip_model(config, seed=1)
     backbone = load_backbone(str(tmp_path / "config.json"), str(save(model, tmp_path / "random.pt")), device="cpu")
     images = random_images(2, 96)
-    assert_embeddings_close(backbone.encode(images), plain_windows(model, images))
+    assert_embeddings_close(backbone.encode(images), plain_embeddings(model, images))
     assert_text_agrees(backbone, model)
 
 
@@ -120,8 +78,8 @@ def test_half_precision_stays_near_and_returns_float32(checkpoint: Path, backbon
     half = load_backbone(str(CONFIG), str(checkpoint), device="cpu", precision=precision)
     images = random_images(1, 96)
     actual, expected = half.encode(images), backbone.encode(images)
-    assert actual.large.dtype == torch.float32
-    assert float(torch.cosine_similarity(actual.large, expected.large, dim=-1).min()) > 0.99
+    assert actual.windows[0].dtype == torch.float32
+    assert float(torch.cosine_similarity(actual.windows[0], expected.windows[0], dim=-1).min()) > 0.99
 
 
 @pytest.mark.parametrize("ending", [".pt", ".bin", ".safetensors"])
@@ -292,9 +250,10 @@ def test_devices_and_precisions() -> None:
 
 def test_prompts_longer_than_the_context_are_an_error(backbone: Backbone) -> None:
     with pytest.raises(InputError, match=r"has 103 tokens, .*takes 77"):
-        backbone.tokenize(["a " * 101])
+        backbone.embed_prompts(["a bolt", "a " * 101])
 
 
 def test_tokens_are_open_clips(backbone: Backbone) -> None:
     prompts = ["a photo of the flawless metal_nut.", "Ünïcode, 12 bolts"]
-    np.testing.assert_array_equal(backbone.tokenize(prompts).numpy(), open_clip.tokenize(prompts).numpy())
+    np.testing.assert_array_equal(tokenize(prompts, 77)[:, :77].numpy(), open_clip.tokenize(prompts).numpy())
+    assert backbone.longest_prompt(prompts) == int((open_clip.tokenize(prompts) != 0).sum(dim=1).max())

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import stat
+import subprocess
+import sys
 import warnings
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +20,17 @@ import torch
 from PIL import Image
 from torchvision import transforms  # type: ignore[import-untyped]
 
+from datasets.folders import FolderLayout, list_folders_of_defects
 from datasets.index import DatasetIndex, Item, check_files, load_index, select_classes, write_index
 from datasets.references import draw_references, read_reference_list
-from datasets.samples import Batch, iterate, read_mask, resize_mask
+from datasets.registry import DATA_SETS, published_order, with_published_tables
+from datasets.samples import Mask, load_sample, read_mask, resize_mask
+from tests.conftest import ROOT
+from winclip.backbone import Backbone
 from winclip.errors import InputError
 from winclip.files import write_atomically
 from winclip.images import preprocess
+from winclip.reading import Batch, read_batches
 
 
 def entry(path: str, cls_name: str = "nut", anomaly: int = 0, **fields: object) -> dict[str, object]:
@@ -122,7 +132,7 @@ def test_write_index_sorts_and_is_read_back(tmp_path: Path) -> None:
 def test_missing_data_set_or_meta_json_is_explained(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data set folder .*nowhere does not exist"):
         load_index(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"meta\.json does not exist; .*mvtec\.py.*visa\.py.*scripts/elpv\.py"):
+    with pytest.raises(InputError, match=r"meta\.json does not exist; .*mvtec\.py.*visa\.py.*datasets elpv"):
         load_index(tmp_path)
 
 
@@ -423,86 +433,114 @@ def write_images(root: Path, count: int = 5) -> list[Item]:
     return items
 
 
-def test_batches_hold_images_and_masks_in_order(tmp_path: Path) -> None:
+def read(
+    items: list[Item], root: Path, backbone: Backbone, batch_size: int = 8, num_workers: int = 0
+) -> list[Batch[Item, Mask | None]]:
+    load = partial(load_sample, root=root, size=8)
+    return list(read_batches(items, load, backbone, batch_size, num_workers))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_batches_hold_images_and_masks_in_order(backbone: Backbone, num_workers: int, tmp_path: Path) -> None:
     items = write_images(tmp_path)
-    batches = list(iterate(items, tmp_path, 8, batch_size=2))
-    assert [len(batch.items) for batch in batches] == [2, 2, 1]
-    assert [item for batch in batches for item in batch.items] == items
+    batches = read(items, tmp_path, backbone, 2, num_workers)
+    assert [len(batch.entries) for batch in batches] == [2, 2, 1]
+    assert [item for batch in batches for item in batch.entries] == items
     images = torch.cat([batch.images for batch in batches])
-    assert images.shape == (5, 3, 8, 8)
+    assert images.shape == (5, 3, 96, 96)
     assert images.dtype == torch.float32
     for item, image in zip(items, images):
-        torch.testing.assert_close(image, preprocess(Image.open(tmp_path / item.img_path), 8), rtol=0, atol=0)
+        torch.testing.assert_close(image, preprocess(Image.open(tmp_path / item.img_path), 96), rtol=0, atol=0)
     upper = np.arange(8)[:, None].repeat(8, axis=1) < 4
-    for item, mask in zip(items, (mask for batch in batches for mask in batch.masks)):
+    for item, mask in zip(items, (mask for batch in batches for mask in batch.extras)):
+        assert mask is not None
         np.testing.assert_array_equal(mask, upper & bool(item.anomaly))
 
 
-def flat(batches: list[Batch]) -> tuple[list[Item], torch.Tensor, np.ndarray[Any, Any], list[str]]:
-    masks = np.stack([mask for batch in batches for mask in batch.masks if mask is not None])
-    reasons = [unreadable.reason for batch in batches for unreadable in batch.unreadable]
-    return [item for batch in batches for item in batch.items], torch.cat([b.images for b in batches]), masks, reasons
-
-
-def test_workers_and_batch_size_change_nothing(tmp_path: Path) -> None:
-    items = write_images(tmp_path)
-    (tmp_path / items[2].img_path).write_text("no image")
-    expected = flat(list(iterate(items, tmp_path, 8, batch_size=1)))
-    found = flat(list(iterate(items, tmp_path, 8, batch_size=3, num_workers=2)))
-    assert found[0] == expected[0] == [items[0], items[1], items[3], items[4]]
-    assert torch.equal(found[1], expected[1])
-    np.testing.assert_array_equal(found[2], expected[2])
-    assert found[3] == expected[3]
-    assert len(found[3]) == 1
-
-
-def test_size_mean_and_deviation_are_used(tmp_path: Path) -> None:
+def test_size_mean_and_deviation_are_the_backbones(backbone: Backbone, tmp_path: Path) -> None:
     items = write_images(tmp_path, 1)
-    (batch,) = iterate(items, tmp_path, 6, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    expected = preprocess(Image.open(tmp_path / "000.png"), 6, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    other = replace(backbone, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    (batch,) = read(items, tmp_path, other)
+    expected = preprocess(Image.open(tmp_path / "000.png"), 96, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     assert torch.equal(batch.images[0], expected)
-
-
-def test_random_state_of_torch_is_kept(tmp_path: Path) -> None:
-    before = torch.get_rng_state()
-    list(iterate(write_images(tmp_path, 2), tmp_path, 8))
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_anomalous_item_without_a_mask_has_none_and_normal_masks_are_not_read(tmp_path: Path) -> None:
     items = write_images(tmp_path, 2)
-    unmasked = Item(items[1].img_path, "", "nut", "crack", 1)
-    normal = Item(items[0].img_path, "nowhere.png", "nut", "good", 0)
-    (batch,) = iterate([unmasked, normal], tmp_path, 8)
-    assert batch.masks[0] is None
-    assert batch.masks[1] is not None
-    assert not batch.masks[1].any()
-    assert batch.unreadable == []
+    assert load_sample(Item(items[1].img_path, "", "nut", "crack", 1), tmp_path, 8)[1] is None
+    _, mask = load_sample(Item(items[0].img_path, "nowhere.png", "nut", "good", 0), tmp_path, 8)
+    assert mask is not None and mask.shape == (8, 8) and not mask.any()
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_unreadable_images_and_masks_are_values(num_workers: int, tmp_path: Path) -> None:
+def test_unreadable_images_and_masks_are_named(backbone: Backbone, num_workers: int, tmp_path: Path) -> None:
     items = write_images(tmp_path, 4)
     (tmp_path / "000.png").unlink()
     (tmp_path / "001_mask.png").write_bytes((tmp_path / "001_mask.png").read_bytes()[:50])
     (tmp_path / "003_mask.png").unlink()
-    batches = list(iterate(items, tmp_path, 8, batch_size=2, num_workers=num_workers))
-    assert [len(batch.items) for batch in batches] == [0, 1]
-    assert batches[0].images.shape == (0, 3, 8, 8)
+    batches = read(items, tmp_path, backbone, 2, num_workers)
+    assert [len(batch.entries) for batch in batches] == [0, 1]
+    assert batches[0].images.shape == (0, 3, 96, 96)
     unreadable = [entry for batch in batches for entry in batch.unreadable]
-    assert [entry.item for entry in unreadable] == [items[0], items[1], items[3]]
-    assert unreadable[0].reason == f"image {tmp_path / '000.png'} does not exist"
-    assert unreadable[1].reason.startswith(f"mask {tmp_path / '001_mask.png'} cannot be read (")
-    assert unreadable[2].reason == f"mask {tmp_path / '003_mask.png'} does not exist"
+    assert [item for item, _ in unreadable] == [items[0], items[1], items[3]]
+    assert unreadable[0][1] == f"image {tmp_path / '000.png'} does not exist"
+    assert unreadable[1][1].startswith(f"mask {tmp_path / '001_mask.png'} cannot be read (")
+    assert unreadable[2][1] == f"mask {tmp_path / '003_mask.png'} does not exist"
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_mask_of_another_size_than_its_image(num_workers: int, tmp_path: Path) -> None:
+def test_mask_of_another_size_than_its_image(tmp_path: Path) -> None:
     items = write_images(tmp_path, 2)
     Image.new("L", (20, 30)).save(tmp_path / "001_mask.png")
     with pytest.raises(InputError) as caught:
-        list(iterate(items, tmp_path, 8, num_workers=num_workers))
+        load_sample(items[1], tmp_path, 8)
     assert str(caught.value) == (
         f"mask {tmp_path / '001_mask.png'} is 20x30 and its image {tmp_path / '001.png'} is 30x20;"
         " both need the same size"
     )
+
+
+# --- registry and layouts ---
+
+
+def test_every_data_set_of_the_registry_is_complete() -> None:
+    for name, entry in DATA_SETS.items():
+        assert entry.name == name and entry.title
+        script = entry.command.split()
+        assert script[:2] == ["python", "-m"] or (ROOT / script[1]).is_file()
+        assert (entry.published is None) == (not entry.classes)
+        if entry.published:
+            with entry.published.open(newline="", encoding="utf-8") as file:
+                listed = {row["objects"] for row in csv.DictReader(file) if row["dataset"] == name}
+            assert listed == {*entry.classes, "mean"}
+    assert with_published_tables() == ["mvtec", "visa"]
+
+
+def test_published_order_puts_unknown_classes_behind() -> None:
+    assert published_order("mvtec", ["own", "wood", "bottle", "carpet"]) == ["carpet", "bottle", "wood", "own"]
+    assert published_order("parts", ["b", "a"]) == ["b", "a"]
+
+
+def test_names_and_unknown_names_on_the_command_line() -> None:
+    command = [sys.executable, "-m", "datasets"]
+    names = subprocess.run([*command, "--names"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert names.stdout.split() == with_published_tables()
+    refused = subprocess.run([*command, "mvtek"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.endswith("error: no data set is called 'mvtek'; name one of mvtec, visa, elpv\n")
+
+
+def test_layout_with_other_folder_names(tmp_path: Path) -> None:
+    for path in ("train/ok/0.bmp", "test/ok/0.bmp", "test/ko/1.bmp", "ground_truth/ko/1.png"):
+        (tmp_path / "01" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "01" / path).write_bytes(b"")
+    warned: list[str] = []
+    layout = FolderLayout("Boards", ("01",), good="ok")
+    index = list_folders_of_defects(tmp_path, warned.append, layout, all_classes=False, allow_missing_masks=False)
+    assert index.train == {"01": [Item("01/train/ok/0.bmp", "", "01", "good", 0)]}
+    assert index.test == {
+        "01": [
+            Item("01/test/ko/1.bmp", "01/ground_truth/ko/1.png", "01", "ko", 1),
+            Item("01/test/ok/0.bmp", "", "01", "good", 0),
+        ]
+    }
+    assert warned == []

@@ -1,4 +1,4 @@
-"""scripts/elpv.py on the installed package, and on small ones made for the test."""
+"""`python -m datasets elpv` on the installed package, and on small ones made for the test."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def run(root: Path, *python_path: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, python_path))}
-    command = [sys.executable, str(REPOSITORY / "scripts" / "elpv.py"), "--root", str(root)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*python_path, REPOSITORY]))}
+    command = [sys.executable, "-m", "datasets", "elpv", "--root", str(root)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=root.parent)
 
 
 def make_package(folder: Path, labels: str, images: int = 8) -> None:

@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from scripts import compare_export
+from benchmarks import compare_export
 from scripts import export as script
 from tests.tiny import CONFIG, GOLDEN, golden_images
 from winclip import InputError, WinCLIP
 from winclip import export as exporting
 from winclip.backbone import Backbone
-
-pytest.importorskip("onnxruntime", reason="onnxruntime is in .venv-app, where run_tests.sh runs this file")
 
 FILES = [GOLDEN / "tiny" / f"image_{number}.png" for number in range(5)]
 
@@ -32,13 +30,10 @@ def model(backbone: Backbone) -> WinCLIP:
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_exported_zero_shot_agrees_for_any_batch(model: WinCLIP, runtime: str, tmp_path: Path) -> None:
-    description = exporting.export(model, runtime, tmp_path / "new" / "bolt", {"score": 0.5})
+    description = exporting.export(model, runtime, tmp_path / "new" / "bolt")
     assert json.loads((tmp_path / "new" / "bolt" / "model.json").read_text()) == json.loads(json.dumps(description))
-    assert (description["class_name"], description["references"], description["threshold"]) == (
-        "bolt",
-        0,
-        {"score": 0.5},
-    )
+    assert (description["class_name"], description["references"]) == ("bolt", 0)
+    assert (description["threshold"]["score"], description["scales"], description["temperature"]) == (0.5, [3, 2], 0.07)
     assert description["input"]["shape"] == ["batch", 3, 96, 96]
     assert description["weights_sha256"] == model.backbone.weights_sha256
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["bolt"]
@@ -65,11 +60,10 @@ def test_comparison_of_few_shot_graphs(model: WinCLIP) -> None:
 def test_graph_gives_a_reference_the_association_0(model: WinCLIP) -> None:
     model.add_references(golden_images()[3:])
     held = model._classes["bolt"]
-    assert held.references is not None
-    graph = exporting.Graph(model.backbone, held.text, held.references.bank)
+    graph = exporting.Graph(model, held.text, held.bank)
     pixels = torch.from_numpy(compare_export.read_pixels(FILES[3], 96))
     scores, maps = graph(pixels)
-    zero_scores, zero_maps = exporting.Graph(model.backbone, held.text, None)(pixels)
+    zero_scores, zero_maps = exporting.Graph(model, held.text, None)(pixels)
     assert float((maps - zero_maps).abs().max()) < 1e-5
     assert float((scores - zero_scores / 2).abs().max()) < 1e-5
 
@@ -91,7 +85,7 @@ def test_script_exports_and_refuses(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["--model", str(CONFIG), "--pretrained", str(checkpoint), "--class_name", "bolt", "--format", "onnx"]
-    words += ["--output", str(tmp_path / "out")]
+    words += ["--save_path", str(tmp_path / "out")]
     (tmp_path / "out").mkdir()
     assert script.main([*words, "--memory", str(tmp_path / "none.safetensors")]) == 2
     assert script.main(words) == 0
@@ -105,19 +99,19 @@ def test_script_exports_and_refuses(
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 3
     assert "none.safetensors" in errors[0] and "not empty" in errors[1]
-    assert errors[2] == "error: not installed: onnx, onnxscript; python -m pip install -r requirements-export.txt"
+    assert errors[2] == f"error: not installed: onnx, onnxscript; {exporting.INSTALL}"
 
 
 def test_int8_graph_keeps_scoring_in_float32(model: WinCLIP, tmp_path: Path) -> None:
     import onnx
 
-    from scripts.compare_int8 import quantise
+    from benchmarks.compare_int8 import quantise
 
     exporting.export(model, "onnx", tmp_path / "bolt")
     pictures = [compare_export.read_pixels(path, 96) for path in FILES]
     file = quantise(tmp_path / "bolt" / "model.onnx", pictures)
     inputs = [set(node.input) for node in onnx.load(file).graph.node]
-    assert sum("large_holds" in names for names in inputs) == 1
+    assert sum("holds.0" in names for names in inputs) == 1
     assert not any("tower.proj" in names for names in inputs)
     found = compare_export.run_all(compare_export.onnx_runtime(file), pictures)
     difference = np.abs(found.scores - model.predict(FILES).scores).max()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from winclip.errors import InputError
-from winclip.images import CLIP_MEAN, CLIP_STD, preprocess, read_image, to_rgb
+from winclip.images import CLIP_MEAN, CLIP_STD, preprocess, read_image, resize_straight, to_rgb
 
 RED, GREEN, GREY = (200, 10, 30), (0, 150, 60), (90, 90, 90)
 
@@ -129,3 +130,25 @@ def test_preprocessed_tensor_is_resized_and_normalised() -> None:
     torch.testing.assert_close(tensor, expected[:, None, None].expand(3, 16, 16))
     plain = preprocess(Image.new("L", (5, 5), 51), 4, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     torch.testing.assert_close(plain, torch.full((3, 4, 4), 0.2))
+
+
+# SHA-256 of the bytes that one call of Pillow 12.3 gives, which resizes the width first whatever the shape.
+RESIZED = {
+    (97, 131): "1c962a68767b346e",
+    (60, 500): "bbe0ae1fa54c97b8",
+    (700, 1100): "8077ea6cfbd9ff4a",
+    (240, 333): "c45265fb9a6ac172",
+    (131, 97): "3a88bf5d4115162b",
+}
+
+
+@pytest.mark.parametrize("size", RESIZED)
+def test_tall_pictures_are_resized_to_the_stored_bytes(size: tuple[int, int]) -> None:
+    y, x = np.mgrid[: size[1], : size[0]]
+    image = Image.fromarray(
+        np.stack([(7 * x + 3 * y) % 256, (x * y) % 256, (x * x + 5 * y) % 256], axis=2).astype(np.uint8)
+    )
+    resized = resize_straight(image, 96, Image.Resampling.BICUBIC)
+    assert hashlib.sha256(resized.tobytes()).hexdigest()[:16] == RESIZED[size]
+    rows_first = image.resize((size[0], 96), Image.Resampling.BICUBIC).resize((96, 96), Image.Resampling.BICUBIC)
+    assert rows_first.tobytes() != resized.tobytes()

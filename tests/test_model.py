@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from tests.tiny import CONFIG, GOLDEN, golden_images, stages
 from winclip import InputError, WinCLIP
 from winclip.backbone import Backbone
 from winclip.memory import read_memory, write_memory
-from winclip.prompts import PAPER, REFERENCE, load_prompt_set, with_states
+from winclip.prompts import PAPER, REFERENCE, PromptSet, load_prompt_set, with_states
+
+LISTS = ("normal_states", "anomalous_states", "templates")
 
 
 @pytest.fixture
@@ -159,9 +162,10 @@ def test_memory_made_with_anything_else_is_refused(model: WinCLIP, checkpoint: P
         write_memory(path, tensors, {**made_with, key: value})
         with pytest.raises(InputError, match=f"does not fit: {key} is '{value[:8]}"):
             model.load_memory(path)
-    write_memory(path, {"large": tensors["large"]}, made_with)
-    with pytest.raises(InputError, match="it holds large"):
-        model.load_memory(path)
+    for missing in tensors:
+        write_memory(path, {name: tensor for name, tensor in tensors.items() if name != missing}, made_with)
+        with pytest.raises(InputError, match=r"it holds (cls|left_out_maps)"):
+            model.load_memory(path)
     model.set_class("metal_nut", PAPER)
     write_memory(path, tensors, made_with)
     with pytest.raises(InputError, match="prompts is"):
@@ -170,7 +174,7 @@ def test_memory_made_with_anything_else_is_refused(model: WinCLIP, checkpoint: P
     smaller.set_class("metal_nut")
     with pytest.raises(InputError, match="image_size is 96, not 64"):
         smaller.load_memory(path)
-    path.write_bytes(safetensors.torch.save({"large": torch.zeros(1)}))
+    path.write_bytes(safetensors.torch.save({"cls": torch.zeros(1)}))
     with pytest.raises(InputError, match="does not say what it was made with"):
         model.load_memory(path)
 
@@ -222,6 +226,11 @@ def test_from_pretrained_loads_a_config_and_checkpoint(checkpoint: Path) -> None
             json.dumps({"normal_states": ["x"], "anomalous_states": ["{}"], "templates": ["{}"]}),
             "'x' in 'normal_states'",
         ),
+        (
+            json.dumps({**{key: ["{}"] for key in LISTS}, "normalise_each": 1}),
+            "'normalise_each' is 1; expected true or false",
+        ),
+        (json.dumps({**{key: ["{}"] for key in LISTS}, "normalize_each": True}), "exactly the keys .* spaces_for"),
     ],
 )
 def test_bad_prompt_files_are_named(tmp_path: Path, content: str, message: str) -> None:
@@ -229,6 +238,16 @@ def test_bad_prompt_files_are_named(tmp_path: Path, content: str, message: str) 
     path.write_text(content)
     with pytest.raises(InputError, match=message):
         load_prompt_set(str(path))
+
+
+def test_every_prompt_set_can_be_written_as_a_file(tmp_path: Path) -> None:
+    for prompts in (REFERENCE, PAPER):
+        path = tmp_path / "prompts.json"
+        path.write_text(json.dumps(asdict(prompts)))
+        assert load_prompt_set(str(path)) == prompts
+        path.write_text(json.dumps({key: value for key, value in asdict(prompts).items() if key in LISTS}))
+        without = PromptSet(prompts.normal_states, prompts.anomalous_states, prompts.templates)
+        assert load_prompt_set(str(path)) == without
 
 
 def test_states_of_ones_own_replace_those_of_the_set() -> None:

@@ -11,15 +11,17 @@ import torch
 
 from tests.tiny import CONFIG, GOLDEN, golden_images, open_clip_model, stages, tiny_backbone
 from winclip.backbone import Backbone
-from winclip.clip import Embeddings
+from winclip.defaults import SCALES
+from winclip.embeddings import Embeddings
 from winclip.images import preprocess
 from winclip.memory import Associations, MemoryBank, associate
 from winclip.prompts import REFERENCE
-from winclip.scoring import anomaly_probability, few_shot, few_shot_maps, upsample, zero_shot
+from winclip.scoring import anomaly_probability, association_maps, score_images, upsample, zero_shot
 from winclip.text import class_embeddings
-from winclip.windows import LARGE, MID, harmonic_spread
+from winclip.windows import harmonic_spread
 
 GRID = 6
+NAMES = ("large", "mid")  # the golden names of the scales, in the order of SCALES
 STAGES = stages()
 
 
@@ -85,37 +87,36 @@ def test_text_features(text: torch.Tensor) -> None:
     torch.testing.assert_close(text, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["cls", "large", "mid", "patch"])
-def test_embeddings(embeddings: Embeddings, name: str) -> None:
-    assert_embedding_close(getattr(embeddings[:3], name), name)
+def test_embeddings(embeddings: Embeddings) -> None:
+    first = embeddings[:3]
+    assert SCALES == (3, 2) and len(first.windows) == len(NAMES)
+    for part, name in zip((first.cls, *first.windows, first.patch), ("cls", *NAMES, "patch")):
+        assert_embedding_close(part, name)
 
 
-@pytest.mark.parametrize(("name", "size"), [("large", LARGE), ("mid", MID)])
-def test_window_probabilities_and_harmonic_maps(
-    embeddings: Embeddings, text: torch.Tensor, name: str, size: int
-) -> None:
-    probabilities = anomaly_probability(getattr(embeddings[:3], name), text)
-    assert_close(probabilities, f"window_prob_{name}")
-    assert_close(harmonic_spread(probabilities, GRID, size), f"harmonic_{name}")
+@pytest.mark.parametrize("scale", range(len(SCALES)), ids=NAMES)
+def test_window_probabilities_and_harmonic_maps(embeddings: Embeddings, text: torch.Tensor, scale: int) -> None:
+    probabilities = anomaly_probability(embeddings[:3].windows[scale], text)
+    assert_close(probabilities, f"window_prob_{NAMES[scale]}")
+    assert_close(harmonic_spread(probabilities, GRID, SCALES[scale]), f"harmonic_{NAMES[scale]}")
 
 
 def test_zero_shot(embeddings: Embeddings, text: torch.Tensor) -> None:
-    scores, maps = zero_shot(embeddings[:3], text, GRID)
+    scores, maps = zero_shot(embeddings[:3], text)
     assert_close(scores, "zero_image_score")
     assert_close(maps, "zero_map")
     assert_close(upsample(maps, 96), "zero_map_up")
 
 
 def test_associations(associations: Associations, shots: int) -> None:
-    for part, name in zip(associations.nearest(slice(shots)), ("large", "mid", "patch")):
+    windows, patch = associations.nearest(range(shots))
+    for part, name in zip((*windows, patch), (*NAMES, "patch")):
         assert_close(part, f"few{shots}_assoc_{name}")
 
 
 def test_few_shot(embeddings: Embeddings, text: torch.Tensor, associations: Associations, shots: int) -> None:
-    zero_scores, zero_maps = zero_shot(embeddings[:3], text, GRID)
-    association_maps = few_shot_maps(*associations.nearest(slice(shots)), GRID)
-    scores, maps = few_shot(zero_scores, zero_maps, association_maps)
-    assert_close(association_maps, f"few{shots}_map")
+    assert_close(association_maps(associations, range(shots)), f"few{shots}_map")
+    ((scores, maps),) = score_images(embeddings[:3], text, MemoryBank.of(embeddings[3:]), [range(shots)])
     assert_close(scores, f"few{shots}_image_score")
     assert_close(maps, f"few{shots}_total_map")
     assert_close(upsample(maps, 96), f"few{shots}_total_map_up")

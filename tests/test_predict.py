@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-import math
 import struct
 import subprocess
 import sys
@@ -17,21 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import stats
 
 import predict
 import prediction.run
-from prediction.listing import common_folder, list_pictures, output_name
+import prediction.scoring
+from prediction.listing import PIXEL_LIMIT, common_folder, list_pictures, output_name
 from prediction.options import parse_options
-from prediction.pictures import heat_map, strongest_region
-from prediction.reading import PIXEL_LIMIT
-from prediction.rows import RowFile, read_rows
-from prediction.threshold import FEW, from_leave_one_out, prediction_bound
+from prediction.rows import RowFile
 from tests.conftest import ROOT
 from tests.test_report import embedded, pixels
 from tests.tiny import CONFIG
 from winclip import InputError, WinCLIP
 from winclip.files import write_atomically
+from winclip.thresholds import FEW, prediction_bound
 
 Predict = Callable[..., int]
 Capture = pytest.CaptureFixture[str]
@@ -130,30 +126,6 @@ def test_scores_and_threshold_are_those_of_the_library(
     assert all(float(row["threshold"]) == pytest.approx(min(bound, 1), abs=1e-8) for row in rows(save))
 
 
-def test_threshold_is_a_prediction_interval_of_students_t() -> None:
-    for degrees in (1, 2, 3, 4, 5, 7, 15, 100, 1000):
-        values = np.linspace(0.2, 0.3, degrees + 1)
-        spread = np.std(values, ddof=1) * math.sqrt(1 + 1 / len(values))
-        expected = np.mean(values) + stats.t.ppf(0.99, degrees) * spread
-        assert prediction_bound(values.tolist()) == pytest.approx(expected, rel=1e-9)
-    # One good picture in a hundred is above, whatever the number of references.
-    generator = np.random.RandomState(0)
-    for references in (3, 8):
-        draws = generator.standard_normal((10000, references + 1))
-        above = [row[-1] > prediction_bound(row[:-1].tolist()) for row in draws]
-        assert np.mean(above) == pytest.approx(0.01, abs=0.003)
-
-
-def test_few_or_contradicting_references_are_said() -> None:
-    assert "rests on 7 references" in from_leave_one_out([0.1, 0.2] * 3 + [0.15], [0.3] * 7).caution
-    assert from_leave_one_out([0.1, 0.2] * (FEW // 2), [0.3] * FEW).caution == ""
-    wide = from_leave_one_out([0.1, 0.5], [0.2, 0.9])
-    assert (wide.score, wide.pixel) == (1.0, 2.0)
-    assert "differ too much" in wide.caution
-    low, high = wide.colours
-    assert low == pytest.approx(0.55) and high - low == pytest.approx(0.5)
-
-
 @pytest.mark.parametrize(
     ("options", "threshold", "pixel", "said"),
     [
@@ -225,7 +197,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     whole, broken = pictures / "whole", pictures / "broken"
     arguments = ["--reference", pictures / "good", pictures / "images", "--save_masks", "--report", "--save_path"]
     assert run(*arguments, whole) == 0
-    describe, after = prediction.run._describe, 3
+    describe, after = prediction.scoring._describe, 3
     calls = iter(range(100))
 
     def stop(*given: Any) -> Any:
@@ -234,7 +206,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
         return describe(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prediction.run, "_describe", stop)
+        patch.setattr(prediction.scoring, "_describe", stop)
         assert run(*arguments, broken) == 130
     assert f"stopped after {after} of 5 pictures" in capsys.readouterr().err
     assert len(rows(broken)) == after
@@ -336,7 +308,7 @@ def test_a_full_disk_leaves_whole_rows(
             raise InputError(f"cannot write {path} (No space left on device)")
         write_atomically(path, content)
 
-    monkeypatch.setattr("prediction.run.write_atomically", fill)
+    monkeypatch.setattr("prediction.scoring.write_atomically", fill)
     assert run(pictures / "images", "--save_path", save) == 2
     message = error_line(capsys)
     assert "No space left on device" in message and "2 pictures are done" in message and "--resume" in message
@@ -368,7 +340,7 @@ def test_a_row_that_cannot_be_written_is_taken_back(tmp_path: Path, monkeypatch:
         with pytest.raises(InputError, match="No space left on device"):
             file.append(("3", "four"))
     assert path.read_bytes() == whole
-    assert list(read_rows(path)) == [{"a": "1", "b": "two\nlines"}]
+    assert rows(path.parent, path.name) == [{"a": "1", "b": "two\nlines"}]
     with pytest.raises(InputError, match="has other columns"):
         RowFile(path, ("a", "c"), go_on=True)
 
@@ -415,29 +387,6 @@ def test_output_inside_the_pictures_is_not_scored(run: Predict, pictures: Path) 
     for _ in range(2):
         assert run(pictures / "images", "--save_path", pictures / "images") == 0
         assert len(rows(pictures / "images")) == 4
-
-
-def test_strongest_region_is_the_one_with_the_highest_value() -> None:
-    anomaly_map = np.zeros((10, 20), np.float32)
-    anomaly_map[0:4, 0:5] = 0.6
-    anomaly_map[6:8, 10:13] = 0.7
-    anomaly_map[8, 13] = 0.9
-    area, box = strongest_region(anomaly_map, 0.5)
-    assert area == pytest.approx(27 / 200)
-    assert box == (10, 6, 4, 3)
-    assert strongest_region(anomaly_map, 0.95) == (0.0, None)
-
-
-def test_colours_have_one_scale() -> None:
-    def drawn(value: float) -> Any:
-        picture = Image.new("RGB", (16, 16), (128, 128, 128))
-        data = heat_map(picture, np.full((16, 16), value, np.float32), (0.3, 0.7))
-        return np.asarray(Image.open(io.BytesIO(data))).astype(int)[8, 8]
-
-    assert np.abs(drawn(0.1) - 128).max() <= 2 and np.abs(drawn(0.3) - 128).max() <= 2
-    red, _, blue = drawn(0.65)
-    assert red > blue + 50
-    assert drawn(5.0).tolist() == drawn(0.7).tolist()
 
 
 def test_references_among_the_pictures_are_left_out(run: Predict, pictures: Path, capsys: Capture) -> None:
@@ -543,7 +492,7 @@ def test_demo_scores_the_sample(run: Predict, pictures: Path, monkeypatch: pytes
     monkeypatch.setattr(prediction.run, "_SAMPLE", pictures / "sample")
     options = prediction.run._with_sample(parse_options(["--demo"]))
     (folder,) = options.inputs
-    assert options.model == "demo-vit-240"
+    assert options.model.model == "demo-vit-240"
     assert len(list_pictures(options.reference)) >= FEW
     assert options.class_name is not None and Path(folder).is_relative_to(pictures / "sample" / options.class_name)
     with pytest.raises(InputError, match="the sample has no class 'nut', only"):

@@ -8,11 +8,12 @@ import torch
 
 from tests.tiny import golden_images
 from winclip.backbone import Backbone
-from winclip.clip import Embeddings
+from winclip.defaults import SCALES
+from winclip.embeddings import Embeddings
 from winclip.images import preprocess
-from winclip.memory import MemoryBank, associate
-from winclip.scoring import few_shot_maps, zero_shot
-from winclip.windows import LARGE, MID, harmonic_spread, window_patches
+from winclip.memory import Associations, MemoryBank, associate
+from winclip.scoring import association_maps, zero_shot
+from winclip.windows import harmonic_spread, window_patches
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +22,17 @@ def images(backbone: Backbone) -> torch.Tensor:
 
 
 def assert_same(one: Embeddings, other: Embeddings) -> None:
-    for name in ("cls", "large", "mid", "patch"):
-        assert torch.equal(getattr(one, name), getattr(other, name))
+    assert one.scales == other.scales == SCALES
+    for a, b in zip((one.cls, *one.windows, one.patch), (other.cls, *other.windows, other.patch), strict=True):
+        assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize(("grid", "size", "count"), [(15, LARGE, 169), (15, MID, 196), (6, LARGE, 16), (3, LARGE, 1)])
+def nearest(associations: Associations, references: list[int] | None = None) -> list[torch.Tensor]:
+    windows, patch = associations.nearest(references)
+    return [*windows, patch]
+
+
+@pytest.mark.parametrize(("grid", "size", "count"), [(15, 3, 169), (15, 2, 196), (6, 3, 16), (3, 3, 1)])
 def test_windows_are_row_major(grid: int, size: int, count: int) -> None:
     windows = window_patches(grid, size)
     assert windows.shape == (count, size * size)
@@ -37,7 +44,7 @@ def test_windows_are_row_major(grid: int, size: int, count: int) -> None:
     assert windows.tolist() == expected
 
 
-@pytest.mark.parametrize("size", [LARGE, MID])
+@pytest.mark.parametrize("size", SCALES)
 @pytest.mark.parametrize("value", [1e-6, 0.25, 1.0])
 def test_harmonic_spread_of_a_constant_is_that_constant(size: int, value: float) -> None:
     spread = harmonic_spread(torch.full((2, len(window_patches(15, size))), value, dtype=torch.float64), 15, size)
@@ -47,7 +54,7 @@ def test_harmonic_spread_of_a_constant_is_that_constant(size: int, value: float)
 def test_harmonic_spread_of_a_zero_is_zero_on_its_window() -> None:
     values = torch.ones(1, 196)
     values[0, 0] = 0
-    spread = harmonic_spread(values, 15, MID)[0]
+    spread = harmonic_spread(values, 15, 2)[0]
     assert torch.equal(spread[:2, :2], torch.zeros(2, 2, dtype=torch.float64))
     assert bool((spread[2:, 2:] == 1).all())
 
@@ -62,22 +69,22 @@ def test_batch_order_and_size_change_no_bit(backbone: Backbone, images: torch.Te
 def test_an_image_in_its_own_bank_has_association_zero(backbone: Backbone, images: torch.Tensor) -> None:
     embeddings = backbone.encode(images)
     associations = associate(embeddings[:1], MemoryBank.of(embeddings))
-    for part in associations.nearest():
+    for part in nearest(associations):
         assert float(part.max()) < 1e-6
-    assert float(few_shot_maps(*associations.nearest(), backbone.grid).max()) < 1e-6
+    assert float(association_maps(associations).max()) < 1e-6
 
 
 def test_more_references_never_raise_the_association(backbone: Backbone, images: torch.Tensor) -> None:
     embeddings = backbone.encode(images)
     associations = associate(embeddings[:2], MemoryBank.of(embeddings[2:]))
-    for one, three in zip(associations.nearest([0]), associations.nearest([0, 1, 2])):
+    for one, three in zip(nearest(associations, [0]), nearest(associations, [0, 1, 2])):
         assert bool((three <= one).all())
 
 
 def test_association_with_a_subset_is_that_of_its_own_bank(backbone: Backbone, images: torch.Tensor) -> None:
     embeddings = backbone.encode(images)
-    joint = associate(embeddings[:2], MemoryBank.of(embeddings[2:])).nearest([2, 0])
-    alone = associate(embeddings[:2], MemoryBank.of(embeddings[torch.tensor([4, 2])])).nearest()
+    joint = nearest(associate(embeddings[:2], MemoryBank.of(embeddings[2:])), [2, 0])
+    alone = nearest(associate(embeddings[:2], MemoryBank.of(embeddings[torch.tensor([4, 2])])))
     for one, other in zip(joint, alone):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
@@ -87,18 +94,17 @@ def test_large_banks_are_compared_in_groups_with_the_same_result(
 ) -> None:
     embeddings = backbone.encode(images)
     bank = MemoryBank.of(embeddings)
-    expected = associate(embeddings, bank).nearest()
+    expected = nearest(associate(embeddings, bank))
     monkeypatch.setattr("winclip.memory._MAX_SIMILARITY_BYTES", 1)
-    for one, other in zip(associate(embeddings, bank).nearest(), expected):
+    for one, other in zip(nearest(associate(embeddings, bank)), expected):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
 def test_scores_without_a_value_become_zero() -> None:
     embeddings = Embeddings(
         cls=torch.full((1, 4), float("nan")),
-        large=torch.ones(1, 169, 4),
-        mid=torch.ones(1, 196, 4),
+        windows=(torch.ones(1, 169, 4), torch.ones(1, 196, 4)),
         patch=torch.ones(1, 225, 4),
     )
-    _, maps = zero_shot(embeddings, torch.eye(2, 4), 15)
+    _, maps = zero_shot(embeddings, torch.eye(2, 4))
     assert np.array_equal(maps.numpy(), np.zeros((1, 15, 15)))

@@ -19,12 +19,13 @@ import pytest
 from PIL import Image
 from sklearn.metrics import auc, f1_score, precision_recall_curve, roc_curve
 
-from report import Card, Report, Result, SettingPage, Table, measure_class, render, write_report
-from report.curves import POINTS, best_f1_threshold, precision_recall, rising_curve
-from report.page import outcome, worst_first
+from evaluation.report import judge
+from report.content import Card, Report, Result, SettingPage, Table, Wording
+from report.curves import POINTS, best_f1_threshold, measure_class, precision_recall, rising_curve
+from report.page import render, write_report
 from report.pictures import heat_picture, outline, thumbnail
 from tests.conftest import ROOT
-from winclip.errors import InputError
+from winclip.drawing import data_url
 from winclip.metrics import PRO_LIMIT, aupro_exact, auroc, average_precision, label_defects, rank
 
 Evaluate = Callable[..., int]
@@ -42,9 +43,13 @@ def pixels(uri: str) -> npt.NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",", 1)[1]))).convert("RGB"))
 
 
-def card(name: str = "a.png", side: int = 20, label: int | None = 1, score: float = 0.5) -> Card:
-    image = Image.new("RGB", (side, side), (90, 120, 150))
-    return Card(name, image, "nut", "bent" if label else "", label, None, [Result(score, 0.4, np.zeros((3, 3)))])
+WORDS = Wording("good", "defective", "Curves", "Right or wrong", "worst first", "Per cent.")
+IMAGE = Image.new("RGB", (20, 20), (90, 120, 150))
+
+
+def card(name: str = "a.png", label: int | None = 1, score: float = 0.5, outcome: str = "right") -> Card:
+    result = Result(score, 0.4, outcome, (-score,), IMAGE)
+    return Card(name, IMAGE, "nut", "bent" if label else "", label, None, [result])
 
 
 def scores_with_ties(count: int = 60) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
@@ -90,41 +95,49 @@ def test_threshold_has_the_best_f1() -> None:
     labels, scores = scores_with_ties()
     ranked = rank(scores[labels == 0], scores[labels == 1])
     best = max(f1_score(labels, scores >= threshold) for threshold in scores)
-    assert f1_score(labels, scores >= best_f1_threshold(ranked)) == pytest.approx(best, abs=1e-12)
+    assert f1_score(labels, scores > best_f1_threshold(ranked)) == pytest.approx(best, abs=1e-12)
 
 
 def test_perfect_separation_gives_corner_curves() -> None:
     ranked = rank(np.array([0.1, 0.2]), np.array([0.8, 0.9]))
     assert auc(*vars(rising_curve(ranked, np.array([0.5, 0.5]))).values()) == 1
     assert list(precision_recall(ranked).y) == [1, 1, 1]
-    assert best_f1_threshold(ranked) == 0.8
+    assert best_f1_threshold(ranked) == pytest.approx(0.5)
+
+
+def test_threshold_is_below_the_best_score_whatever_is_next() -> None:
+    assert best_f1_threshold(rank(np.array([0.1]), np.array([0.3, 0.5]))) == pytest.approx(0.2)
+    # Nothing is lower.
+    alone = best_f1_threshold(rank(np.array([0.5]), np.array([0.5])))
+    assert alone < 0.5 and alone == np.nextafter(0.5, 0)
+    # The next lower score is the next number.
+    below = np.nextafter(0.5, 0)
+    assert below <= best_f1_threshold(rank(np.array([below]), np.array([0.5]))) < 0.5
 
 
 def test_worst_mistakes_come_first() -> None:
-    empty = np.empty(0)
     labels = [0, 0, 1, 1, 0, 1, 0]
-    scores = [0.9, 0.1, 0.2, 0.95, 0.5, 0.5, 0.49]
-    results = [Result(score, 0.5, empty) for score in scores]
-    assert [outcome(label, result) for label, result in zip(labels, results)] == [
+    scores = [0.9, 0.1, 0.2, 0.95, 0.55, 0.51, 0.5]
+    results = [judge(label, score, 0.5, IMAGE) for label, score in zip(labels, scores)]
+    assert [result.outcome for result in results] == [
         "false alarm", "right", "missed defect", "right", "false alarm", "right", "right",
     ]  # fmt: skip
-    assert worst_first(list(labels), results) == [0, 2, 4, 5, 6, 1, 3]
-    without = [Result(score, None, empty) for score in (0.1, float("nan"), 0.3)]
-    assert worst_first([1, 1, 1], without) == [2, 0, 1]
-    assert worst_first([None, None, None], [Result(score, 0.5, empty) for score in (0.4, 0.9, 0.6)]) == [1, 2, 0]
-    assert [outcome(None, Result(score, 0.5, empty)) for score in (0.4, 0.5)] == ["not anomalous", "anomalous"]
-    # A verdict stands, also on the threshold.
-    assert outcome(None, Result(0.5, 0.5, empty, anomalous=False)) == "not anomalous"
+    assert sorted(range(7), key=lambda number: results[number].rank) == [0, 2, 4, 6, 5, 1, 3]
+    undecided = ((0.1, None), (float("nan"), 0.5), (0.3, None))
+    without = [judge(1, score, threshold, IMAGE) for score, threshold in undecided]
+    assert sorted(range(3), key=lambda number: without[number].rank) == [2, 0, 1]
+    assert [result.outcome for result in without] == ["no threshold", "no score", "no threshold"]
+    # On the threshold is not above it.
+    assert judge(1, 0.5, 0.5, IMAGE).outcome == "missed defect"
 
 
-def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
+def test_names_are_escaped_everywhere() -> None:
     bad = '<img src=x onerror="alert(1)">.png</script><script>alert(2)</script>{{ 7 * 7 }}'
-    path = tmp_path / "image.png"
-    Image.new("RGB", (9, 7)).save(path)
-    one = Card(bad, path, bad, bad, 1, np.ones((7, 9), bool), [Result(0.5, 0.4, np.zeros((2, 2)))])
+    words = Wording(bad, bad, bad, bad, bad, bad)
+    one = Card(bad, IMAGE, bad, bad, 1, np.ones((7, 9), bool), [Result(0.5, 0.4, bad, (0,), IMAGE)])
     curves = measure_class(bad, [0, 1], [0.1, 0.5], bad, {})
     table = Table(bad, [bad, "f1"], [[bad, bad]], [bad, bad], [bad])
-    page = render(Report(bad, [SettingPage(bad, [curves])], [one], [(bad, bad)], [table], [bad]))
+    page = render(Report(bad, [SettingPage(bad, [curves])], words, [one], [(bad, bad)], [table], [bad]))
     data = embedded(page)
     assert data["cards"][0]["name"] == data["cards"][0]["class"] == data["cards"][0]["type"] == bad
     assert "<img" not in page and "<script>alert" not in page and "49" not in html.unescape(page).split("{{ 7")[0][-4:]
@@ -133,7 +146,7 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
 
 
 def test_page_points_nowhere(tmp_path: Path) -> None:
-    write_report(tmp_path / "new" / "report.html", Report("nut", [SettingPage("0-shot")], [card()]))
+    write_report(tmp_path / "new" / "report.html", Report("nut", [SettingPage("0-shot")], WORDS, [card()]))
     page = (tmp_path / "new" / "report.html").read_text()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
     assert all(link.startswith(("#", "data:")) for link in re.findall(r'(?:src|href)="([^"]*)"', page))
@@ -141,23 +154,17 @@ def test_page_points_nowhere(tmp_path: Path) -> None:
     assert "default-src 'none'" in page
 
 
-def test_results_without_labels_make_a_page() -> None:
-    data = embedded(render(Report("nut", [SettingPage("memory")], (card(label=None, score=s) for s in (0.1, 0.9)))))
-    assert [result["outcome"] for result in data["settings"][0]["results"]] == ["not anomalous", "anomalous"]
+def test_outcomes_and_order_are_the_callers() -> None:
+    cards = (card(label=None, score=score, outcome=f"about {score}") for score in (0.1, 0.9))
+    data = embedded(render(Report("nut", [SettingPage("memory")], WORDS, cards)))
+    assert [result["outcome"] for result in data["settings"][0]["results"]] == ["about 0.1", "about 0.9"]
     assert data["settings"][0]["order"] == [1, 0]
 
 
 def test_the_same_content_gives_the_same_page() -> None:
     labels, scores = scores_with_ties()
     setting = SettingPage("0-shot", [measure_class("nut", labels, scores, "no masks", {"auroc_sp": 0.5})])
-    assert render(Report("nut", [setting], [card()])) == render(Report("nut", [setting], [card()]))
-
-
-def test_unreadable_image_is_named(tmp_path: Path) -> None:
-    missing = Card("a", tmp_path / "gone.png", "nut", "", 0, None, [Result(0.1, None, np.zeros((2, 2)))])
-    with pytest.raises(InputError, match=r"gone\.png does not exist"):
-        write_report(tmp_path / "report.html", Report("nut", [SettingPage("0-shot")], [missing]))
-    assert not (tmp_path / "report.html").exists()
+    assert render(Report("nut", [setting], WORDS, [card()])) == render(Report("nut", [setting], WORDS, [card()]))
 
 
 def test_thumbnails_keep_the_aspect_and_stay_small() -> None:
@@ -167,17 +174,17 @@ def test_thumbnails_keep_the_aspect_and_stay_small() -> None:
     assert pixels(thumbnail(Image.new("RGB", (5000, 2)))).shape == (1, 320, 3)
     # Even where nothing can be compressed, 200 images with two heat maps stay under 15 MB.
     heat = heat_picture(np.random.RandomState(0).rand(15, 15), (320, 320))
-    assert 200 * (len(thumbnail(Image.fromarray(noise))) + 2 * len(heat) + 1000) < 15e6
+    assert 200 * (len(thumbnail(Image.fromarray(noise))) + 2 * len(thumbnail(heat)) + 1000) < 15e6
 
 
 def test_heat_maps_share_one_scale() -> None:
     calm, hot = np.full((15, 15), 0.3), np.full((15, 15), 0.3)
     hot[10:, 10:] = 1
-    first, second = (pixels(heat_picture(heat, (300, 200))) for heat in (calm, hot))
+    first, second = (pixels(data_url(heat_picture(heat, (300, 200)))) for heat in (calm, hot))
     assert first.shape == (107, 160, 3)
     assert np.abs(first[:60, :90].astype(int) - second[:60, :90]).max() <= 6
     above = np.where(hot == 1, 7.0, np.nan_to_num(hot))
-    clipped = pixels(heat_picture(above, (300, 200)))
+    clipped = pixels(data_url(heat_picture(above, (300, 200))))
     assert np.abs(clipped[-20:, -20:].astype(int) - second[-20:, -20:]).max() <= 6
 
 
@@ -231,7 +238,7 @@ def test_run_without_masks_or_with_one_label_says_so(evaluate: Evaluate, data: P
 
 
 def test_runs_without_report_import_nothing_of_it() -> None:
-    heavy = {"report", "jinja2", "matplotlib"}
+    heavy = {"report.page", "jinja2", "matplotlib"}
     code = f"import sys, evaluation.run, prediction.run; sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

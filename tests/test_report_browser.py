@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from report import Card, ClassCurves, Report, Result, SettingPage, write_report
-from scripts.make_screenshots import FLAGS
+from docs.figures.take_screenshots import FLAGS
+from report.content import Card, Report, Result, SettingPage, Wording
+from report.curves import ClassCurves
+from report.page import write_report
 from tests.conftest import make_data
 
 CHROMIUM = shutil.which("chromium")
@@ -196,12 +198,15 @@ def test_phone_width_does_not_scroll_sideways(page: Page) -> None:
 
 def test_page_without_labels(browser: Browser, tmp_path: Path) -> None:
     image = Image.new("RGB", (20, 30))
+    words = Wording("not anomalous", "anomalous", "Scores", "Verdict", "highest score first", "")
+    verdicts = {0.1: "not anomalous", 0.9: "anomalous", 0.7: "anomalous"}
     cards = [
-        Card(f"{score}.png", image, "nut", "", None, None, [Result(score, 0.5, image)]) for score in (0.1, 0.9, 0.7)
+        Card(f"{score}.png", image, "nut", "", None, None, [Result(score, 0.5, verdict, (-score,), image)])
+        for score, verdict in verdicts.items()
     ]
     curves = ClassCurves("nut", {}, np.array([0.1]), np.array([0.7, 0.9]), 0.5, {}, {})
     pages = [SettingPage("nut", [curves])]
-    write_report(tmp_path / "report.html", Report("nut", pages, cards, labelled=False, drawn_scale=(0.25, 0.75)))
+    write_report(tmp_path / "report.html", Report("nut", pages, words, cards, scale=(0.25, 0.75), heat_opacity=1))
     with opened_in(browser, tmp_path / "report.html") as page:
         names = page.locator(".card .figures + .name")
         expect(names).to_have_text(["0.9.png", "0.7.png", "0.1.png"])

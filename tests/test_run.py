@@ -88,6 +88,8 @@ def test_files_of_a_run_with_several_shots_and_seeds(
     assert config["finished"] is True
     assert config["options"]["k_shot"] == [0, 1, 2]
     assert config["options"]["image_size"] == 96
+    assert config["options"]["scales"] == [3, 2]
+    assert config["options"]["temperature"] == 0.07
     assert len(config["weights_sha256"]) == 64
     assert {"torch", "open_clip_torch", "numpy", "python", "winclip"} <= set(config["versions"])
     assert config["seconds"] > 0
@@ -221,6 +223,9 @@ def test_compare_needs_published_tables(
         (["--model", "ViT-B-99"], "model 'ViT-B-99' is unknown"),
         (["--pretrained", "nowhere.pt"], "checkpoint nowhere.pt does not exist"),
         (["--image_size", "100"], "image size 100 does not work"),
+        (["--scales", "9", "2"], "at least 144 for windows of 9 patches a side"),
+        (["--scales", "2", "2"], "scales 2 2 do not work"),
+        (["--temperature", "0"], "temperature 0.0 must be above 0"),
         (["--prompt_set", "mine"], "prompt set 'mine' is unknown"),
         (["--batch_size", "0"], "--batch_size 0 must be at least 1"),
         (["--num_workers", "-2"], "--num_workers -2 must be at least 0"),
@@ -310,6 +315,10 @@ def test_mask_of_another_size_is_refused(
     assert evaluate(data, tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert "bolt/masks/scratch/0.png is 10x10 and its image" in error and "is 50x60" in error
+    assert "both need the same size; mend it, or go on without such images with --skip_unreadable" in error
+    assert evaluate(data, tmp_path / "out", "--skip_unreadable") == 0
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["unreadable_images"] == ["bolt/test/scratch/0.png"]
 
 
 def test_path_that_leaves_the_root_is_refused(
@@ -345,3 +354,19 @@ def test_prompt_sets_change_the_scores(evaluate: Evaluate, data: Path, tmp_path:
         assert evaluate(data, tmp_path / "out", "--prompt_set", name) == 0
         seen.add((tmp_path / "out" / "scores.csv").read_text())
     assert len(seen) == 3
+
+
+def test_scales_and_temperature_change_the_scores_as_in_the_library(
+    evaluate: Evaluate, data: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    save = tmp_path / "out"
+    options = ["--scales", "2", "--temperature", "0.1"]
+    assert evaluate(data, save, "--k_shot", "0", "1", "--classes", "felt", *options) == 0
+    resolved = json.loads((save / "config.json").read_text())["options"]
+    assert (resolved["scales"], resolved["temperature"]) == ([2], 0.1)
+    model = WinCLIP.from_pretrained(str(CONFIG), str(checkpoint), device="cpu", scales=(2,), temperature=0.1)
+    model.set_class("felt")
+    model.add_references([data / row["img_path"] for row in rows(save / "k_shot.csv")])
+    mine = [row for row in rows(save / "scores.csv") if row["k_shot"] == "1"]
+    prediction = model.predict([data / row["img_path"] for row in mine])
+    np.testing.assert_allclose(prediction.scores, [float(row["score"]) for row in mine], rtol=0, atol=1e-8)

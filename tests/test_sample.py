@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from scripts import make_sample as sample
-from scripts import train_demo_backbone as training
-from scripts.training_images import TrainingStream
+from demo import sample
+from demo import train_backbone as training
+from demo.training_images import TrainingStream
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_complete_sample_is_kept_and_a_damaged_one_replaced(tmp_path: Path) ->
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"--root"):
+    with pytest.raises(FileExistsError, match=r"--data_path"):
         sample.make_sample(tmp_path, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -128,7 +128,7 @@ def test_training_writes_a_checkpoint_that_open_clip_loads(tmp_path: Path, monke
     for name, value in settings.items():
         monkeypatch.setattr(training, name, value)
     for run in ("one", "two"):
-        words = ["--output", str(tmp_path / run), "--steps", "2", "--workers", "0"]
+        words = ["--save_path", str(tmp_path / run), "--steps", "2", "--workers", "0"]
         training.train(training.parse_arguments(words))
     state = load_file(tmp_path / "one.safetensors")
     model = open_clip.CLIP(**json.loads((tmp_path / "one.json").read_text()))

@@ -24,9 +24,9 @@ def run(command: list[str], cwd: Path, **environment: str) -> subprocess.Complet
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     copy = tmp_path / "a checkout"
-    for folder in ("winclip", "datasets", "evaluation", "prediction", "report", "scripts"):
+    for folder in ("winclip", "datasets", "demo", "docs", "evaluation", "prediction", "report", "scripts"):
         shutil.copytree(ROOT / folder, copy / folder)
-    for pattern in ("*.py", "*.sh", "requirements*.txt"):
+    for pattern in ("*.py", "*.sh", "*.toml", "requirements*.txt"):
         for path in ROOT.glob(pattern):
             shutil.copy(path, copy)
     (copy / ".venv").symlink_to(ROOT / ".venv")
@@ -102,12 +102,11 @@ def test_without_data_sets_the_sample_runs_with_the_demo_backbone(checkout: Path
 def test_figure_is_drawn(checkout: Path, tmp_path: Path) -> None:
     python = str(checkout / ".venv" / "bin" / "python")
     sample = tmp_path / "sample"
-    assert run([python, str(checkout / "scripts" / "make_sample.py"), "--root", str(sample)], tmp_path).returncode == 0
+    assert run([python, "-m", "demo.sample", "--data_path", str(sample)], checkout).returncode == 0
     assert run([python, str(checkout / "mvtec.py"), "--root", str(sample), "--all_classes"], tmp_path).returncode == 0
     figure = tmp_path / "figure.jpg"
-    done = run(
-        [python, str(checkout / "scripts/make_figure.py"), "--root", str(sample), "--output", str(figure)], tmp_path
-    )
+    command = [python, "-m", "docs.figures.draw_sample", "--data_path", str(sample), "--save_path", str(figure)]
+    done = run(command, checkout)
     assert done.returncode == 0, done.stderr
     assert figure.stat().st_size > 10_000
 
@@ -119,40 +118,56 @@ def test_open_clip_2_24_gives_the_same_numbers() -> None:
     assert " passed" in done.stdout
 
 
-def test_setup_installs_once(tmp_path: Path) -> None:
+@pytest.fixture
+def empty_project(tmp_path: Path) -> Path:
+    """A project with setup.sh that installs nothing but itself."""
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts" / "setup.sh", tmp_path / "scripts")
     (tmp_path / "requirements.txt").write_text("")
-    first = run(["bash", "scripts/setup.sh"], tmp_path)
+    (tmp_path / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["setuptools>=77"]\nbuild-backend = "setuptools.build_meta"\n'
+        '[project]\nname = "nothing"\nversion = "1"\noptional-dependencies.more = []\n'
+        "[tool.setuptools]\npackages = []\n"
+    )
+    return tmp_path
+
+
+def test_setup_installs_once(empty_project: Path) -> None:
+    first = run(["bash", "scripts/setup.sh"], empty_project)
     assert first.returncode == 0, first.stderr
     assert "this happens once" in first.stderr
-    assert (tmp_path / ".venv" / "bin" / "python").exists()
-    second = run(["bash", "scripts/setup.sh"], tmp_path)
+    assert (empty_project / ".venv" / "bin" / "python").exists()
+    second = run(["bash", "scripts/setup.sh"], empty_project)
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
-    (tmp_path / "requirements.txt").write_text("# changed\n")
-    assert "this happens once" in run(["bash", "scripts/setup.sh"], tmp_path).stderr
+    assert "and those of more" in run(["bash", "scripts/setup.sh", "more"], empty_project).stderr
+    for extras in ([], ["more"]):
+        again = run(["bash", "scripts/setup.sh", *extras], empty_project)
+        assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
+    (empty_project / "requirements.txt").write_text("# changed\n")
+    assert "this happens once" in run(["bash", "scripts/setup.sh"], empty_project).stderr
 
 
-def test_setup_refuses_an_old_python(tmp_path: Path) -> None:
-    (tmp_path / "scripts").mkdir()
-    shutil.copy(ROOT / "scripts" / "setup.sh", tmp_path / "scripts")
-    (tmp_path / "requirements.txt").write_text("")
-    old = tmp_path / "bin" / "python3"
+def test_setup_refuses_an_old_python(empty_project: Path) -> None:
+    old = empty_project / "bin" / "python3"
     old.parent.mkdir()
     old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.8.1\nexit 1\n')
     old.chmod(0o755)
-    done = run(["bash", "scripts/setup.sh"], tmp_path, PATH=f"{old.parent}:{os.environ['PATH']}")
+    done = run(["bash", "scripts/setup.sh"], empty_project, PATH=f"{old.parent}:{os.environ['PATH']}")
     assert done.returncode == 2
     assert "python3 3.10 or newer is needed, found: Python 3.8.1" in done.stderr
-    assert not (tmp_path / ".venv").exists()
+    assert not (empty_project / ".venv").exists()
 
 
 def test_help_of_every_entry_point(tmp_path: Path) -> None:
     python = str(ROOT / ".venv" / "bin" / "python")
-    scripts = ["test.py", "mvtec.py", "visa.py", "scripts/elpv.py", "scripts/make_sample.py", "scripts/make_figure.py"]
-    for script in [*scripts, "scripts/train_demo_backbone.py"]:
+    for script in ["test.py", "predict.py", "app.py", "mvtec.py", "visa.py", "scripts/export.py"]:
         done = run([python, str(ROOT / script), "--help"], tmp_path)
         assert done.returncode == 0 and "usage:" in done.stdout, script
+    modules = ["demo.sample", "demo.train_backbone", "docs.figures.draw_sample", "docs.figures.draw_method"]
+    modules += [f"benchmarks.{name}" for name in ("benchmark", "compare_export", "compare_int8", "compare_precision")]
+    for words in [[name] for name in modules] + [["datasets"], ["datasets", "elpv"]]:
+        done = run([python, "-m", *words, "--help"], ROOT)
+        assert done.returncode == 0 and "usage:" in done.stdout, words
 
 
 def test_continuous_integration_calls_the_test_command() -> None:

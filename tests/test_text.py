@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_embeddings_are_means_over_every_prompt_at_full_context(backbone: Backbone, prompts: PromptSet) -> None:
     expected = []
     for texts in (prompts.normal("metal_nut"), prompts.anomalous("metal_nut")):
-        each = backbone.clip.encode_text(backbone.tokenize(texts))
+        each = backbone.clip.encode_text(open_clip.tokenize(texts))
         expected.append(F.normalize((F.normalize(each, dim=-1) if prompts.normalise_each else each).mean(dim=0), dim=0))
     torch.testing.assert_close(class_embeddings(backbone, "metal_nut", prompts), torch.stack(expected))
 

@@ -1,55 +1,29 @@
-"""Building the CLIP backbone from a model name or config and a checkpoint.
+"""The backbone: the seam between the method and the network that embeds images and prompts.
 
-The only module that touches open_clip: it takes from it the model configs, the addresses of
-pretrained weights and the tokenizer. The network itself is ``winclip.clip``.
+Everything else asks a ``Backbone`` for sizes, embeddings and what tells two of them apart; a network
+of another kind works if it answers the same.
 """
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import json
-import logging
 import math
-import pickle
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import open_clip
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 
-from winclip.clip import Clip, ClipConfig, Embeddings
+from winclip.clip import Clip, ImageTower
+from winclip.defaults import DEFAULT_MODEL, DEFAULT_PRETRAINED, DEMO_MODEL, DEMO_PRETRAINED, SCALES, check_scales
+from winclip.embeddings import Embeddings
 from winclip.errors import InputError
+from winclip.files import file_sha256
 from winclip.images import CLIP_MEAN, CLIP_STD
-from winclip.windows import LARGE
+from winclip.pretrained import find_checkpoint, parse_config, read_checkpoint, read_config, tokenize
 
-DEFAULT_MODEL = "ViT-B-16-plus-240"
-DEFAULT_PRETRAINED = "laion400m_e31"
-DEMO_MODEL = "demo-vit-240"
-DEMO_PRETRAINED = "demo"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-_DEMO_FOLDER = Path(__file__).parent / "demo"
-_CHECKPOINT_ENDINGS = (".pt", ".bin", ".pth", ".safetensors")
-_WORKING_KINDS = (
-    "plain ViT image towers with a class token and CLIP's own text tower work, for example ViT-B-32, ViT-B-16,"
-    " ViT-B-16-plus-240, ViT-L-14, ViT-L-14-336, ViT-H-14 and their -quickgelu variants"
-)
-
-# The settings of an open_clip config that this project implements; any other must have no effect.
-_TOP_SETTINGS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"}
-_VISION_SETTINGS = {"image_size", "layers", "width", "head_width", "mlp_ratio", "patch_size", "patch_dropout"}
-_TEXT_SETTINGS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
-_WITHOUT_EFFECT = {"pool_type": ("tok", "argmax"), "pos_embed_type": ("learnable",)}
-
-# Found in checkpoints, not needed here.
-_UNUSED_TENSORS = {"logit_scale", "logit_bias", "attn_mask", "input_resolution", "context_length", "vocab_size"}
 
 
 @dataclass(frozen=True)
@@ -80,33 +54,104 @@ class Backbone:
         return self.clip.config.image_size
 
     @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.clip.config.patch_size
+
+    @property
     def grid(self) -> int:
         """Patches along a side of the image."""
         return self.clip.config.grid
 
-    def tokenize(self, prompts: list[str]) -> torch.Tensor:
-        """Token numbers, (N, context_length) int64 on the CPU, zero after the end-of-text token.
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Sides of the windows in patches."""
+        return self.clip.visual.scales
 
-        Raises:
-            InputError: if a prompt has more tokens than the model's context.
+    @property
+    def embed_dim(self) -> int:
+        """Width of the embeddings that images, windows and prompts share."""
+        return self.clip.config.embed_dim
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that a prompt may have, start and end of text included."""
+        return self.clip.config.context_length
+
+    @property
+    def precision(self) -> str:
+        """``float32``, ``bfloat16`` or ``float16``."""
+        return str(self.dtype).split(".")[-1]
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What has to be the same for embeddings to be the same, as JSON gives it back.
+
+        Of a config file only the name counts: the checksum and the settings say the rest.
         """
-        context = self.clip.config.context_length
-        # open_clip cuts long prompts without a word, so they are measured in a longer context.
-        tokens = open_clip.tokenize(prompts, context_length=4 * context)
-        lengths = tokens.argmax(dim=-1) + 1
-        if int(lengths.max()) > context:
-            worst = int(lengths.argmax())
-            raise InputError(
-                f"prompt {prompts[worst]!r} has {int(lengths[worst])} tokens, {self.model} takes {context};"
-                " use a shorter class name or state"
-            )
-        return tokens[:, :context]
+        return {
+            "model": Path(self.model).name if self.model.endswith(".json") else self.model,
+            "weights_sha256": self.weights_sha256,
+            "image_size": self.image_size,
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+            "scales": list(self.scales),
+            # The weights say nothing of the activation and the heads.
+            "quick_gelu": self.clip.config.quick_gelu,
+            "heads": [self.clip.config.heads, self.clip.config.text_heads],
+            "precision": self.precision,
+        }
 
     def encode(self, images: torch.Tensor) -> Embeddings:
         """Embed (N, 3, S, S) preprocessed images from any device; see ``Embeddings``."""
         with torch.inference_mode():
             embeddings: Embeddings = self.clip.visual(images.to(self.device))
         return embeddings
+
+    @torch.inference_mode()
+    def embed_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Embed prompts; those of one length go together, so that no padding is computed.
+
+        Returns:
+            (N, embed_dim) float32 on the backbone's device, not normalised.
+
+        Raises:
+            InputError: if a prompt has more tokens than the model's context.
+        """
+        tokens, lengths = self._tokenize(prompts)
+        embeddings = torch.empty(len(tokens), self.embed_dim, device=self.device)
+        for length in lengths.unique():
+            chosen = (lengths == length).nonzero().flatten()
+            cut = tokens[chosen, : int(length)].to(self.device)
+            embeddings[chosen.to(self.device)] = self.clip.encode_text(cut)
+        return embeddings
+
+    def longest_prompt(self, prompts: Sequence[str]) -> int:
+        """Tokens of the longest of the prompts, start and end of text included.
+
+        Raises:
+            InputError: if a prompt has more tokens than the model's context.
+        """
+        return int(self._tokenize(prompts)[1].max())
+
+    def plain_image_tower(self) -> ImageTower:
+        """The image tower with the same weights in plain layers, which can be traced; packed ones cannot."""
+        with torch.device("meta"):
+            tower = ImageTower(self.clip.config, self.scales).requires_grad_(False)
+        tower.load_state_dict(self.clip.visual.state_dict(), assign=True)
+        return tower
+
+    def _tokenize(self, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token numbers, (N, L) int64 on the CPU, and the number of tokens of each prompt, (N,)."""
+        tokens = tokenize(list(prompts), self.context_length)
+        lengths = tokens.argmax(dim=-1) + 1
+        if int(lengths.max()) > self.context_length:
+            worst = int(lengths.argmax())
+            raise InputError(
+                f"prompt {prompts[worst]!r} has {int(lengths[worst])} tokens, {self.model} takes"
+                f" {self.context_length}; use a shorter class name or state"
+            )
+        return tokens, lengths
 
 
 def load_backbone(
@@ -116,6 +161,7 @@ def load_backbone(
     image_size: int | None = None,
     device: str = "auto",
     precision: str = "auto",
+    scales: Sequence[int] = SCALES,
 ) -> Backbone:
     """Load a backbone.
 
@@ -126,6 +172,7 @@ def load_backbone(
         image_size: side in pixels, a multiple of the patch size; by default the model's own.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: ``auto`` (fp32), ``fp32``, ``bf16``, ``fp16``.
+        scales: sides of the windows in patches.
 
     Raises:
         InputError: if anything given is unknown, unreachable, or does not fit together.
@@ -134,15 +181,16 @@ def load_backbone(
     dtype = resolve_precision(precision)
     if pretrained is None:
         pretrained = DEMO_PRETRAINED if model == DEMO_MODEL else DEFAULT_PRETRAINED
-    raw, preprocessing = _read_config(model)
-    checkpoint, tag = _find_checkpoint(model, pretrained)
+    raw, preprocessing = read_config(model)
+    checkpoint, tag = find_checkpoint(model, pretrained)
     # The OpenAI weights were trained with QuickGELU even where the model name does not say so.
     raw["quick_gelu"] = bool(raw.get("quick_gelu") or tag.get("quick_gelu") or pretrained == "openai")
-    config = parse_config(raw, model, image_size)
+    scales = check_scales(scales)
+    config = parse_config(raw, model, image_size, scales)
     state = read_checkpoint(checkpoint)
     _resize_positional_embedding(state, config.grid)
     with torch.device("meta"):
-        clip = Clip(config)
+        clip = Clip(config, scales)
     _check_fit(state, clip, checkpoint, model)
     clip.load_state_dict(state, assign=True)
     preprocessing = {**preprocessing, **tag}
@@ -186,168 +234,6 @@ def resolve_precision(name: str) -> torch.dtype:
     if name not in ("auto", *PRECISIONS):
         raise InputError(f"precision '{name}' is unknown; use auto, {', '.join(PRECISIONS)}")
     return PRECISIONS.get(name, torch.float32)
-
-
-def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _read_config(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The open_clip model config and, from files of the hub's form, the preprocessing config."""
-    if model == DEMO_MODEL:
-        model = str(_DEMO_FOLDER / f"{DEMO_MODEL}.json")
-    if not model.endswith(".json"):
-        config = open_clip.get_model_config(model) if model in open_clip.list_models() else None
-        if config is None:
-            near = difflib.get_close_matches(model, [*open_clip.list_models(), DEMO_MODEL], n=3, cutoff=0.4)
-            raise InputError(
-                f"model '{model}' is unknown to open_clip; near matches: {', '.join(near) or 'none'};"
-                " the path of an open_clip model config .json works too"
-            )
-        return config, {}
-    try:
-        content = json.loads(Path(model).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"model config {model} cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"model config {model} is not a JSON object")
-    return dict(content.get("model_cfg", content)), dict(content.get("preprocess_cfg", {}))
-
-
-def parse_config(raw: Mapping[str, Any], model: str, image_size: int | None = None) -> ClipConfig:
-    """Read an open_clip model config.
-
-    Args:
-        raw: the config as open_clip writes it.
-        model: its name, for messages.
-        image_size: overrides the config's.
-
-    Raises:
-        InputError: if the towers are not plain, a setting is missing, or the image size does not fit.
-    """
-    vision, text = raw.get("vision_cfg"), raw.get("text_cfg")
-    if not isinstance(vision, Mapping) or not isinstance(text, Mapping):
-        raise InputError(f"model config {model} has no vision_cfg or no text_cfg; an open_clip config has both")
-    for part, settings, known in (
-        ("vision_cfg.", vision, _VISION_SETTINGS),
-        ("text_cfg.", text, _TEXT_SETTINGS),
-        ("", raw, _TOP_SETTINGS),
-    ):
-        _refuse_unknown_settings(model, part, settings, known)
-    if not isinstance(vision.get("layers", 12), int):
-        raise InputError(f"model '{model}' has a ResNet image tower; {_WORKING_KINDS}")
-    try:
-        width, text_width = int(vision.get("width", 768)), int(text.get("width", 512))
-        size = vision.get("image_size", 224)
-        size = size[0] if isinstance(size, (list, tuple)) and len(set(size)) == 1 else size
-        config = ClipConfig(
-            embed_dim=int(raw["embed_dim"]),
-            image_size=int(size) if image_size is None else image_size,
-            patch_size=int(vision.get("patch_size", 16)),
-            width=width,
-            layers=int(vision.get("layers", 12)),
-            heads=width // int(vision.get("head_width", 64)),
-            mlp_width=int(width * vision.get("mlp_ratio", 4.0)),
-            context_length=int(text.get("context_length", 77)),
-            vocab_size=int(text.get("vocab_size", 49408)),
-            text_width=text_width,
-            text_layers=int(text.get("layers", 12)),
-            text_heads=int(text.get("heads", 8)),
-            text_mlp_width=int(text_width * text.get("mlp_ratio", 4.0)),
-            quick_gelu=bool(raw.get("quick_gelu", False)),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"model config {model}: {type(error).__name__} {error}; compare it with open_clip's"
-        ) from error
-    if config.image_size % config.patch_size or config.grid < LARGE:
-        patch = config.patch_size
-        near = max(LARGE, round(config.image_size / patch)) * patch
-        raise InputError(
-            f"image size {config.image_size} does not work with {model}: it must be a multiple of the patch size"
-            f" {patch}, at least {LARGE * patch}; the nearest is {near}"
-        )
-    return config
-
-
-def _refuse_unknown_settings(model: str, part: str, settings: Mapping[str, Any], known: set[str]) -> None:
-    for key, value in settings.items():
-        without_effect = value in (None, False) or value in _WITHOUT_EFFECT.get(key, ())
-        if key not in known and not without_effect:
-            raise InputError(f"model '{model}' does not work here because of {part}{key} = {value!r}; {_WORKING_KINDS}")
-
-
-def _find_checkpoint(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint file, downloaded if need be, and open_clip's entry for the tag (empty for files)."""
-    if model == DEMO_MODEL and pretrained == DEMO_PRETRAINED:
-        return _DEMO_FOLDER / f"{DEMO_MODEL}.safetensors", {}
-    if Path(pretrained).is_file():
-        return Path(pretrained), {}
-    if pretrained.endswith(_CHECKPOINT_ENDINGS):
-        raise InputError(f"checkpoint {pretrained} does not exist")
-    if model.endswith(".json"):
-        raise InputError(f"'{pretrained}' is not a file; a model config .json needs the path of its checkpoint")
-    tag = open_clip.get_pretrained_cfg(model, pretrained)
-    if not tag:
-        tags = [DEMO_PRETRAINED] if model == DEMO_MODEL else open_clip.list_pretrained_tags_by_model(model)
-        near = difflib.get_close_matches(pretrained, tags, n=3, cutoff=0.4)
-        raise InputError(
-            f"pretrained '{pretrained}' is neither a file nor a tag of {model};"
-            f" {'near matches' if near else 'its tags'}: {', '.join(near or tags) or 'none'}"
-        )
-    # The hub's client reports every attempt; the one line below says what came of them.
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
-    try:
-        return Path(open_clip.download_pretrained(tag)), tag
-    except Exception as error:  # whatever the hub's client or urllib raises, the way out is the same
-        source = tag.get("hf_hub") or tag.get("url")
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"weights of {model} {pretrained} cannot be fetched from {source} ({reason});"
-            " fetch the file on another machine and give its path as pretrained"
-        ) from error
-
-
-def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    """Read a state dict in float32 without executing code from the file.
-
-    Takes .safetensors, and what ``torch.save`` wrote of tensors and plain containers; a training
-    checkpoint's ``state_dict`` entry and ``module.`` prefixes are unwrapped.
-
-    Raises:
-        InputError: if the file is damaged, holds anything but tensors, or is a TorchScript archive.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = safetensors.torch.load_file(path)
-        else:
-            if zipfile.is_zipfile(path) and any("/code/" in name for name in zipfile.ZipFile(path).namelist()):
-                raise InputError(
-                    f"checkpoint {path} is a TorchScript archive, which holds code; use the weights as"
-                    " .safetensors, for example open_clip_model.safetensors of the model's page on the hub"
-                )
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, safetensors.SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"checkpoint {path} cannot be read as plain tensors ({reason}); it may be damaged, or hold code,"
-            " which is never executed"
-        ) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise InputError(f"checkpoint {path} holds no state dict")
-    tensors = {name.removeprefix("module."): value for name, value in content.items()}
-    return {
-        name: value.float()
-        for name, value in tensors.items()
-        if isinstance(value, torch.Tensor) and name not in _UNUSED_TENSORS
-    }
 
 
 def _resize_positional_embedding(state: dict[str, torch.Tensor], grid: int) -> None:

@@ -16,10 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from winclip.defaults import SCALES
+from winclip.embeddings import Embeddings
 from winclip.linear import Layer, packed_linear
-from winclip.windows import LARGE, MID, window_patches
+from winclip.windows import window_patches
 
-# Tokens up to which a sequence counts as short: a window has at most ten.
+# Tokens up to which a sequence counts as short: a window of 3 x 3 patches has ten.
 _SHORT = 16
 
 
@@ -57,37 +59,6 @@ class ClipConfig:
     def grid(self) -> int:
         """Patches along a side of the image."""
         return self.image_size // self.patch_size
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """What one pass over N images gives, float32, not normalised.
-
-    Attributes:
-        cls: (N, embed_dim), class token of the whole image.
-        large: (N, large windows, embed_dim), 3 x 3 patches.
-        mid: (N, mid windows, embed_dim), 2 x 2 patches.
-        patch: (N, grid * grid, width), last-layer patch tokens, neither normalised nor projected.
-    """
-
-    cls: torch.Tensor
-    large: torch.Tensor
-    mid: torch.Tensor
-    patch: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.cls)
-
-    def __getitem__(self, images: slice | torch.Tensor) -> Embeddings:
-        """The embeddings of some of the images."""
-        return Embeddings(self.cls[images], self.large[images], self.mid[images], self.patch[images])
-
-    @staticmethod
-    def concatenate(parts: list[Embeddings]) -> Embeddings:
-        """Join along the images; ``parts`` must not be empty."""
-        return Embeddings(
-            *(torch.cat([getattr(part, name) for part in parts]) for name in ("cls", "large", "mid", "patch"))
-        )
 
 
 def _quick_gelu(x: torch.Tensor) -> torch.Tensor:
@@ -209,9 +180,10 @@ class Transformer(nn.Module):
 class ImageTower(nn.Module):
     """Vision transformer that embeds an image, all its windows and its patches."""
 
-    def __init__(self, config: ClipConfig) -> None:
+    def __init__(self, config: ClipConfig, scales: tuple[int, ...] = SCALES) -> None:
         super().__init__()
         self.grid = config.grid
+        self.scales = scales
         self.conv1 = nn.Conv2d(3, config.width, config.patch_size, config.patch_size, bias=False)
         self.class_embedding = nn.Parameter(torch.empty(config.width))
         self.positional_embedding = nn.Parameter(torch.empty(1 + config.grid**2, config.width))
@@ -242,12 +214,12 @@ class ImageTower(nn.Module):
         x = self._blocks[0](tokens, projected)
         for block in self._blocks[1:]:
             x = block(x)
-        large, mid = (self._embed_windows(tokens, projected, size) for size in (LARGE, MID))
-        return Embeddings(self._project(x[:, 0]), large, mid, x[:, 1:].float())
+        windows = tuple(self._embed_windows(tokens, projected, side) for side in self.scales)
+        return Embeddings(self._project(x[:, 0]), windows, x[:, 1:].float(), self.scales)
 
-    def _embed_windows(self, tokens: torch.Tensor, projected: torch.Tensor, size: int) -> torch.Tensor:
+    def _embed_windows(self, tokens: torch.Tensor, projected: torch.Tensor, side: int) -> torch.Tensor:
         """All windows of one scale, (N, windows, embed_dim), attention inside the window only."""
-        patches = window_patches(self.grid, size).to(tokens.device)
+        patches = window_patches(self.grid, side).to(tokens.device)
         sequences = torch.cat([patches.new_zeros(len(patches), 1), patches + 1], dim=1)
         x = tokens[:, sequences].flatten(0, 1)
         if len(self._blocks) > 1:
@@ -273,10 +245,10 @@ class ImageTower(nn.Module):
 class Clip(nn.Module):
     """Both towers, with the parameter names of open_clip's ``CLIP``."""
 
-    def __init__(self, config: ClipConfig) -> None:
+    def __init__(self, config: ClipConfig, scales: tuple[int, ...] = SCALES) -> None:
         super().__init__()
         self.config = config
-        self.visual = ImageTower(config)
+        self.visual = ImageTower(config, scales)
         self.token_embedding = nn.Embedding(config.vocab_size, config.text_width)
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.text_width))
         self.transformer = Transformer(

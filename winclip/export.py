@@ -8,7 +8,7 @@ import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,17 @@ import torch.nn.functional as F
 from torch import nn
 
 import winclip
-from winclip.backbone import Backbone
-from winclip.clip import Embeddings, ImageTower
+from winclip.embeddings import Embeddings
 from winclip.errors import InputError
 from winclip.memory import MemoryBank
-from winclip.model import WinCLIP, model_name
-from winclip.scoring import TEMPERATURE, upsample
-from winclip.windows import LARGE, MID, window_patches
+from winclip.model import WinCLIP
+from winclip.scoring import upsample
+from winclip.windows import window_patches
 
-INSTALL = "python -m pip install -r requirements-export.txt"
+INSTALL = "python -m pip install 'winclip[export]', or in a clone: python -m pip install -e '.[export]'"
 
-# Below the smallest probability that cosines can give, 4e-13, and in place of an association of 0.
+# Below the smallest probability that cosines can give at the paper's temperature, 4e-13, and in place of an
+# association of 0.
 _SMALLEST = 1e-14
 # A protobuf file holds less than 2 GB; what is nearer to it keeps its weights in a file beside it.
 _LARGEST_IN_ONE_FILE = 1_800_000_000
@@ -44,36 +44,28 @@ class Graph(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
     direction: torch.Tensor
-    large_holds: torch.Tensor
-    mid_holds: torch.Tensor
-    large_bank: torch.Tensor
-    mid_bank: torch.Tensor
-    patch_bank: torch.Tensor
 
-    def __init__(self, backbone: Backbone, text: torch.Tensor, bank: MemoryBank | None) -> None:
+    def __init__(self, model: WinCLIP, text: torch.Tensor, bank: MemoryBank | None) -> None:
         """Fold in a class.
 
         Args:
-            backbone: its image tower is used, on the CPU in float32.
+            model: its backbone's image tower is used, on the CPU in float32, and its temperature.
             text: (2, embed_dim), L2-normalised class embeddings, normal first.
             bank: references for few-shot; None for zero-shot.
         """
         super().__init__()
+        backbone = model.backbone
         self.grid, self.image_size = backbone.grid, backbone.image_size
-        # The same weights in plain layers: packed ones cannot be traced.
-        with torch.device("meta"):
-            self.tower = ImageTower(backbone.clip.config).requires_grad_(False)
-        self.tower.load_state_dict(backbone.clip.visual.state_dict(), assign=True)
+        self.tower = backbone.plain_image_tower()
         self.register_buffer("mean", torch.tensor(backbone.mean).reshape(3, 1, 1))
         self.register_buffer("std", torch.tensor(backbone.std).reshape(3, 1, 1))
         # The softmax over two classes is the logistic function of the difference of their cosines.
-        self.register_buffer("direction", (text[1] - text[0]) / TEMPERATURE)
-        for name, size in (("large", LARGE), ("mid", MID)):
-            self.register_buffer(f"{name}_holds", _window_holds_patch(self.grid, size))
+        self.register_buffer("direction", (text[1] - text[0]) / model.temperature)
+        self.holds = _Buffers(_window_holds_patch(self.grid, side) for side in backbone.scales)
         self.few_shot = bank is not None
         if bank is not None:
-            for name in ("large", "mid", "patch"):
-                self.register_buffer(f"{name}_bank", getattr(bank, name).flatten(0, 1).T)
+            known = bank.embeddings
+            self.banks = _Buffers(part.flatten(0, 1).T for part in (*known.windows, known.patch))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Score (N, 3, S, S) uint8 RGB images.
@@ -84,14 +76,19 @@ class Graph(nn.Module):
         """
         # Not ``forward`` of the tower, which takes the images of a batch one by one on the CPU.
         embeddings: Embeddings = self.tower.embed((images.float() / 255 - self.mean) / self.std)
+        holds = self.holds.all()
         scores = self._probability(embeddings.cls)
-        large = _spread(self._probability(embeddings.large), self.large_holds)
-        mid = _spread(self._probability(embeddings.mid), self.mid_holds)
-        maps = 3 / (1 / large + 1 / mid + 1 / scores[:, None])
+        reciprocals = [
+            1 / _spread(self._probability(windows), held) for windows, held in zip(embeddings.windows, holds)
+        ]
+        maps = (len(reciprocals) + 1) / (sum(reciprocals) + 1 / scores[:, None])
         if self.few_shot:
-            few = _spread(_association(embeddings.large, self.large_bank), self.large_holds)
-            few = few + _spread(_association(embeddings.mid, self.mid_bank), self.mid_holds)
-            few = (few + _association(embeddings.patch, self.patch_bank)) / 3
+            *of_windows, of_patches = self.banks.all()
+            parts = [
+                _spread(_association(windows, bank), held)
+                for windows, bank, held in zip(embeddings.windows, of_windows, holds)
+            ]
+            few = (sum(parts) + _association(embeddings.patch, of_patches)) / (len(parts) + 1)
             scores, maps = (scores + few.amax(dim=1)) / 2, maps + few
         return scores, upsample(maps.unflatten(1, (self.grid, self.grid)), self.image_size)
 
@@ -99,9 +96,22 @@ class Graph(nn.Module):
         return torch.sigmoid(F.normalize(embeddings, dim=-1) @ self.direction)
 
 
-def _window_holds_patch(grid: int, size: int) -> torch.Tensor:
+class _Buffers(nn.Module):
+    """Several tensors that belong to a graph but are no weights."""
+
+    def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
+        super().__init__()
+        for number, tensor in enumerate(tensors):
+            self.register_buffer(str(number), tensor)
+
+    def all(self) -> list[torch.Tensor]:
+        """The tensors in their order."""
+        return list(self.buffers())
+
+
+def _window_holds_patch(grid: int, side: int) -> torch.Tensor:
     """(windows, patches) float32: 1 / the number of windows with this patch where the window holds it, else 0."""
-    patches = window_patches(grid, size)
+    patches = window_patches(grid, side)
     holds = torch.zeros(len(patches), grid * grid).scatter_(1, patches, 1.0)
     return holds / holds.sum(dim=0)
 
@@ -117,7 +127,7 @@ def _association(embeddings: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
     return 0.5 * (1 - cosine).clamp(min=0)
 
 
-def export(model: WinCLIP, runtime: str, output: Path, threshold: dict[str, Any] | None = None) -> dict[str, Any]:
+def export(model: WinCLIP, runtime: str, output: Path) -> dict[str, Any]:
     """Write ``model.onnx``, or ``model.xml`` and ``model.bin``, and ``model.json`` to a new folder.
 
     The folder appears complete or not at all.
@@ -126,7 +136,6 @@ def export(model: WinCLIP, runtime: str, output: Path, threshold: dict[str, Any]
         model: on the CPU in float32; the class set last goes into the graph, with its references.
         runtime: ``onnx`` or ``openvino``.
         output: folder that does not exist yet, or is empty.
-        threshold: what is known of thresholds, for ``model.json``.
 
     Returns:
         The content of ``model.json``.
@@ -138,8 +147,7 @@ def export(model: WinCLIP, runtime: str, output: Path, threshold: dict[str, Any]
     check_output(output)
     # The text side and the references are the model's own affair everywhere but here.
     held = model._held(None)
-    bank = None if held.references is None else held.references.bank
-    graph = Graph(model.backbone, held.text, bank).eval()
+    graph, threshold = Graph(model, held.text, held.bank).eval(), model.threshold()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
@@ -147,18 +155,18 @@ def export(model: WinCLIP, runtime: str, output: Path, threshold: dict[str, Any]
             new.mkdir()
             file = _WRITERS[runtime][0](graph, new)
             description = {
-                **_interface(file, model.backbone.image_size, bank),
-                "threshold": threshold,
+                **_interface(file, model),
+                "threshold": {name: getattr(threshold, name) for name in ("score", "pixel", "rule", "caution")},
                 "class_name": held.name,
                 "prompts": asdict(held.prompts),
-                **_origin(model.backbone),
+                **_origin(model),
             }
             (new / "model.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
             if output.exists():
                 output.rmdir()
             new.rename(output)
     except OSError as error:
-        raise InputError(f"cannot write {output} ({error.strerror or error}); choose another --output") from error
+        raise InputError(f"cannot write {output} ({error.strerror or error}); choose another --save_path") from error
     return description
 
 
@@ -169,7 +177,7 @@ def check_output(output: Path) -> None:
         InputError: if ``output`` is a file or a folder with files.
     """
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise InputError(f"{output} is there already and not empty; remove it or choose another --output")
+        raise InputError(f"{output} is there already and not empty; remove it or choose another --save_path")
 
 
 def check_runtime(runtime: str) -> None:
@@ -232,8 +240,8 @@ def import_openvino() -> Any:
     return importlib.import_module("openvino")
 
 
-def _interface(file: str, size: int, bank: MemoryBank | None) -> dict[str, Any]:
-    highest = 1 if bank is None else 2
+def _interface(file: str, model: WinCLIP) -> dict[str, Any]:
+    size, references = model.backbone.image_size, model.reference_count()
     return {
         "file": file,
         "input": {
@@ -241,7 +249,7 @@ def _interface(file: str, size: int, bank: MemoryBank | None) -> dict[str, Any]:
             "type": "uint8",
             "shape": ["batch", 3, size, size],
             "meaning": f"RGB, 0 to 255; the picture resized straight to {size} x {size} (bicubic with antialiasing, as"
-            " Pillow does); normalisation is in the graph",
+            " Pillow does, first the width, then the height); normalisation is in the graph",
         },
         "outputs": [
             {
@@ -254,17 +262,17 @@ def _interface(file: str, size: int, bank: MemoryBank | None) -> dict[str, Any]:
                 "name": "maps",
                 "type": "float32",
                 "shape": ["batch", size, size],
-                "meaning": f"0 to {highest} per pixel, higher is more anomalous",
+                "meaning": f"0 to {2 if references else 1} per pixel, higher is more anomalous",
             },
         ],
-        "references": 0 if bank is None else len(bank),
+        "references": references,
     }
 
 
-def _origin(backbone: Backbone) -> dict[str, Any]:
+def _origin(model: WinCLIP) -> dict[str, Any]:
     return {
-        "model": model_name(backbone.model),
-        "pretrained": Path(backbone.pretrained).name,
-        "weights_sha256": backbone.weights_sha256,
+        **model.backbone.fingerprint,
+        "pretrained": Path(model.backbone.pretrained).name,
+        "temperature": model.temperature,
         "versions": {"winclip": winclip.__version__, "torch": torch.__version__},
     }

@@ -1,8 +1,9 @@
-"""Writing files so that each is complete or absent, never half written."""
+"""Writing files so that each is complete or absent, never half written; and telling files apart."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 from os import PathLike
@@ -39,6 +40,15 @@ def write_atomically(path: str | PathLike[str], content: str | bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _write_to_disk(path: Path, data: bytes) -> None:

@@ -153,6 +153,15 @@ def _eight_bits(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(scaled.permute(1, 2, 0).numpy())
 
 
+def resize_straight(image: Image.Image, size: int, resampling: Image.Resampling) -> Image.Image:
+    """An image in ``size`` x ``size`` pixels, antialiased; the aspect ratio is not kept.
+
+    First the width, then the height, in two calls: in one call, the order and with it some bytes depend
+    on Pillow's version and the image's shape.
+    """
+    return image.resize((size, image.height), resampling).resize((size, size), resampling)
+
+
 def preprocess(
     image: Image.Image,
     size: int,
@@ -170,6 +179,6 @@ def preprocess(
     Returns:
         (3, size, size) float32.
     """
-    resized = to_rgb(image).resize((size, size), Image.Resampling.BICUBIC)
+    resized = resize_straight(to_rgb(image), size, Image.Resampling.BICUBIC)
     channels_last = torch.from_numpy(np.array(resized)).float().div_(255)
     return channels_last.sub_(torch.tensor(mean)).div_(torch.tensor(std)).permute(2, 0, 1).contiguous()

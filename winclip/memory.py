@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -12,7 +14,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
-from winclip.clip import Embeddings
+from winclip.embeddings import Embeddings
 from winclip.errors import InputError
 from winclip.files import write_atomically
 
@@ -22,31 +24,21 @@ _MAX_SIMILARITY_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class MemoryBank:
-    """L2-normalised embeddings of R reference images, float32.
+    """The embeddings of R reference images, each of unit length."""
 
-    Attributes:
-        large: (R, large windows, embed_dim).
-        mid: (R, mid windows, embed_dim).
-        patch: (R, patches, width).
-    """
-
-    large: torch.Tensor
-    mid: torch.Tensor
-    patch: torch.Tensor
+    embeddings: Embeddings
 
     @staticmethod
     def of(references: Embeddings) -> MemoryBank:
         """The bank of R encoded reference images."""
-        return MemoryBank(*(F.normalize(part, dim=-1) for part in (references.large, references.mid, references.patch)))
+        return MemoryBank(references.normalised())
 
     def __len__(self) -> int:
-        return len(self.large)
+        return len(self.embeddings)
 
     def extended(self, other: MemoryBank) -> MemoryBank:
         """This bank with the references of another behind its own."""
-        return MemoryBank(
-            *(torch.cat([getattr(self, name), getattr(other, name)]) for name in ("large", "mid", "patch"))
-        )
+        return MemoryBank(Embeddings.concatenate([self.embeddings, other.embeddings]))
 
 
 @dataclass(frozen=True)
@@ -58,19 +50,25 @@ class Associations:
     number of shots and every draw.
 
     Attributes:
-        large: (N, R, large windows).
-        mid: (N, R, mid windows).
+        windows: one (N, R, windows) for each scale, in the order of ``scales``.
         patch: (N, R, patches).
+        scales: sides of the windows in patches.
     """
 
-    large: torch.Tensor
-    mid: torch.Tensor
+    windows: tuple[torch.Tensor, ...]
     patch: torch.Tensor
+    scales: tuple[int, ...]
 
-    def nearest(self, references: list[int] | slice = slice(None)) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Association with the bank of some references: large, mid and patch, each (N, entries)."""
-        large, mid, patch = (part[:, references].amin(dim=1) for part in (self.large, self.mid, self.patch))
-        return large, mid, patch
+    @property
+    def grid(self) -> int:
+        """Patches along a side of the image."""
+        return math.isqrt(self.patch.shape[2])
+
+    def nearest(self, references: Sequence[int] | None = None) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """Association with the bank of some references (all): (N, windows) for each scale, and (N, patches)."""
+        chosen = slice(None) if references is None else list(references)
+        windows = tuple(part[:, chosen].amin(dim=1) for part in self.windows)
+        return windows, self.patch[:, chosen].amin(dim=1)
 
 
 def associate(embeddings: Embeddings, bank: MemoryBank) -> Associations:
@@ -79,31 +77,9 @@ def associate(embeddings: Embeddings, bank: MemoryBank) -> Associations:
     Images are taken one at a time, and references in groups, so that the largest temporary array
     stays below 64 MB whatever the sizes and an image's result does not depend on its batch.
     """
-    return Associations(
-        _distances(embeddings.large, bank.large),
-        _distances(embeddings.mid, bank.mid),
-        _distances(embeddings.patch, bank.patch),
-    )
-
-
-def leave_one_out(bank: MemoryBank) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Association of every reference with the bank of the others.
-
-    Args:
-        bank: of R references, 2 or more.
-
-    Returns:
-        Large, mid and patch, (R, entries) each, float32 in [0, 1].
-    """
-    parts = []
-    for entries in (bank.large, bank.mid, bank.patch):
-        rows = []
-        for own in range(len(entries)):
-            to_each = _distances(entries[own : own + 1], entries)[0]
-            rows.append(torch.cat([to_each[:own], to_each[own + 1 :]]).amin(dim=0))
-        parts.append(torch.stack(rows))
-    large, mid, patch = parts
-    return large, mid, patch
+    known = bank.embeddings
+    windows = tuple(_distances(part, entries) for part, entries in zip(embeddings.windows, known.windows))
+    return Associations(windows, _distances(embeddings.patch, known.patch), embeddings.scales)
 
 
 def write_memory(path: str | PathLike[str], tensors: dict[str, torch.Tensor], made_with: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import reprlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,19 @@ import numpy.typing as npt
 import torch
 
 import winclip
-from winclip.backbone import DEFAULT_MODEL, Backbone, load_backbone
-from winclip.clip import Embeddings
+from winclip.backbone import Backbone, load_backbone
+from winclip.defaults import DEFAULT_MODEL, SCALES, TEMPERATURE, check_temperature
+from winclip.embeddings import Embeddings
 from winclip.errors import InputError
 from winclip.images import ImageLike, as_image, as_sequence, preprocess
-from winclip.memory import MemoryBank, associate, leave_one_out, read_memory, write_memory
+from winclip.memory import MemoryBank, read_memory, write_memory
 from winclip.prompts import PromptSet, load_prompt_set
-from winclip.scoring import few_shot, few_shot_maps, upsample, zero_shot
-from winclip.text import class_embeddings, longest_prompt
+from winclip.scoring import GridScores, leave_one_out, score_images, upsample
+from winclip.text import class_embeddings
+from winclip.thresholds import Threshold, from_leave_one_out, without_spread
 
 # Raised when a change of this project changes what a memory holds or the scores that come from it.
-_MEMORY_FORMAT = "winclip-memory-2"
-_BANK = ("large", "mid", "patch")
+_MEMORY_FORMAT = "winclip-memory-3"
 
 
 @dataclass(frozen=True)
@@ -42,29 +43,15 @@ class Prediction:
     maps: npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class _References:
-    """The R references of a class.
-
-    Attributes:
-        bank: their embeddings.
-        scores, maps: their zero-shot results, (R,) and (R, grid, grid) float64 on the CPU.
-    """
-
-    bank: MemoryBank
-    scores: torch.Tensor
-    maps: torch.Tensor
-
-
 @dataclass
 class _Class:
-    """A class that is set. ``left_out`` holds the leave-one-out association maps once they were asked for."""
+    """A class that is set. ``left_out`` holds the leave-one-out results once they were asked for."""
 
     name: str
     prompts: PromptSet
     text: torch.Tensor
-    references: _References | None = None
-    left_out: torch.Tensor | None = None
+    bank: MemoryBank | None = None
+    left_out: GridScores | None = None
 
 
 class WinCLIP:
@@ -104,8 +91,9 @@ class WinCLIP:
     1
     """
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, temperature: float = TEMPERATURE) -> None:
         self.backbone = backbone
+        self.temperature = check_temperature(temperature)
         self._classes: dict[str, _Class] = {}
         self._current: str | None = None
 
@@ -118,13 +106,23 @@ class WinCLIP:
         device: str = "auto",
         precision: str = "auto",
         image_size: int | None = None,
+        scales: Sequence[int] = SCALES,
+        temperature: float = TEMPERATURE,
     ) -> WinCLIP:
-        """Load a backbone; the arguments are those of ``winclip.backbone.load_backbone``.
+        """Load a model.
+
+        Args:
+            model, pretrained, device, precision, image_size, scales: those of
+                ``winclip.backbone.load_backbone``.
+            temperature: of the softmax over normal and anomalous, above 0.
 
         Raises:
             InputError: if anything given is unknown, unreachable, or does not fit together.
         """
-        return cls(load_backbone(model, pretrained, device=device, precision=precision, image_size=image_size))
+        backbone = load_backbone(
+            model, pretrained, device=device, precision=precision, image_size=image_size, scales=scales
+        )
+        return cls(backbone, temperature)
 
     def set_class(
         self, class_name: str, prompt_set: str | PromptSet = "reference", *, cache: str | PathLike[str] | None = None
@@ -170,13 +168,8 @@ class WinCLIP:
         """
         held = self._held(class_name)
         embeddings = images if isinstance(images, Embeddings) else self.encode(images)
-        scores, maps = zero_shot(embeddings, held.text, self.backbone.grid)
         bank = MemoryBank.of(embeddings)
-        if held.references is not None:
-            before = held.references
-            bank = before.bank.extended(bank)
-            scores, maps = torch.cat([before.scores, scores]), torch.cat([before.maps, maps])
-        held.references = _References(bank, scores, maps)
+        held.bank = bank if held.bank is None else held.bank.extended(bank)
         held.left_out = None
 
     def reference_count(self, *, class_name: str | None = None) -> int:
@@ -185,8 +178,8 @@ class WinCLIP:
         Raises:
             InputError: if the class is not set.
         """
-        references = self._held(class_name).references
-        return 0 if references is None else len(references.bank)
+        bank = self._held(class_name).bank
+        return 0 if bank is None else len(bank)
 
     def encode(self, images: Sequence[ImageLike] | ImageLike, batch_size: int = 8) -> Embeddings:
         """Embed images with all their windows and patches, once for any number of scorings.
@@ -213,13 +206,11 @@ class WinCLIP:
         Raises:
             InputError: if the class is not set.
         """
-        held, grid = self._held(class_name), self.backbone.grid
+        held = self._held(class_name)
+        everyone = () if held.bank is None else range(len(held.bank))
         with torch.inference_mode():
-            scores, maps = zero_shot(embeddings, held.text, grid)
-            if held.references is not None:
-                nearest = associate(embeddings, held.references.bank).nearest()
-                scores, maps = few_shot(scores, maps, few_shot_maps(*nearest, grid))
-            return self._prediction(scores, maps)
+            (found,) = score_images(embeddings, held.text, held.bank, [everyone], self.temperature)
+            return self._prediction(found)
 
     def predict(
         self, images: Sequence[ImageLike] | ImageLike, batch_size: int = 8, *, class_name: str | None = None
@@ -262,18 +253,47 @@ class WinCLIP:
         (3,)
         """
         held = self._held(class_name)
-        references = held.references
-        if references is None or len(references.bank) < 2:
+        if held.bank is None or len(held.bank) < 2:
             raise InputError(f"class '{held.name}' has too few references to leave one out; add at least 2")
         with torch.inference_mode():
-            scores, maps = few_shot(references.scores, references.maps, self._left_out_maps(held))
-            return self._prediction(scores, maps)
+            return self._prediction(self._left_out(held, held.bank))
+
+    def threshold(self, *, class_name: str | None = None, given: float | None = None) -> Threshold:
+        """Where good ends for a class, from its references alone: a higher score is anomalous.
+
+        Args:
+            class_name: a class that was set; by default the one set last.
+            given: takes the place of the score threshold; the pixel threshold is still found.
+
+        Raises:
+            InputError: if the class is not set.
+
+        >>> from PIL import Image
+        >>> from winclip import WinCLIP
+        >>> model = WinCLIP.from_pretrained("demo-vit-240", device="cpu")
+        >>> model.set_class("metal nut")
+        >>> model.threshold().score
+        0.5
+        >>> model.add_references([Image.new("RGB", (64, 64), colour) for colour in ("grey", "silver", "black")])
+        >>> model.threshold().rule
+        '3 references, each scored against the others: upper end of the 99 % prediction interval'
+        """
+        count = self.reference_count(class_name=class_name)
+        if count < 2:
+            found = without_spread(count)
+        else:
+            out = self.leave_one_out(class_name=class_name)
+            found = from_leave_one_out(out.scores.tolist(), out.maps.max(axis=(1, 2)).tolist())
+        if given is None:
+            return found
+        rule = f"the score's threshold is given; pixels: {found.rule}"
+        return replace(found, score=given, rule=rule, caution="")
 
     def save_memory(self, path: str | PathLike[str], *, class_name: str | None = None) -> None:
         """Write the references of a class and what they were made with to a .safetensors file.
 
-        The file holds the memory bank, the references' zero-shot and leave-one-out results, the model's
-        name, the weights' checksum, image size and precision, the class name, the prompts, and versions.
+        The file holds the memory bank, the references' leave-one-out results, what tells the model from
+        others (weights, image size, scales and so on), temperature, class name, prompts, and version.
 
         Raises:
             InputError: if there are no references or the file cannot be written.
@@ -292,13 +312,12 @@ class WinCLIP:
         2
         """
         held = self._held(class_name)
-        references = held.references
-        if references is None:
+        if held.bank is None:
             raise InputError(f"there is no memory to save to {path}; add references first")
-        tensors = {name: getattr(references.bank, name) for name in _BANK}
-        tensors |= {"zero_shot_scores": references.scores, "zero_shot_maps": references.maps}
-        if len(references.bank) > 1:
-            tensors["left_out_maps"] = self._left_out_maps(held)
+        tensors = _named(held.bank.embeddings)
+        if len(held.bank) > 1:
+            left_out = self._left_out(held, held.bank)
+            tensors |= {"left_out_scores": left_out.scores, "left_out_maps": left_out.maps}
         write_memory(path, tensors, {**self._made_with(held), "version": winclip.__version__})
 
     def load_memory(self, path: str | PathLike[str], *, class_name: str | None = None) -> None:
@@ -316,40 +335,36 @@ class WinCLIP:
         ]
         if differing:
             raise InputError(f"memory {path} does not fit: {'; '.join(differing)}")
-        if not {*_BANK, "zero_shot_scores", "zero_shot_maps"} <= set(tensors):
-            raise InputError(f"memory {path} does not fit: it holds {', '.join(sorted(tensors))}")
-        bank = MemoryBank(*(tensors[name].to(self.backbone.device) for name in _BANK))
-        held.references = _References(bank, tensors["zero_shot_scores"], tensors["zero_shot_maps"])
-        held.left_out = tensors.get("left_out_maps")
+        device, scales = self.backbone.device, self.backbone.scales
+        try:
+            windows = tuple(tensors[f"windows_{side}"] for side in scales)
+            bank = MemoryBank(Embeddings(tensors["cls"], windows, tensors["patch"], scales).map(lambda x: x.to(device)))
+            several = len(bank) > 1
+            left_out = GridScores(tensors["left_out_scores"], tensors["left_out_maps"]) if several else None
+        except KeyError as error:
+            raise InputError(f"memory {path} does not fit: it holds {', '.join(sorted(tensors))}") from error
+        held.bank, held.left_out = bank, left_out
 
     def _made_with(self, held: _Class) -> dict[str, Any]:
         """Everything that has to be the same for a memory to give the same scores, as JSON gives it back."""
-        backbone = self.backbone
         made_with = {
             "format": _MEMORY_FORMAT,
-            # Of a config file only the name: the weights' checksum and the settings below say the rest.
-            "model": model_name(backbone.model),
-            "weights_sha256": backbone.weights_sha256,
-            "image_size": backbone.image_size,
-            "image_mean": backbone.mean,
-            "image_std": backbone.std,
-            "quick_gelu": backbone.clip.config.quick_gelu,
-            "precision": str(backbone.dtype).split(".")[-1],
+            **self.backbone.fingerprint,
+            "temperature": self.temperature,
             "class_name": held.name,
             "prompts": asdict(held.prompts),
         }
         as_read: dict[str, Any] = json.loads(json.dumps(made_with))
         return as_read
 
-    def _left_out_maps(self, held: _Class) -> torch.Tensor:
+    def _left_out(self, held: _Class, bank: MemoryBank) -> GridScores:
         if held.left_out is None:
-            assert held.references is not None
-            held.left_out = few_shot_maps(*leave_one_out(held.references.bank), self.backbone.grid)
+            held.left_out = leave_one_out(bank, held.text, self.temperature)
         return held.left_out
 
-    def _prediction(self, scores: torch.Tensor, maps: torch.Tensor) -> Prediction:
-        upsampled = upsample(maps, self.backbone.image_size)
-        return Prediction(scores.numpy(), upsampled.to(torch.float32).numpy())
+    def _prediction(self, found: GridScores) -> Prediction:
+        maps = upsample(found.maps, self.backbone.image_size)
+        return Prediction(found.scores.numpy(), maps.to(torch.float32).numpy())
 
     def _held(self, class_name: str | None) -> _Class:
         name = self._current if class_name is None else class_name
@@ -360,9 +375,9 @@ class WinCLIP:
         return self._classes[name]
 
     def _too_long(self, class_name: str, prompts: PromptSet) -> InputError:
-        context = self.backbone.clip.config.context_length
+        context = self.backbone.context_length
         # A stand-in of one token tells how much room the prompts leave; states too long raise here.
-        room = context - longest_prompt(self.backbone, "x", prompts) + 1
+        room = context - self.backbone.longest_prompt([*prompts.normal("x"), *prompts.anomalous("x")]) + 1
         return InputError(
             f"class name {reprlib.repr(class_name)} is too long: a prompt has {context} tokens, of which {room} are"
             " left for the name (a token is a common word or a part of a rare one)"
@@ -374,9 +389,10 @@ class WinCLIP:
         return backbone.encode(torch.stack(tensors))
 
 
-def model_name(model: str) -> str:
-    """A model as a memory names it: of the path of a config file only the last part."""
-    return Path(model).name if model.endswith(".json") else model
+def _named(embeddings: Embeddings) -> dict[str, torch.Tensor]:
+    """The parts of embeddings as a memory file names them."""
+    windows = {f"windows_{side}": part for side, part in zip(embeddings.scales, embeddings.windows)}
+    return {"cls": embeddings.cls, **windows, "patch": embeddings.patch}
 
 
 def _batches(images: Iterable[ImageLike], size: int) -> Iterator[list[ImageLike]]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from winclip.errors import InputError
 
@@ -107,13 +108,16 @@ PAPER = PromptSet(
 )
 
 NAMED_PROMPT_SETS = {"reference": REFERENCE, "paper": PAPER}
+_LISTS = ("normal_states", "anomalous_states", "templates")
+_SWITCHES = ("spaces_for_underscores", "normalise_each")
 
 
 def load_prompt_set(name: str) -> PromptSet:
-    """A named prompt set, or one read from a JSON file with the conventions of ``reference``.
+    """A named prompt set, or one read from a JSON file.
 
     The file holds ``normal_states``, ``anomalous_states`` and ``templates``: lists of strings, each
-    with exactly one ``{}``.
+    with exactly one ``{}``. It may hold ``spaces_for_underscores`` and ``normalise_each``, true or
+    false; both are false where they are left out, as in ``reference``.
 
     Raises:
         InputError: if the name is unknown or the file is missing or malformed.
@@ -126,18 +130,23 @@ def load_prompt_set(name: str) -> PromptSet:
         content = json.loads(Path(name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"prompt set {name} cannot be read as JSON ({error})") from error
-    fields = ("normal_states", "anomalous_states", "templates")
-    if not isinstance(content, dict) or set(content) != set(fields):
-        raise InputError(f"prompt set {name}: expected an object with exactly the keys {', '.join(fields)}")
-    for field in fields:
+    if not isinstance(content, dict) or not set(_LISTS) <= set(content) <= {*_LISTS, *_SWITCHES}:
+        raise InputError(
+            f"prompt set {name}: expected an object with exactly the keys {', '.join(_LISTS)},"
+            f" and if wanted {', '.join(_SWITCHES)}"
+        )
+    for field in _LISTS:
         entries = content[field]
         if not isinstance(entries, list) or not entries:
             raise InputError(f"prompt set {name}: '{field}' must be a list of at least one string")
         for entry in entries:
             if not isinstance(entry, str) or entry.count("{}") != 1:
                 raise InputError(f"prompt set {name}: {entry!r} in '{field}' must be a string with exactly one {{}}")
-    normal, anomalous, templates = (tuple(content[field]) for field in fields)
-    return PromptSet(normal, anomalous, templates)
+    for field in _SWITCHES:
+        if not isinstance(content.get(field, False), bool):
+            raise InputError(f"prompt set {name}: '{field}' is {content[field]!r}; expected true or false")
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+    return PromptSet(**values)
 
 
 def with_states(

@@ -1,80 +1,144 @@
-"""From embeddings to anomaly scores and maps: pure functions of tensors (paper, section 4)."""
+"""From embeddings to anomaly scores and maps: pure functions of tensors (paper, section 4).
+
+``score_images`` is the whole method behind the encoders; the functions above it are its steps.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-from winclip.clip import Embeddings
-from winclip.windows import LARGE, MID, harmonic_spread
+from winclip.defaults import TEMPERATURE
+from winclip.embeddings import Embeddings
+from winclip.memory import Associations, MemoryBank, associate
+from winclip.windows import harmonic_spread
 
-TEMPERATURE = 0.07
+
+class GridScores(NamedTuple):
+    """Results of N images, float64 on the CPU.
+
+    Attributes:
+        scores: (N,) in [0, 1].
+        maps: (N, grid, grid), zero-shot in [0, 1], few-shot in [0, 2].
+    """
+
+    scores: torch.Tensor
+    maps: torch.Tensor
 
 
-def anomaly_probability(embeddings: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-    """Softmax over (normal, anomalous) of cosine / 0.07, the anomalous entry (paper, equation 1).
+def anomaly_probability(embeddings: torch.Tensor, text: torch.Tensor, temperature: float = TEMPERATURE) -> torch.Tensor:
+    """Softmax over (normal, anomalous) of cosine / temperature, the anomalous entry (paper, equation 1).
 
     Args:
         embeddings: (N, ..., embed_dim) of N images.
         text: (2, embed_dim), L2-normalised class embeddings, normal first.
+        temperature: above 0; the smaller, the nearer to 0 and 1.
 
     Returns:
         (N, ...) float32 in [0, 1].
     """
     # Image by image, because a matrix product rounds differently for different numbers of rows.
     cosine = torch.stack([F.normalize(image, dim=-1) @ text.T for image in embeddings.float()])
-    return (cosine / TEMPERATURE).softmax(dim=-1)[..., 1]
+    return (cosine / temperature).softmax(dim=-1)[..., 1]
 
 
-def zero_shot(embeddings: Embeddings, text: torch.Tensor, grid: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Zero-shot scores and maps of N images (paper, sections 4.1 and 4.2).
+def zero_shot(embeddings: Embeddings, text: torch.Tensor, temperature: float = TEMPERATURE) -> GridScores:
+    """Zero-shot results (paper, sections 4.1 and 4.2).
+
+    The map is, per patch, the harmonic mean of every scale's map and the image score. NaN and infinite
+    entries become 0.
 
     Args:
         embeddings: of N images.
         text: (2, embed_dim), L2-normalised class embeddings, normal first.
-        grid: patches along a side of the image.
-
-    Returns:
-        Image scores, (N,) float64 in [0, 1], and maps, (N, grid, grid) float64 in [0, 1]: per patch
-        the harmonic mean of the large scale, the mid scale and the image score. NaN and infinite
-        entries become 0. Both on the CPU.
+        temperature: of the softmax.
     """
-    image = anomaly_probability(embeddings.cls, text).to("cpu", torch.float64)
-    large = harmonic_spread(anomaly_probability(embeddings.large, text), grid, LARGE)
-    mid = harmonic_spread(anomaly_probability(embeddings.mid, text), grid, MID)
-    maps = 3 / (1 / large + 1 / mid + 1 / image[:, None, None])
-    return image, maps.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    image = anomaly_probability(embeddings.cls, text, temperature).cpu().double()
+    reciprocals = [
+        1 / harmonic_spread(anomaly_probability(windows, text, temperature), embeddings.grid, side)
+        for windows, side in zip(embeddings.windows, embeddings.scales)
+    ]
+    reciprocals.append(1 / image[:, None, None])
+    maps = len(reciprocals) / reduce(torch.add, reciprocals)
+    return GridScores(image, maps.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
 
 
-def few_shot_maps(large: torch.Tensor, mid: torch.Tensor, patch: torch.Tensor, grid: int) -> torch.Tensor:
-    """Mean of the three association maps (paper, equation 6).
+def association_maps(associations: Associations, references: Sequence[int] | None = None) -> torch.Tensor:
+    """Mean of the association maps of every scale and of the patches (paper, equation 6).
 
     Args:
-        large, mid, patch: associations of N images with their bank, (N, entries) in [0, 1].
-        grid: patches along a side of the image.
+        associations: of N images.
+        references: positions in the bank of those that count; by default all.
 
     Returns:
         (N, grid, grid) float64 in [0, 1] on the CPU.
     """
-    on_grid = patch.to("cpu", torch.float64).reshape(-1, grid, grid)
-    return (harmonic_spread(large, grid, LARGE) + harmonic_spread(mid, grid, MID) + on_grid) / 3
+    windows, patch = associations.nearest(references)
+    grid = associations.grid
+    maps = [harmonic_spread(values, grid, side) for values, side in zip(windows, associations.scales)]
+    maps.append(patch.cpu().double().reshape(-1, grid, grid))
+    return reduce(torch.add, maps) / len(maps)
 
 
-def few_shot(
-    zero_scores: torch.Tensor, zero_maps: torch.Tensor, association_maps: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def few_shot(zero: GridScores, maps: torch.Tensor) -> GridScores:
     """Join zero-shot results with association maps (paper, section 4.3).
 
     Args:
-        zero_scores: (N,).
-        zero_maps: (N, grid, grid).
-        association_maps: (N, grid, grid).
+        zero: of N images.
+        maps: (N, grid, grid), from ``association_maps``.
 
     Returns:
-        Image scores, (N,): the mean of the zero-shot score and the map's maximum; and maps,
-        (N, grid, grid) in [0, 2]: the sum of both maps.
+        Scores: the mean of the zero-shot score and the map's maximum. Maps: the sum of both maps.
     """
-    return (zero_scores + association_maps.amax(dim=(1, 2))) / 2, zero_maps + association_maps
+    return GridScores((zero.scores + maps.amax(dim=(1, 2))) / 2, zero.maps + maps)
+
+
+def score_images(
+    embeddings: Embeddings,
+    text: torch.Tensor,
+    bank: MemoryBank | None = None,
+    subsets: Sequence[Sequence[int]] = ((),),
+    temperature: float = TEMPERATURE,
+) -> list[GridScores]:
+    """Score N images with any number of subsets of the references (paper, section 4).
+
+    The images are compared with every reference once, whatever the number of subsets.
+
+    Args:
+        embeddings: of the N images.
+        text: (2, embed_dim), L2-normalised class embeddings, normal first.
+        bank: the references; None if all subsets are empty.
+        subsets: positions in the bank; an empty one asks for the zero-shot results.
+        temperature: of the softmax.
+
+    Returns:
+        The results for each subset.
+    """
+    zero = zero_shot(embeddings, text, temperature)
+    if bank is None or not any(subsets):
+        return [zero for _ in subsets]
+    associations = associate(embeddings, bank)
+    return [few_shot(zero, association_maps(associations, chosen)) if chosen else zero for chosen in subsets]
+
+
+def leave_one_out(bank: MemoryBank, text: torch.Tensor, temperature: float = TEMPERATURE) -> GridScores:
+    """Score every one of R references against the bank of the others; R is 2 or more.
+
+    Args:
+        bank: of the references.
+        text: (2, embed_dim), L2-normalised class embeddings, normal first.
+        temperature: of the softmax.
+    """
+    everyone = range(len(bank))
+    results = [
+        score_images(bank.embeddings[own : own + 1], text, bank, [[*everyone[:own], *everyone[own + 1 :]]], temperature)
+        for own in everyone
+    ]
+    return GridScores(*(torch.cat(parts) for parts in zip(*(result for (result,) in results))))
 
 
 def upsample(maps: torch.Tensor, size: int) -> torch.Tensor:

@@ -45,7 +45,7 @@ def class_embeddings(
     """
     both = (prompts.normal(class_name), prompts.anomalous(class_name))
     entry = None if cache is None else cache / f"{_key(backbone, both, prompts.normalise_each)}.safetensors"
-    embeddings = None if entry is None else _read(entry, backbone.clip.config.embed_dim)
+    embeddings = None if entry is None else _read(entry, backbone.embed_dim)
     if embeddings is None:
         embeddings = torch.stack([_mean_embedding(backbone, texts, prompts.normalise_each) for texts in both]).cpu()
         if entry is not None:
@@ -60,21 +60,8 @@ def cache_folder() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "winclip" / "text"
 
 
-def longest_prompt(backbone: Backbone, class_name: str, prompts: PromptSet) -> int:
-    """Tokens of the longest prompt of a class, start and end of text included.
-
-    Raises:
-        InputError: if a prompt is longer than the model's context.
-    """
-    tokens = backbone.tokenize([*prompts.normal(class_name), *prompts.anomalous(class_name)])
-    return int(tokens.argmax(dim=-1).max()) + 1
-
-
 def _key(backbone: Backbone, both: tuple[list[str], list[str]], normalise_each: bool) -> str:
-    config = backbone.clip.config
-    # The weights say nothing of the activation and the heads.
-    made_with = [_VERSION, torch.__version__, backbone.weights_sha256, config.quick_gelu, config.text_heads]
-    made_with += [str(backbone.dtype), backbone.device.type, normalise_each, *both]
+    made_with = [_VERSION, torch.__version__, backbone.fingerprint, backbone.device.type, normalise_each, *both]
     return hashlib.sha256(json.dumps(made_with).encode()).hexdigest()
 
 
@@ -89,19 +76,7 @@ def _read(entry: Path, embed_dim: int) -> torch.Tensor | None:
 def _mean_embedding(backbone: Backbone, texts: list[str], normalise_each: bool) -> torch.Tensor:
     counts = Counter(texts)
     weights = torch.tensor(list(counts.values()), dtype=torch.float32, device=backbone.device)
-    embeddings = _encode(backbone, backbone.tokenize(list(counts)))
+    embeddings = backbone.embed_prompts(list(counts))
     if normalise_each:
         embeddings = F.normalize(embeddings, dim=-1)
     return F.normalize(weights @ embeddings, dim=0)
-
-
-@torch.inference_mode()
-def _encode(backbone: Backbone, tokens: torch.Tensor) -> torch.Tensor:
-    """(N, embed_dim) of (N, context_length) tokens, prompts of one length together: no padding is computed."""
-    lengths = tokens.argmax(dim=-1) + 1
-    embeddings = torch.empty(len(tokens), backbone.clip.config.embed_dim, device=backbone.device)
-    for length in lengths.unique():
-        chosen = (lengths == length).nonzero().flatten()
-        prompts = tokens[chosen, : int(length)].to(backbone.device)
-        embeddings[chosen.to(backbone.device)] = backbone.clip.encode_text(prompts)
-    return embeddings

@@ -1,26 +1,23 @@
 """What bf16 and fp16 change on the embedded sample: scores and every metric, zero-shot and 4-shot.
 
-python scripts/compare_precision.py
+python -m benchmarks.compare_precision
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import sys
 import tempfile
 from pathlib import Path
 
 from tabulate import tabulate
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from datasets.index import write_index
 from datasets.mvtec import list_mvtec
+from demo.sample import make_sample
 from evaluation.options import parse_options
 from evaluation.results import METRICS
 from evaluation.run import run
-from scripts.make_sample import make_sample
 
 SHOTS = ("0", "4")
 
@@ -39,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "sample"
         make_sample(data)
-        write_index(list_mvtec(data, all_classes=True, allow_missing_masks=False, warn=print))
+        write_index(list_mvtec(data, print, all_classes=True))
         for precision in ("fp32", "bf16", "fp16"):
             places = ["--dataset", "sample", "--data_path", str(data), "--save_path", str(Path(folder) / precision)]
             model = ["--model", "demo-vit-240", "--device", options.device, "--precision", precision]

@@ -7,9 +7,7 @@ anything is timed, the window embeddings of all are checked to agree.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,15 +18,14 @@ from adeval import EvalAccumulator
 from anomalib.models.image.winclip.torch_model import WinClipModel
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from scripts.benchmark import Row, machine, medians, metric_case, print_rows, random_backbone
-from winclip.memory import MemoryBank, associate
+from benchmarks.benchmark import Row, machine, medians, metric_case, print_rows, random_backbone
+from winclip.defaults import SCALES
+from winclip.memory import MemoryBank
 from winclip.metrics import image_metrics, label_defects, pixel_metrics
 from winclip.prompts import REFERENCE
-from winclip.scoring import few_shot, few_shot_maps, upsample, zero_shot
+from winclip.scoring import score_images, upsample
 from winclip.text import class_embeddings
-from winclip.windows import LARGE, MID, window_patches
+from winclip.windows import window_patches
 
 MODEL = "ViT-B-16-plus-240"
 REFERENCES = 4
@@ -48,14 +45,14 @@ class PlainTower(nn.Module):
 
 
 def sequences_of(model: open_clip.CLIP, images: torch.Tensor) -> list[torch.Tensor]:
-    """Full image, large and mid windows as sequences of tokens."""
+    """The full image and the windows of each scale as sequences of tokens."""
     visual = model.visual
     patches = visual.conv1(images).flatten(2).transpose(1, 2)
     class_token = visual.class_embedding.expand(len(images), 1, -1)
     tokens = visual.ln_pre(torch.cat([class_token, patches], dim=1) + visual.positional_embedding)
     parts = [tokens]
-    for size in (LARGE, MID):
-        windows = window_patches(visual.grid_size[0], size)
+    for side in SCALES:
+        windows = window_patches(visual.grid_size[0], side)
         parts.append(tokens[:, torch.cat([windows.new_zeros(len(windows), 1), windows + 1], dim=1)].flatten(0, 1))
     return parts
 
@@ -78,7 +75,7 @@ def encoder_rows(repeats: int) -> list[Row]:
     """Zero-shot and few-shot an image against anomalib, encoding against OpenVINO."""
     backbone, original = random_backbone(MODEL, "fp32")
     half, _ = random_backbone(MODEL, "bf16")
-    grid, size = backbone.grid, backbone.image_size
+    size = backbone.image_size
     # Images of noise that is smooth enough to give different windows.
     noise = torch.randn(1 + REFERENCES, 3, 30, 30, generator=torch.Generator().manual_seed(3))
     images = nn.functional.interpolate(noise, size=(size, size), mode="bicubic")
@@ -90,9 +87,10 @@ def encoder_rows(repeats: int) -> list[Row]:
     with torch.inference_mode():
         embeddings = backbone.encode(image)
         theirs = zero_peer.encode_image(image)[1]
-        for name, peer in (("mid", theirs[0]), ("large", theirs[1])):
-            difference = agreement(getattr(embeddings, name), peer)
-            print(f"{name} windows of anomalib and of this project differ by {difference:.1e} of the largest entry")
+        # anomalib has the smaller windows first.
+        for side, own, peer in zip(SCALES, embeddings.windows, reversed(theirs)):
+            difference = agreement(own, peer)
+            print(f"{side} x {side} windows of anomalib and of this project differ by {difference:.1e} of the largest")
             if difference > 1e-4:
                 raise SystemExit("the embeddings do not agree; nothing is timed")
         original.visual.output_tokens = False
@@ -101,8 +99,8 @@ def encoder_rows(repeats: int) -> list[Row]:
         inputs = [part.numpy() for part in sequences]
         for name, limit in (("f32", 1e-4), ("bf16", 5e-2)):
             out = torch.from_numpy(graphs[name][1](inputs[1])[0])[None]
-            difference = agreement(embeddings.large, out)
-            print(f"large windows of OpenVINO {name} differ by {difference:.1e} of the largest entry")
+            difference = agreement(embeddings.windows[0], out)
+            print(f"{SCALES[0]} x {SCALES[0]} windows of OpenVINO {name} differ by {difference:.1e} of the largest")
             if difference > limit:
                 raise SystemExit("the embeddings do not agree; nothing is timed")
         original.visual.output_tokens = True
@@ -112,11 +110,9 @@ def encoder_rows(repeats: int) -> list[Row]:
 
     @torch.inference_mode()
     def predict(bank: MemoryBank | None, encoder: Any = backbone) -> torch.Tensor:
-        encoded = encoder.encode(image)
-        scores, maps = zero_shot(encoded, text, grid)
-        if bank is not None:
-            scores, maps = few_shot(scores, maps, few_shot_maps(*associate(encoded, bank).nearest(), grid))
-        return upsample(maps, size)
+        subset = () if bank is None else range(len(bank))
+        (found,) = score_images(encoder.encode(image), text, bank, [subset])
+        return upsample(found.maps, size)
 
     def run_graphs(precision: str) -> None:
         for graph, part in zip(graphs[precision], inputs):

@@ -1,7 +1,7 @@
 """Compare exported graphs with torch on images of the sample: largest differences, and time a picture.
 
-    python scripts/compare_export.py                                  # the demo backbone
-    python scripts/compare_export.py --model ViT-B-16-plus-240 --class_name cowhide
+    python -m benchmarks.compare_export                                  # the demo backbone
+    python -m benchmarks.compare_export --model ViT-B-16-plus-240 --class_name cowhide
 
 Every runtime gets one picture at a time and as many threads as torch. They take turns; the medians are printed.
 """
@@ -9,7 +9,6 @@ Every runtime gets one picture at a time and as many threads as torch. They take
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +19,13 @@ import torch
 from PIL import Image
 from tabulate import tabulate
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from scripts.benchmark import machine, medians
-from scripts.make_sample import make_sample
+from benchmarks.benchmark import machine, medians
+from demo.sample import make_sample
 from winclip import InputError, Prediction, WinCLIP
+from winclip.command_line import add_model_options, model_options
+from winclip.defaults import DEMO_MODEL
 from winclip.export import check_runtime, export, import_openvino
+from winclip.images import resize_straight
 
 Pixels = npt.NDArray[np.uint8]
 Runtime = Callable[[Pixels], Prediction]
@@ -33,7 +33,7 @@ Runtime = Callable[[Pixels], Prediction]
 
 def read_pixels(path: Path, size: int) -> Pixels:
     """(1, 3, size, size) uint8, as the exported graph takes it."""
-    picture = Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+    picture = resize_straight(Image.open(path).convert("RGB"), size, Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1)[None])
 
 
@@ -101,25 +101,24 @@ def compare(model: WinCLIP, files: list[Path], repeats: int) -> list[list[str]]:
 
 def main() -> None:
     """Draw the sample where it is missing, compare zero-shot and few-shot, print one table."""
-    root = Path(__file__).resolve().parent.parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=root / "data" / "sample", help="the sample (data/sample)")
+    parser.add_argument("--data_path", type=Path, default=Path("data/sample"), help="the sample (data/sample)")
+    parser.add_argument("--root", dest="data_path", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument("--class_name", default="gear", help="class of the sample (gear)")
-    parser.add_argument("--model", default="demo-vit-240", help="as of test.py (demo-vit-240)")
-    parser.add_argument("--pretrained", help="as of test.py")
     parser.add_argument("--references", type=int, default=4, help="for the few-shot rows (4)")
     parser.add_argument("--images", type=int, default=20, help="test images (20)")
     parser.add_argument("--repeats", type=int, default=5, help="counted turns (5)")
+    add_model_options(parser, DEMO_MODEL, on_cpu_only=True)
     options = parser.parse_args()
     try:
         for name in ("onnx", "openvino"):
             check_runtime(name)
-        make_sample(options.root)
-        model = WinCLIP.from_pretrained(options.model, options.pretrained, device="cpu", precision="fp32")
+        make_sample(options.data_path)
+        model = model_options(vars(options)).load()
         model.set_class(options.class_name)
         # The first of every folder, then the second, so that good and defective ones are among them.
-        test = sorted((options.root / options.class_name / "test").glob("*/*.png"), key=lambda path: path.name)
-        good = sorted((options.root / options.class_name / "train" / "good").glob("*.png"))
+        test = sorted((options.data_path / options.class_name / "test").glob("*/*.png"), key=lambda path: path.name)
+        good = sorted((options.data_path / options.class_name / "train" / "good").glob("*.png"))
         test, rows = test[: options.images], []
         for shots in (0, options.references):
             if shots:
@@ -127,7 +126,7 @@ def main() -> None:
             rows += [[shots, *row] for row in compare(model, test, options.repeats)]
     except (InputError, FileExistsError) as error:
         parser.exit(2, f"error: {error}\n")
-    print(f"{options.model}, {len(test)} images of {options.class_name}; {machine()}\n")
+    print(f"{model.backbone.model}, {len(test)} images of {options.class_name}; {machine()}\n")
     header = ["references", "runtime", "largest difference, score", "largest difference, map", "ms a picture"]
     print(tabulate(rows, header, tablefmt="pipe", disable_numparse=True))
 

@@ -1,7 +1,7 @@
 """Measures the encoder, the text side, the metrics, the pipeline and the memory against bounds and baselines.
 
-    python scripts/benchmark.py                      # all of them, ViT-B-16-plus-240 with random weights
-    python scripts/benchmark.py encoder metrics --json figures.json
+    python -m benchmarks.benchmark                      # all of them, ViT-B-16-plus-240 with random weights
+    python -m benchmarks.benchmark encoder metrics --json figures.json
 
 Every ratio is taken within one run: the things compared take turns, and the median of their times is shown.
 """
@@ -31,19 +31,20 @@ import torch.nn.functional as F
 from PIL import Image
 from tabulate import tabulate
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from winclip.backbone import PRECISIONS, Backbone, parse_config
+from evaluation.check_metrics import textbook_pixel_metrics
+from winclip.backbone import PRECISIONS, Backbone
 from winclip.clip import Clip, ClipConfig
+from winclip.defaults import SCALES
 from winclip.files import write_atomically
 from winclip.images import CLIP_MEAN, CLIP_STD
 from winclip.linear import packed_linear
-from winclip.memory import MemoryBank, associate
+from winclip.memory import MemoryBank
 from winclip.metrics import image_metrics, label_defects, pixel_metrics
+from winclip.pretrained import parse_config
 from winclip.prompts import REFERENCE
-from winclip.scoring import few_shot, few_shot_maps, zero_shot
+from winclip.scoring import score_images
 from winclip.text import class_embeddings
-from winclip.windows import LARGE, MID, window_patches
+from winclip.windows import window_patches
 
 GIGA = 1e9
 SIDE, PRODUCTS = 2048, 12  # of the matrix products that the bound's rate is measured with
@@ -105,8 +106,8 @@ def exact_operations(config: ClipConfig) -> int:
     full = 1 + grid * grid
     total = 2 * (full - 1) * 3 * config.patch_size**2 * config.width
     total += config.layers * (linear_operations(full, config) + 4 * full * full * config.width)
-    for size in (LARGE, MID):
-        length, windows = 1 + size * size, (grid - size + 1) ** 2
+    for side in SCALES:
+        length, windows = 1 + side * side, (grid - side + 1) ** 2
         attention = 4 * length * length * config.width * windows
         first = 2 * windows * length * config.width * (config.width + 2 * config.mlp_width)
         last = 2 * windows * config.width * (4 * config.width + 2 * config.mlp_width)
@@ -120,7 +121,7 @@ def exact_operations(config: ClipConfig) -> int:
 def plain_operations(config: ClipConfig) -> int:
     """Matrix operations of one image when every window is a full pass over the blocks."""
     grid = config.grid
-    sequences = [(1 + grid * grid, 1)] + [(1 + size * size, (grid - size + 1) ** 2) for size in (LARGE, MID)]
+    sequences = [(1 + grid * grid, 1)] + [(1 + side * side, (grid - side + 1) ** 2) for side in SCALES]
     return config.layers * sum(
         linear_operations(count * length, config) + 4 * count * length * length * config.width
         for length, count in sequences
@@ -161,8 +162,8 @@ def plain_encode(model: open_clip.CLIP, images: torch.Tensor) -> list[torch.Tens
     class_token = visual.class_embedding.expand(len(images), 1, -1)
     tokens = visual.ln_pre(torch.cat([class_token, patches], dim=1) + visual.positional_embedding)
     outputs = [visual.transformer(tokens)]
-    for size in (LARGE, MID):
-        windows = window_patches(visual.grid_size[0], size)
+    for side in SCALES:
+        windows = window_patches(visual.grid_size[0], side)
         sequences = torch.cat([windows.new_zeros(len(windows), 1), windows + 1], dim=1)
         out = visual.transformer(tokens[:, sequences].flatten(0, 1))
         outputs.append(visual.ln_post(out[:, 0]) @ visual.proj)
@@ -232,31 +233,6 @@ def metric_case() -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
     return masks, maps.numpy()
 
 
-def looped_metrics(masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.float32]) -> dict[str, float]:
-    """scikit-learn's three pixel metrics and AUPRO by a loop over 200 thresholds and all regions."""
-    from skimage.measure import label, regionprops
-    from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
-
-    truth, scores = masks.ravel(), maps.ravel()
-    precision, recall, _ = precision_recall_curve(truth, scores)
-    f1 = (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
-    rates, overlaps = [], []
-    for threshold in np.arange(maps.min(), maps.max(), (maps.max() - maps.min()) / 200):
-        predicted = maps > threshold
-        overlap = []
-        for mask, prediction in zip(masks, predicted):
-            for region in regionprops(label(mask)):
-                overlap.append(prediction[region.coords[:, 0], region.coords[:, 1]].mean())
-        rates.append((predicted & ~masks).sum() / (~masks).sum())
-        overlaps.append(np.mean(overlap))
-    kept = np.array(rates) < 0.3
-    rate = np.array(rates)[kept]
-    rate = (rate - rate.min()) / (rate.max() - rate.min())
-    aupro = auc(rate, np.array(overlaps)[kept])
-    ap = average_precision_score(truth, scores)
-    return {"auroc_px": roc_auc_score(truth, scores), "f1_px": f1, "ap_px": ap, "aupro": aupro}
-
-
 def benchmark_metrics(options: argparse.Namespace) -> list[Row]:
     """All seven metrics of 83 maps, against scikit-learn with the threshold loop."""
     masks, maps = metric_case()
@@ -266,7 +242,7 @@ def benchmark_metrics(options: argparse.Namespace) -> list[Row]:
         return image_metrics(labels, scores)[0] | pixel_metrics(label_defects(masks), maps)[0]
 
     start = time.perf_counter()
-    expected = looped_metrics(masks, maps)
+    expected = textbook_pixel_metrics(masks, maps)
     looped = time.perf_counter() - start
     figures = ours()
     difference = max(abs(figures[name] - value) for name, value in expected.items())
@@ -285,15 +261,12 @@ def benchmark_pipeline(options: argparse.Namespace) -> list[Row]:
     noise = torch.Generator().manual_seed(2)
 
     def bank(references: int) -> MemoryBank:
-        shapes = [(references, *getattr(embeddings, name).shape[1:]) for name in ("large", "mid", "patch")]
-        return MemoryBank(*(F.normalize(torch.randn(shape, generator=noise), dim=-1) for shape in shapes))
+        one = embeddings[:1]
+        return MemoryBank.of(one.map(lambda part: torch.randn(references, *part.shape[1:], generator=noise)))
 
     @torch.inference_mode()
-    def score(bank: MemoryBank, chosen: list[list[int]]) -> None:
-        zero = zero_shot(embeddings[:1], text, config.grid)
-        associations = associate(embeddings[:1], bank)
-        for references in chosen:
-            few_shot(*zero, few_shot_maps(*associations.nearest(references), config.grid))
+    def score(bank: MemoryBank | None, chosen: list[list[int]]) -> None:
+        score_images(embeddings[:1], text, bank, chosen)
 
     shots = [list(range(k)) for k in (1, 2, 4, 8)]
     one, five = bank(8), bank(40)
@@ -301,7 +274,7 @@ def benchmark_pipeline(options: argparse.Namespace) -> list[Row]:
     times = medians(
         {
             "encode": lambda: backbone.encode(images[:1]),
-            "zero": lambda: zero_shot(embeddings[:1], text, config.grid),
+            "zero": lambda: score(None, [[]]),
             "few": lambda: score(one, shots),
             "seeds": lambda: score(five, draws),
         },
@@ -334,10 +307,9 @@ def startup_row() -> Row:
 
 MEMORY_SCRIPT = """
 import sys
-sys.path.insert(0, sys.argv[1])
 from evaluation.options import parse_options
 from evaluation.run import run
-run(parse_options(sys.argv[2:]))
+run(parse_options(sys.argv[1:]))
 # Not ru_maxrss, which starts at what the parent process held.
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
@@ -357,8 +329,9 @@ def benchmark_memory(options: argparse.Namespace) -> list[Row]:
             write_grey_images(data, count)
             arguments = ["--model", options.model, "--pretrained", str(checkpoint), "--batch_size", "8", "--no_cache"]
             arguments += ["--data_path", str(data), "--save_path", str(data / "out")]
-            command = [sys.executable, "-c", MEMORY_SCRIPT, root, *arguments]
-            out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+            command = [sys.executable, "-c", MEMORY_SCRIPT, *arguments]
+            # From the root, where Python finds the repository's modules.
+            out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=root).stdout
             peak = int(out.split()[-1]) * 1024
             print(
                 f"memory: test.py on {count} images, batch 8: peak {peak / 1e9:.2f} GB,"

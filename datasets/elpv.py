@@ -7,18 +7,13 @@ in between are left out. There are no masks.
 
 from __future__ import annotations
 
-import argparse
 import filecmp
 import importlib.util
 import shutil
-import sys
 from pathlib import Path, PurePosixPath
 
-# The data set code is one folder up from this script.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from datasets.index import DatasetIndex, Item, stays_inside, write_index
-from datasets.layout import report_error, summary
+from datasets.index import DatasetIndex, Item, stays_inside
+from datasets.layout import Warn
 from winclip.errors import InputError
 
 CLASS = "solar_cell"
@@ -64,14 +59,15 @@ def read_labels(path: Path) -> dict[str, float]:
     return probabilities
 
 
-def lay_out(package: Path, root: Path) -> DatasetIndex:
-    """Copy the images to ``root`` in the layout of MVTec AD and write ``meta.json`` last.
+def list_elpv(root: Path, warn: Warn) -> DatasetIndex:
+    """Copy the images to ``root`` in the layout of MVTec AD and list them; ``warn`` is not called.
 
     Images that are there already are compared and not copied again.
 
     Raises:
-        InputError: if an image is missing in the package or ``root`` cannot be written to.
+        InputError: if the package or an image of it is missing, or ``root`` cannot be written to.
     """
+    package = find_package()
     probabilities = read_labels(package / "labels.csv")
     functional = sorted(image for image, probability in probabilities.items() if probability == 0)
     defective = sorted(image for image, probability in probabilities.items() if probability == 1)
@@ -80,9 +76,7 @@ def lay_out(package: Path, root: Path) -> DatasetIndex:
     train = [_copy(package, image, root, "train", "good") for image in functional[0::2]]
     test = [_copy(package, image, root, "test", "good") for image in functional[1::2]]
     test += [_copy(package, image, root, "test", "defective") for image in defective]
-    index = DatasetIndex(root, {CLASS: train}, {CLASS: test})
-    write_index(index)
-    return index
+    return DatasetIndex(root, {CLASS: train}, {CLASS: test})
 
 
 def _copy(package: Path, image: str, root: Path, part: str, specie_name: str) -> Item:
@@ -98,22 +92,3 @@ def _copy(package: Path, image: str, root: Path, part: str, specie_name: str) ->
     except OSError as error:
         raise InputError(f"cannot write {target} ({error.strerror}); name another place with --root") from error
     return Item(img_path, "", CLASS, specie_name, int(specie_name != "good"))
-
-
-def main() -> int:
-    """Returns: the exit status: 0, or 2 after an error that is printed."""
-    parser = argparse.ArgumentParser(description="Lay out the package elpv-dataset as a data set that test.py reads.")
-    parser.add_argument("--root", metavar="DIR", type=Path, default=Path("data/elpv"), help="default: %(default)s")
-    options = parser.parse_args()
-    try:
-        index = lay_out(find_package(), options.root)
-    except InputError as error:
-        return report_error(error)
-    print(LICENCE)
-    print(summary(index))
-    print(f"written: {options.root / 'meta.json'}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,8 +9,6 @@ from statistics import fmean, stdev
 
 from scipy.special import stdtrit
 
-from winclip.model import WinCLIP
-
 FALSE_ALARM_RATE = 0.01
 FEW = 8
 
@@ -22,8 +20,8 @@ _NARROWEST = 0.01
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """The decisions of a run.
+class Threshold:
+    """Where good ends for a class.
 
     Attributes:
         score: a picture with a higher score is anomalous.
@@ -40,46 +38,33 @@ class Thresholds:
     caution: str = ""
 
 
-def find_thresholds(model: WinCLIP, given: float | None = None) -> Thresholds:
-    """Thresholds for the class that is set.
+def without_spread(count: int) -> Threshold:
+    """The threshold with no reference or one, which cannot be left out.
 
-    With R >= 2 references both are the upper prediction bound (``prediction_bound``) of leave-one-out
-    results: the R scores, and the R highest map values. References and good pictures to come are
-    exchangeable, so what holds for a reference against the others holds for the next good picture;
-    it is slightly cautious, because the reference meets R - 1 others and the picture meets all R.
-
-    With one reference nothing can be left out. The score is half the zero-shot probability and half
-    the difference to the reference; how much good pictures differ is not known, so it counts as
-    nothing: 0.25 for the score, and 0.5 for the map, which is the sum.
-
-    Args:
-        model: with its class set and references added.
-        given: takes the place of the score threshold.
+    With no reference it is zero-shot probability 0.5. With one, the score is half the zero-shot
+    probability and half the difference to the reference; how much good pictures differ is not known,
+    so it counts as nothing: 0.25 for the score, and 0.5 for the map, which is the sum.
     """
-    count = model.reference_count()
+    colours = _colours(_ZERO_SHOT - _WIDEST, _ZERO_SHOT)
     if count == 0:
-        colours = _colours(_ZERO_SHOT - _WIDEST, _ZERO_SHOT)
-        found = Thresholds(_ZERO_SHOT, _ZERO_SHOT, colours, "no reference: zero-shot probability 0.5")
-    elif count == 1:
-        found = Thresholds(
-            _ZERO_SHOT / 2,
-            _ZERO_SHOT,
-            _colours(_ZERO_SHOT - _WIDEST, _ZERO_SHOT),
-            "1 reference: zero-shot probability 0.5 and no difference to the reference",
-            "with 1 reference no spread is known; give at least 2, better 8, or --threshold",
-        )
-    else:
-        out = model.leave_one_out()
-        found = from_leave_one_out(out.scores.tolist(), out.maps.max(axis=(1, 2)).tolist())
-    if given is None:
-        return found
-    return Thresholds(given, found.pixel, found.colours, "the score's threshold is given; pixels: " + found.rule)
+        return Threshold(_ZERO_SHOT, _ZERO_SHOT, colours, "no reference: zero-shot probability 0.5")
+    return Threshold(
+        _ZERO_SHOT / 2,
+        _ZERO_SHOT,
+        colours,
+        "1 reference: zero-shot probability 0.5 and no difference to the reference",
+        "with 1 reference no spread is known; give at least 2, better 8, or a threshold of your own",
+    )
 
 
-def from_leave_one_out(scores: Sequence[float], peaks: Sequence[float]) -> Thresholds:
-    """Thresholds from R >= 2 leave-one-out scores and highest map values; see ``find_thresholds``.
+def from_leave_one_out(scores: Sequence[float], peaks: Sequence[float]) -> Threshold:
+    """The threshold from R >= 2 references, each scored against the others.
 
-    A bound above what a score or map can reach is cut to that.
+    Score and pixel threshold are the upper prediction bounds (``prediction_bound``) of the R scores and
+    of the R highest map values. References and good pictures to come are exchangeable, so what holds
+    for a reference against the others holds for the next good picture; it is slightly cautious, because
+    the reference meets R - 1 others and the picture meets all R. A bound above what a score or map can
+    reach is cut to that.
     """
     bound, pixel = prediction_bound(scores), prediction_bound(peaks)
     caution = ""
@@ -87,7 +72,7 @@ def from_leave_one_out(scores: Sequence[float], peaks: Sequence[float]) -> Thres
         caution = f"the threshold rests on {len(scores)} references, which is few; give at least {FEW}"
     if bound >= _HIGHEST_SCORE:
         caution = f"{len(scores)} references differ too much for a threshold, nothing can exceed it; give more of them"
-    return Thresholds(
+    return Threshold(
         min(bound, _HIGHEST_SCORE),
         min(pixel, _HIGHEST_LEVEL),
         _colours(fmean(peaks), pixel),

@@ -1,6 +1,6 @@
 """Draw the sample data set: five classes in MVTec layout, from a seed, with exact masks.
 
-    python scripts/make_sample.py --root data/sample
+    python -m demo.sample --data_path data/sample
 
 Layout: CLASS/train/good, CLASS/test/good, CLASS/test/DEFECT and CLASS/ground_truth/DEFECT/NNN_mask.png.
 A mask marks every pixel that the defect changed in the stored image, and no other.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from scripts.procedural import (
+from demo.procedural import (
     DEFECTS,
     Field,
     Image,
@@ -272,7 +269,7 @@ def make_sample(root: Path, seed: int = 0) -> None:
     if is_complete(root, seed):
         return
     if root.exists() and not (root / STAMP).exists() and any(root.iterdir()):
-        raise FileExistsError(f"{root} holds files that are no sample; give another --root or move them away")
+        raise FileExistsError(f"{root} holds files that are no sample; give another --data_path or move them away")
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as temporary:
         new = Path(temporary) / "new"
@@ -293,11 +290,12 @@ def make_sample(root: Path, seed: int = 0) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the sample data set in MVTec layout.")
-    parser.add_argument("--root", type=Path, default=Path("data/sample"), help="folder to write")
+    parser.add_argument("--data_path", type=Path, default=Path("data/sample"), help="folder to write (data/sample)")
+    parser.add_argument("--root", dest="data_path", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help="of the data set; the same seed gives the same images")
     arguments = parser.parse_args()
     try:
-        make_sample(arguments.root, arguments.seed)
+        make_sample(arguments.data_path, arguments.seed)
     except OSError as error:
         parser.exit(2, f"error: {error}\n")
 

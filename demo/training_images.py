@@ -1,7 +1,6 @@
 """The stream of procedurally drawn images that trains the demo backbone.
 
-Textures and objects are drawn here and only here; none of them is one of the sample's (make_sample.py draws its
-own). Defects come from procedural.py, as the sample's do, with sizes and strengths varied more widely.
+Textures and objects are drawn here and only here; none of them is one of the sample's (sample.py draws its own). Defects come from procedural.py, as the sample's do, with sizes and strengths varied more widely.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import torch
 from PIL import Image as PillowImage
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from scripts.procedural import (
+from demo.procedural import (
     DEFECTS,
     SUBPIXEL_BITS,
     Field,

@@ -1,22 +1,18 @@
-"""Draws docs/sample.jpg: for each class of the sample a defective image, its mask and its heat maps."""
+"""Draws docs/figures/sample.jpg: for each class of the sample a defective image, its mask and its heat maps."""
 
 from __future__ import annotations
 
 import argparse
-import io
-import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from datasets.index import load_index
 from datasets.references import draw_references
 from winclip import WinCLIP
+from winclip.drawing import colour, encoded
 from winclip.files import write_atomically
 
 SIDE = 180
@@ -26,19 +22,18 @@ TITLES = ("image", "mask", "zero-shot", f"{SHOTS}-shot")
 
 def heat(image: Image.Image, anomaly_map: npt.NDArray[np.float32], highest: float) -> Image.Image:
     """Lay a map over its image; ``highest`` is the value drawn in the hottest colour."""
-    levels = (np.clip(anomaly_map / highest, 0, 1) * 255).astype(np.uint8)
-    colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
-    return Image.blend(image.resize((SIDE, SIDE)), Image.fromarray(colours).resize((SIDE, SIDE)), 0.55)
+    colours = colour(anomaly_map, 0, highest)
+    return Image.blend(image.resize((SIDE, SIDE)), colours.resize((SIDE, SIDE)), 0.55)
 
 
 def main() -> None:
     """Draw the figure."""
-    root = Path(__file__).resolve().parent.parent
+    folder = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, default=root / "data" / "sample")
-    parser.add_argument("--output", type=Path, default=root / "docs" / "sample.jpg")
+    parser.add_argument("--data_path", type=Path, default=Path("data/sample"), help="the sample (data/sample)")
+    parser.add_argument("--save_path", type=Path, default=folder / "sample.jpg", help="the figure")
     options = parser.parse_args()
-    index = load_index(options.root)
+    index = load_index(options.data_path)
     model = WinCLIP.from_pretrained("demo-vit-240")
     left, gap, top = 100, 8, 24
     sheet = Image.new("RGB", (left + 4 * (SIDE + gap), top + len(index.test) * (SIDE + gap)), "white")
@@ -61,10 +56,8 @@ def main() -> None:
             (image.resize((SIDE, SIDE)), mask, heat(image, zero, 1.0), heat(image, few, 1.5))
         ):
             sheet.paste(picture, (left + column * (SIDE + gap), y))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "JPEG", quality=88)
-    write_atomically(options.output, buffer.getvalue())
-    print(f"written: {options.output}")
+    write_atomically(options.save_path, encoded(sheet, "JPEG", quality=88))
+    print(f"written: {options.save_path}")
 
 
 if __name__ == "__main__":

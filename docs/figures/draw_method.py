@@ -1,10 +1,9 @@
-"""Draws the figures of docs/method.md from the sample, with the demo backbone: docs/method-*.jpg."""
+"""Draws the figures of docs/method.md from the sample, with the demo backbone: docs/figures/method-*.jpg."""
 
 from __future__ import annotations
 
 import argparse
 import io
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from scripts.make_sample import CLASSES, draw_pair
+from demo.sample import CLASSES, draw_pair
 from winclip.backbone import Backbone, load_backbone
-from winclip.clip import Embeddings
+from winclip.defaults import SCALES
+from winclip.embeddings import Embeddings
 from winclip.files import write_atomically
 from winclip.images import preprocess
 from winclip.memory import MemoryBank, associate
 from winclip.prompts import REFERENCE
-from winclip.scoring import anomaly_probability, few_shot, few_shot_maps, upsample, zero_shot
+from winclip.scoring import anomaly_probability, association_maps, score_images, upsample
 from winclip.text import class_embeddings
-from winclip.windows import LARGE, MID, harmonic_spread
+from winclip.windows import harmonic_spread
 
 SHOTS = 4
 CLASS = next(iter(CLASSES))
@@ -124,17 +122,17 @@ def draw_windows(case: Case) -> Figure:
     """The defective picture with its patches and a window of each scale, and the windows' probabilities."""
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     first, second, third = figure.subplots(1, 3)
-    grid, patch = case.grid, case.backbone.clip.config.patch_size
+    grid, patch = case.grid, case.backbone.patch_size
     photo(first, case.pictures[1], f"{grid} x {grid} patches, two of the windows")
     for line in range(1, grid):
         first.axhline(line * patch - 0.5, color="white", linewidth=0.4, alpha=0.6)
         first.axvline(line * patch - 0.5, color="white", linewidth=0.4, alpha=0.6)
-    box(first, 2, 2, LARGE, patch, ORANGE)
-    box(first, 10, 3, MID, patch, LIGHT)
-    for axes, embeddings, size in ((second, case.embeddings.large, LARGE), (third, case.embeddings.mid, MID)):
-        side = grid - size + 1
-        probability = anomaly_probability(embeddings[1:], case.text).reshape(side, side)
-        heat(axes, probability, f"p of the {side} x {side} windows of {size} x {size}")
+    for (column, row, colour), side in zip(((2, 2, ORANGE), (10, 3, LIGHT)), SCALES):
+        box(first, column, row, side, patch, colour)
+    for axes, windows, side in zip((second, third), case.embeddings.windows, SCALES):
+        count = grid - side + 1
+        probability = anomaly_probability(windows[1:], case.text).reshape(count, count)
+        heat(axes, probability, f"p of the {count} x {count} windows of {side} x {side}")
     return figure
 
 
@@ -142,12 +140,12 @@ def draw_harmonic(case: Case) -> Figure:
     """From window probabilities to the zero-shot map."""
     figure = Figure(figsize=(11, 2.9), layout="constrained")
     panels = figure.subplots(1, 4)
-    for axes, embeddings, size in zip(panels, (case.embeddings.large, case.embeddings.mid), (LARGE, MID)):
-        spread = harmonic_spread(anomaly_probability(embeddings[1:], case.text), case.grid, size)[0]
-        heat(axes, spread, f"harmonic mean, {size} x {size}")
-    _, maps = zero_shot(case.embeddings[1:], case.text, case.grid)
-    heat(panels[2], maps[0], "with the image: zero-shot map")
-    heat(panels[3], upsample(maps, case.backbone.image_size)[0], "upsampled")
+    for axes, windows, side in zip(panels, case.embeddings.windows, SCALES):
+        spread = harmonic_spread(anomaly_probability(windows[1:], case.text), case.grid, side)[0]
+        heat(axes, spread, f"harmonic mean, {side} x {side}")
+    (zero,) = score_images(case.embeddings[1:], case.text)
+    heat(panels[2], zero.maps[0], "with the image: zero-shot map")
+    heat(panels[3], upsample(zero.maps, case.backbone.image_size)[0], "upsampled")
     return figure
 
 
@@ -155,14 +153,14 @@ def draw_memory(case: Case) -> Figure:
     """Two patches with the nearest of the memory bank, and the few-shot maps."""
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     panels = figure.subplots(2, 5)
-    grid, patch = case.grid, case.backbone.clip.config.patch_size
+    grid, patch = case.grid, case.backbone.patch_size
     photo(panels[0, 0], case.pictures[1], "picture")
     for number, reference in enumerate(case.references):
         photo(panels[0, 1 + number], reference, f"reference {number + 1}")
     associations = associate(case.embeddings[1:], case.bank)
-    large, mid, patches = associations.nearest()
+    windows, patches = associations.nearest()
     queries = torch.nn.functional.normalize(case.embeddings.patch[1], dim=-1)
-    cosine = queries @ case.bank.patch.flatten(0, 1).T
+    cosine = queries @ case.bank.embeddings.patch.flatten(0, 1).T
     distances: list[str] = []
     # The patch that is the farthest from everything known, and one of the part that is whole.
     for query, colour in ((int(patches[0].argmax()), ORANGE), (6 * grid + 3, LIGHT)):
@@ -171,15 +169,13 @@ def draw_memory(case: Case) -> Figure:
         box(panels[0, 1 + number], nearest % grid, nearest // grid, 1, patch, colour)
         distances.append(f"{patches[0, query]:.3f}")
     panels[0, 0].set_xlabel("distance to nearest:\n{} orange\n{} blue".format(*distances), fontsize=10)
-    nearest_maps = few_shot_maps(large, mid, patches, grid)
-    scores, zero_maps = zero_shot(case.embeddings[1:], case.text, grid)
-    score, total = few_shot(scores, zero_maps, nearest_maps)
+    (few,) = score_images(case.embeddings[1:], case.text, case.bank, [range(SHOTS)])
     highest = float(patches.max())
-    heat(panels[1, 0], harmonic_spread(large, grid, LARGE)[0], "distance, 3 x 3", highest)
-    heat(panels[1, 1], harmonic_spread(mid, grid, MID)[0], "distance, 2 x 2", highest)
+    for axes, values, side in zip(panels[1], windows, SCALES):
+        heat(axes, harmonic_spread(values, grid, side)[0], f"distance, {side} x {side}", highest)
     heat(panels[1, 2], patches.reshape(grid, grid), "distance, patches", highest)
-    heat(panels[1, 3], nearest_maps[0], "their mean", highest)
-    heat(panels[1, 4], upsample(total, case.backbone.image_size)[0], f"+ zero-shot, score {score[0]:.2f}")
+    heat(panels[1, 3], association_maps(associations)[0], "their mean", highest)
+    heat(panels[1, 4], upsample(few.maps, case.backbone.image_size)[0], f"+ zero-shot, score {few.scores[0]:.2f}")
     return figure
 
 
@@ -188,16 +184,17 @@ FIGURES = {"prompts": draw_prompts, "windows": draw_windows, "harmonic": draw_ha
 
 def main() -> None:
     """Draw all figures."""
-    root = Path(__file__).resolve().parent.parent
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=root / "docs", help="folder of the figures (docs)")
+    parser.add_argument(
+        "--save_path", type=Path, default=Path(__file__).resolve().parent, help="folder of the figures (this one)"
+    )
     options = parser.parse_args()
     case = load_case()
     for name, draw in FIGURES.items():
         buffer = io.BytesIO()
         draw(case).savefig(buffer, format="jpg", dpi=110, pil_kwargs={"quality": 85})
-        write_atomically(options.output / f"method-{name}.jpg", buffer.getvalue())
-        print(f"written: {options.output / f'method-{name}.jpg'}, {len(buffer.getvalue()) // 1000} kB")
+        write_atomically(options.save_path / f"method-{name}.jpg", buffer.getvalue())
+        print(f"written: {options.save_path / f'method-{name}.jpg'}, {len(buffer.getvalue()) // 1000} kB")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Train the demo backbone, a small CLIP, from random weights on procedurally drawn images.
 
-    python scripts/train_demo_backbone.py --output winclip/demo/demo-vit-240 --minutes 40
+    python -m demo.train_backbone --save_path winclip/demo/demo-vit-240 --minutes 40
 
 Two fixed, orthogonal directions of the joint embedding stand for "normal" and "anomalous". The text tower learns to
 map the prompt ensemble onto them, with random words as class names; the image tower learns to map the class token of
@@ -16,7 +16,6 @@ import argparse
 import copy
 import json
 import math
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,17 +29,15 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from scripts.make_sample import CLASSES
-from scripts.procedural import random_state
-from scripts.training_images import FAMILIES, TrainingStream
-from winclip.backbone import parse_config, read_checkpoint
+from demo.procedural import random_state
+from demo.sample import CLASSES
+from demo.training_images import FAMILIES, TrainingStream
 from winclip.clip import Block, Clip, ImageTower
 from winclip.files import write_atomically
 from winclip.images import CLIP_MEAN, CLIP_STD
+from winclip.pretrained import parse_config, read_checkpoint
 from winclip.prompts import REFERENCE
-from winclip.windows import LARGE, MID, window_patches
+from winclip.windows import window_patches
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 64,
@@ -58,8 +55,8 @@ IMAGES_FOR_WINDOWS = 24
 IMAGES_AS_WHOLE = 12
 WIDE = 6
 """Side in patches of windows that WinCLIP does not use; they lead the class token from windows to whole images."""
-WINDOWS_PER_IMAGE = {MID: 10, LARGE: 8, WIDE: 2}
-DEFECTIVE_PIXELS = {1: 10, MID: 14, LARGE: 20, WIDE: 30}
+WINDOWS_PER_IMAGE = {2: 10, 3: 8, WIDE: 2}
+DEFECTIVE_PIXELS = {1: 10, 2: 14, 3: 20, WIDE: 30}
 """Visible defect area, in pixels of the input, from which a patch (1) or window counts as anomalous."""
 IGNORE = -100
 FAMILY_WEIGHT = 0.2
@@ -104,7 +101,7 @@ def label(defective: torch.Tensor, patch_size: int) -> Labels:
         return result
 
     whole = area.flatten(1).sum(dim=1)
-    image = torch.where(whole >= DEFECTIVE_PIXELS[LARGE], 1, torch.where(whole < 1, 0, IGNORE))
+    image = torch.where(whole >= DEFECTIVE_PIXELS[3], 1, torch.where(whole < 1, 0, IGNORE))
     return Labels(image, by_area(1), {size: by_area(size) for size in WINDOWS_PER_IMAGE})
 
 
@@ -360,7 +357,7 @@ def train_images(clip: Clip, targets: torch.Tensor, arguments: argparse.Namespac
         if step % 20 == 0:
             progress.set_postfix({name: f"{value:.3f}" for name, value in shown.items()})
         if (step + 1) % SAVE_EVERY == 0:
-            save(clip, arguments.output, arguments.seed, earlier + step + 1)
+            save(clip, arguments.save_path, arguments.seed, earlier + step + 1)
     return earlier + int(arguments.steps)
 
 
@@ -375,7 +372,7 @@ def save(clip: Clip, output: Path, seed: int, steps: int) -> None:
     tensors = {name: tensor.detach().to(torch.float16).contiguous() for name, tensor in clip.state_dict().items()}
     tensors["logit_scale"] = torch.tensor(math.log(1 / TEMPERATURE), dtype=torch.float16)
     metadata = {
-        "description": "Demonstration CLIP trained on procedurally drawn images by scripts/train_demo_backbone.py",
+        "description": "Demonstration CLIP trained on procedurally drawn images by demo/train_backbone.py",
         "seed": str(seed),
         "steps": str(steps),
     }
@@ -388,7 +385,7 @@ def train(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     generator = torch.Generator().manual_seed(arguments.seed)
-    clip = Clip(parse_config(CONFIG, arguments.output.name))
+    clip = Clip(parse_config(CONFIG, arguments.save_path.name))
     initialise(clip, generator)
     targets = target_directions(clip.config.embed_dim, generator)
     start = time.monotonic()
@@ -397,13 +394,14 @@ def train(arguments: argparse.Namespace) -> None:
     else:
         clip.load_state_dict(read_checkpoint(arguments.start))
     steps = train_images(clip, targets, arguments, generator)
-    save(clip, arguments.output, arguments.seed, steps)
-    print(f"{steps} steps in {(time.monotonic() - start) / 60:.1f} minutes: {arguments.output}.safetensors")
+    save(clip, arguments.save_path, arguments.seed, steps)
+    print(f"{steps} steps in {(time.monotonic() - start) / 60:.1f} minutes: {arguments.save_path}.safetensors")
 
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the demo backbone on procedurally drawn images.")
-    parser.add_argument("--output", type=Path, default=Path("winclip/demo/demo-vit-240"), help="path without ending")
+    parser.add_argument("--save_path", type=Path, default=Path("winclip/demo/demo-vit-240"), help="path without ending")
+    parser.add_argument("--output", dest="save_path", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument("--steps", type=int, default=4000, help="training steps of the image tower")
     parser.add_argument("--minutes", type=float, help="end the image tower's training after this time")
     parser.add_argument("--seed", type=int, default=0, help="of weights, images and choices")

@@ -1,20 +1,17 @@
-"""Takes the pictures of the report and of the page in docs/, with Debian's chromium.
+"""Takes the pictures of the report and of the page in docs/figures/, with Debian's chromium.
 
-python scripts/make_screenshots.py --report results/sample/report.html
-python app.py & python scripts/make_screenshots.py --page http://127.0.0.1:7860
+python -m docs.figures.take_screenshots --report results/sample/report.html
+python app.py & python -m docs.figures.take_screenshots --page http://127.0.0.1:7860
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from pathlib import Path
 from typing import Literal
 
 from playwright.sync_api import Browser, Page, sync_playwright
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from winclip.files import write_atomically
 
@@ -65,11 +62,12 @@ def picture_page(browser: Browser, address: str, folder: Path) -> None:
 
 def main() -> None:
     """Take the screenshots."""
-    root = Path(__file__).resolve().parent.parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", type=Path, help="a report.html, as test.py --report writes it")
     parser.add_argument("--page", metavar="ADDRESS", help="where app.py runs with the demo backbone")
-    parser.add_argument("--output", type=Path, default=root / "docs", help="folder of the pictures (docs)")
+    parser.add_argument(
+        "--save_path", type=Path, default=Path(__file__).resolve().parent, help="folder of the pictures (this one)"
+    )
     parser.add_argument("--chromium", default=shutil.which("chromium"), help="the browser (chromium)")
     options = parser.parse_args()
     if not options.chromium:
@@ -77,9 +75,9 @@ def main() -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=options.chromium, args=FLAGS)
         if options.report:
-            picture_report(browser, options.report, options.output)
+            picture_report(browser, options.report, options.save_path)
         if options.page:
-            picture_page(browser, options.page, options.output)
+            picture_page(browser, options.page, options.save_path)
         browser.close()
 
 

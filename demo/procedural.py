@@ -1,4 +1,4 @@
-"""Noise, defects and photographic finish, shared by the sample (make_sample.py) and the training stream.
+"""Noise, defects and photographic finish, shared by the sample (sample.py) and the training stream.
 
 Images here are float32 arrays (H, W, 3) in [0, 1]; every random choice comes from the RandomState passed in.
 A defect is drawn only inside a region, and weak edges are cut, so that the pixels it changes are well defined.

@@ -1,15 +1,15 @@
 """What INT8 does to exported graphs: change of every metric on the sample, zero-shot and 4-shot, by ONNX Runtime.
 
-    python scripts/compare_int8.py
+    python -m benchmarks.compare_int8
 
 The linear layers and the convolution of the image tower are quantised, static with the class's good images as
-calibration; scoring stays in float32. Needs requirements-export.txt.
+calibration; scoring stays in float32. Needs the extra export.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
+import re
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -20,16 +20,15 @@ import onnx
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from tabulate import tabulate
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from benchmarks.benchmark import machine
+from benchmarks.compare_export import Pixels, onnx_runtime, read_pixels, run_all
 from datasets.mvtec import list_mvtec
 from datasets.samples import read_mask, resize_mask
+from demo.sample import make_sample
 from evaluation.results import METRICS
-from scripts.benchmark import machine
-from scripts.compare_export import Pixels, onnx_runtime, read_pixels, run_all
-from scripts.make_sample import make_sample
-from winclip import WinCLIP
-from winclip.export import Graph, export
+from winclip.command_line import add_model_options, model_options
+from winclip.defaults import DEMO_MODEL
+from winclip.export import export
 from winclip.metrics import image_metrics, label_defects, pixel_metrics
 
 SHOTS = (0, 4)
@@ -37,7 +36,7 @@ SHOTS = (0, 4)
 
 def quantise(file: Path, pictures: list[Pixels]) -> Path:
     """Write the quantised graph beside ``file``."""
-    scoring = set(Graph.__annotations__)
+    scoring = re.compile(r"mean|std|direction|holds\.\d+|banks\.\d+")
     graph = onnx.load(file).graph
     quantised = file.with_name("int8.onnx")
     quantize_static(
@@ -46,7 +45,7 @@ def quantise(file: Path, pictures: list[Pixels]) -> Path:
         SimpleNamespace(get_next=partial(next, ({"images": picture} for picture in pictures), None)),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=["MatMul", "Gemm", "Conv"],
-        nodes_to_exclude=[node.name for node in graph.node if scoring & set(node.input)],
+        nodes_to_exclude=[node.name for node in graph.node if any(map(scoring.fullmatch, node.input))],
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
@@ -57,14 +56,13 @@ def quantise(file: Path, pictures: list[Pixels]) -> Path:
 
 def main() -> None:
     """Draw the sample where it is missing, quantise every class, print the mean changes."""
-    root = Path(__file__).resolve().parent.parent / "data" / "sample"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="demo-vit-240", help="as of test.py (demo-vit-240)")
-    parser.add_argument("--pretrained", help="as of test.py")
+    add_model_options(parser, DEMO_MODEL, on_cpu_only=True)
     options = parser.parse_args()
+    root = Path("data") / "sample"
     make_sample(root)
-    index = list_mvtec(root, all_classes=True, allow_missing_masks=False, warn=print)
-    model = WinCLIP.from_pretrained(options.model, options.pretrained, device="cpu", precision="fp32")
+    index = list_mvtec(root, print, all_classes=True)
+    model = model_options(vars(options)).load()
     size = model.backbone.image_size
     cells = []
     for shots in SHOTS:
@@ -90,7 +88,7 @@ def main() -> None:
             changes.append([100 * (int8[metric] - exact[metric]) for metric in METRICS])
             largest = max(largest, float(np.abs(found[0].scores - found[1].scores).max()))
         cells.append([shots, f"{largest:.3f}", *(f"{change:+.2f}" for change in np.mean(changes, axis=0))])
-    print(f"{options.model}; {machine()}\n")
+    print(f"{model.backbone.model}; {machine()}\n")
     print(tabulate(cells, ["shots", "largest score difference", *METRICS], tablefmt="pipe", disable_numparse=True))
 
 

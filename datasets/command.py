@@ -1,0 +1,68 @@
+"""The command line that writes a data set's ``meta.json``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets.index import DatasetIndex, write_index
+from datasets.registry import DATA_SETS, DataSet
+from winclip.command_line import exit_status
+
+
+def run(name: str, arguments: Sequence[str] | None = None) -> int:
+    """List a data set as the arguments say (by default those of the process), and print how much it holds.
+
+    Returns:
+        The exit status: 0, or 2 after an error that is printed.
+    """
+    data_set = DATA_SETS[name]
+    options = build_parser(data_set).parse_args(arguments)
+    return exit_status(lambda: _write(data_set, options))
+
+
+def build_parser(data_set: DataSet) -> argparse.ArgumentParser:
+    """The parser for a data set; imports nothing heavy."""
+    parser = argparse.ArgumentParser(
+        prog=data_set.command.removeprefix("python "),
+        description=f"List the images of {data_set.title} in DIR/meta.json, which test.py reads.",
+    )
+    default = Path("data") / data_set.name
+    parser.add_argument("--root", metavar="DIR", type=Path, default=default, help="default: %(default)s")
+    if data_set.has_choices:
+        parser.add_argument(
+            "--all_classes", action="store_true", help="also take classes that are not of the published data set"
+        )
+        parser.add_argument(
+            "--allow_missing_masks", action="store_true", help="list anomalous images that have no mask too"
+        )
+    return parser
+
+
+def _write(data_set: DataSet, options: argparse.Namespace) -> int:
+    choices = {name: value for name, value in vars(options).items() if name != "root"}
+    index = data_set.lister(options.root, lambda text: print(f"warning: {text}", file=sys.stderr), **choices)
+    path = write_index(index)
+    if data_set.licence:
+        print(data_set.licence)
+    print(summary(index))
+    print(f"written: {path}")
+    return 0
+
+
+def summary(index: DatasetIndex) -> str:
+    """A table of the images listed per class and in all, several lines."""
+    width = max(len("class"), *(len(name) for name in index.test))
+    lines = [f"{'class':<{width}}   train  normal  anomalous"]
+    totals = [0, 0, 0]
+    for name in sorted(index.test):
+        anomalous = sum(item.anomaly for item in index.test[name])
+        counts = [len(index.train[name]), len(index.test[name]) - anomalous, anomalous]
+        totals = [total + count for total, count in zip(totals, counts)]
+        lines.append(f"{name:<{width}}  {counts[0]:>6}  {counts[1]:>6}  {counts[2]:>9}")
+    train, normal, anomalous = totals
+    lines.append(f"{'all':<{width}}  {train:>6}  {normal:>6}  {anomalous:>9}")
+    lines.append(f"{normal + anomalous} test images: {normal} normal and {anomalous} anomalous; {train} train images")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The drawn sample and the training of the demo backbone."""

@@ -1,0 +1,139 @@
+"""The files of a run, the log among them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import platform
+import time
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+import winclip
+from evaluation.measuring import Measured
+from evaluation.options import Options
+from evaluation.results import Results, k_shot_csv, markdown, results_csv, scores_csv, tables
+from evaluation.scoring import ClassScores
+from winclip.backbone import Backbone
+from winclip.command_line import log_to_terminal
+from winclip.files import write_atomically
+from winclip.model import WinCLIP
+
+if TYPE_CHECKING:
+    from report.content import Report
+
+_PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow", "opencv-python-headless")
+
+
+class _Lines(logging.Handler):
+    """Keeps the log, which becomes log.txt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record) + "\n")
+
+
+class Output:
+    """Writes the files of a run, each complete or absent; its clock and its log start when it is made."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._started = time.monotonic()
+        self._log = _Lines()
+        log_to_terminal(logging.getLogger("winclip"), self._log)
+
+    def open(self) -> None:
+        """Raises: InputError: if the folder cannot be written to."""
+        write_atomically(self._options.save_path / "log.txt", "")
+
+    def write(self, model: WinCLIP, results: Results, left_out: list[str], finished: bool) -> None:
+        """Write what is known so far in place of what was written before."""
+        config = {
+            "finished": finished,
+            "options": _resolved(self._options, model.backbone, results),
+            **_environment(model.backbone),
+            "unreadable_images": left_out,
+            "seconds": round(time.monotonic() - self._started, 3),
+        }
+        for name, content in (
+            ("results.csv", results_csv(results)),
+            ("tables.md", markdown(tables(results, self._options.compare))),
+            ("scores.csv", scores_csv(results)),
+            ("k_shot.csv", k_shot_csv(results)),
+            ("config.json", json.dumps(config, indent=2) + "\n"),
+            ("log.txt", "".join(self._log.lines)),
+        ):
+            write_atomically(self._options.save_path / name, content)
+        # That of an earlier run shows other figures; this run's is made at the end.
+        (self._options.save_path / "report.html").unlink(missing_ok=True)
+
+    def write_report(self, report: Report) -> None:
+        """Write report.html."""
+        from report.page import write_report
+
+        write_report(self._options.save_path / "report.html", report)
+
+    def write_maps(self, scored: ClassScores, measured: Measured) -> None:
+        """Write the upsampled maps of a class in a setting."""
+        buffer = io.BytesIO()
+        np.savez(buffer, maps=measured.maps, img_path=np.array([item.img_path for item in scored.items]))
+        folder = self._options.save_path / "maps" / measured.setting.folder
+        write_atomically(folder / f"{scored.class_name}.npz", buffer.getvalue())
+
+
+def _resolved(options: Options, backbone: Backbone, results: Results) -> dict[str, Any]:
+    """Every option by name, with the values that were used where none was given."""
+    values = asdict(options)
+    values = {**values, **values.pop("model")}
+    resolved = {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+    return {
+        **resolved,
+        "k_shot": sorted({setting.k_shot for setting in results.settings}),
+        "classes": results.classes,
+        "pretrained": backbone.pretrained,
+        "image_size": backbone.image_size,
+        "device": str(backbone.device),
+        "precision": backbone.precision,
+    }
+
+
+def facts(options: Options, model: WinCLIP) -> list[tuple[str, str]]:
+    """What the report says about the run."""
+    backbone = model.backbone
+    return [
+        ("model", backbone.model),
+        ("weights", f"{backbone.pretrained} (SHA-256 {backbone.weights_sha256[:12]})"),
+        ("image size", f"{backbone.image_size} x {backbone.image_size}"),
+        ("scales", " ".join(map(str, backbone.scales))),
+        ("temperature", str(model.temperature)),
+        ("prompts", options.prompt_set),
+        ("AUPRO", options.aupro),
+        ("version", winclip.__version__),
+    ]
+
+
+def _environment(backbone: Backbone) -> dict[str, Any]:
+    versions = {"python": platform.python_version(), "winclip": winclip.__version__}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed as a package"
+    machine = {
+        "processor": platform.machine(),
+        "cpus": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(backbone.device) if backbone.device.type == "cuda" else None,
+    }
+    return {"versions": versions, "weights_sha256": backbone.weights_sha256, "machine": machine}

@@ -1,0 +1,49 @@
+"""Listed images and masks as batches for the backbone, and an account of those that cannot be read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from datasets.index import Item
+from datasets.samples import Mask, load_sample
+from evaluation.options import Options
+from winclip.backbone import Backbone
+from winclip.errors import InputError
+from winclip.reading import Batch, read_batches
+
+_log = logging.getLogger("winclip")
+
+
+class Reader:
+    """Reads the items of a data set.
+
+    Attributes:
+        left_out: image paths of the entries that could not be read so far.
+    """
+
+    def __init__(self, root: Path, backbone: Backbone, options: Options) -> None:
+        self.backbone = backbone
+        self.left_out: list[str] = []
+        self._load = partial(load_sample, root=root, size=backbone.image_size)
+        self._options = options
+
+    def batches(self, items: Sequence[Item]) -> Iterator[Batch[Item, Mask | None]]:
+        """Batches of items with their masks.
+
+        Raises:
+            InputError: if an image or mask cannot be read; with ``--skip_unreadable`` it is left out.
+        """
+        options = self._options
+        for batch in read_batches(items, self._load, self.backbone, options.batch_size, options.num_workers):
+            for item, reason in batch.unreadable:
+                self._leave_out(item, reason)
+            yield batch
+
+    def _leave_out(self, item: Item, reason: str) -> None:
+        if not self._options.skip_unreadable:
+            raise InputError(f"{reason}; mend it, or go on without such images with --skip_unreadable")
+        _log.warning("left out: %s", reason)
+        self.left_out.append(item.img_path)

@@ -1,0 +1,129 @@
+"""Which train images every setting of a run uses, and their memory bank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from datasets.index import DatasetIndex, Item
+from datasets.references import draw_references, read_reference_list
+from evaluation.options import Options
+from evaluation.reading import Reader
+from evaluation.results import Setting
+from winclip.embeddings import Embeddings
+from winclip.errors import InputError
+from winclip.memory import MemoryBank
+
+# By seed, or None where nothing is drawn: a class's train images in the order they are taken.
+Orders = dict[int | None, list[Item]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The settings of a run, and the orders that they take each class's references from."""
+
+    settings: list[Setting]
+    orders: dict[str, Orders]
+
+    def wanted(self) -> list[Item]:
+        """Every reference that the run uses if all can be read."""
+        most = max(setting.k_shot for setting in self.settings)
+        return [item for orders in self.orders.values() for order in orders.values() for item in order[:most]]
+
+
+@dataclass(frozen=True)
+class References:
+    """The references of a class.
+
+    Attributes:
+        class_name: the class.
+        items: every reference once, in the order of the bank.
+        chosen: per setting, positions in ``items``; none for zero-shot.
+        bank: their memory bank; None if there are none.
+    """
+
+    class_name: str
+    items: list[Item]
+    chosen: dict[Setting, list[int]]
+    bank: MemoryBank | None
+
+
+def plan_references(options: Options, index: DatasetIndex, classes: Sequence[str]) -> Plan:
+    """Draw the references of every class, or read the list that ``--reference_list`` names.
+
+    Raises:
+        InputError: if a class has fewer train images than shots are asked for, or the list is malformed
+            or does not say how many shots are meant.
+    """
+    if options.reference_list is not None:
+        return _plan_listed(options, read_reference_list(options.reference_list, index, classes))
+    k_shots = options.k_shot or (0,)
+    orders: dict[str, Orders] = {}
+    for name in classes:
+        train = index.train.get(name, [])
+        for seed in options.seed:
+            draw_references(train, name, max(k_shots), seed)
+        # All of them, so that others can take the place of those that cannot be read.
+        orders[name] = {seed: draw_references(train, name, len(train), seed) for seed in options.seed}
+    return Plan(_settings(k_shots, options.seed), orders)
+
+
+def _plan_listed(options: Options, listed: dict[str, list[Item]]) -> Plan:
+    fewest = min(listed, key=lambda name: len(listed[name]))
+    count = len(listed[fewest])
+    if options.k_shot is None and any(len(items) > count for items in listed.values()):
+        raise InputError(
+            f"{options.reference_list} lists {count} images of class {fewest} and more of others;"
+            " say with --k_shot how many of each to use"
+        )
+    k_shots = options.k_shot or (count,)
+    if max(k_shots) > count:
+        raise InputError(
+            f"--k_shot {max(k_shots)}: {options.reference_list} lists {count} images of class {fewest};"
+            " list more or ask for fewer"
+        )
+    return Plan(_settings(k_shots, (None,)), {name: {None: items} for name, items in listed.items()})
+
+
+def _settings(k_shots: Sequence[int], seeds: Sequence[int | None]) -> list[Setting]:
+    return [Setting(k, seed) for k in k_shots for seed in (seeds if k else (None,))]
+
+
+def encode_references(reader: Reader, plan: Plan, class_name: str) -> References:
+    """Take the first k images of every order and encode each image once.
+
+    Raises:
+        InputError: if one cannot be read; with ``--skip_unreadable`` the next of its order takes its
+            place, and it is an error if none is left.
+    """
+    orders = plan.orders[class_name]
+    while True:
+        taken = {setting: _first(orders, setting, class_name) for setting in plan.settings}
+        items = list(dict.fromkeys(item for part in taken.values() for item in part))
+        embeddings, unreadable = _encode(reader, items)
+        if not unreadable:
+            break
+        orders = {seed: [item for item in order if item not in unreadable] for seed, order in orders.items()}
+    position = {item: number for number, item in enumerate(items)}
+    chosen = {setting: [position[item] for item in part] for setting, part in taken.items()}
+    return References(class_name, items, chosen, None if embeddings is None else MemoryBank.of(embeddings))
+
+
+def _first(orders: Orders, setting: Setting, class_name: str) -> list[Item]:
+    if not setting.k_shot:
+        return []
+    order = orders[setting.seed]
+    if setting.k_shot > len(order):
+        raise InputError(f"class {class_name} has too few readable reference images for {setting.k_shot} shots")
+    return order[: setting.k_shot]
+
+
+def _encode(reader: Reader, items: Sequence[Item]) -> tuple[Embeddings | None, set[Item]]:
+    """The embeddings of the items, and those items that cannot be read."""
+    parts: list[Embeddings] = []
+    unreadable: set[Item] = set()
+    for batch in reader.batches(items):
+        unreadable.update(item for item, _ in batch.unreadable)
+        if batch.entries:
+            parts.append(reader.backbone.encode(batch.images))
+    return (Embeddings.concatenate(parts) if parts else None), unreadable

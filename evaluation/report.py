@@ -1,0 +1,117 @@
+"""The report of a run: the curves, and every test image with what each setting says about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from datasets.samples import read_mask
+from evaluation.results import Setting
+from evaluation.scoring import ClassScores
+from report.content import Card, Report, Result, SettingPage, Table, Wording
+from report.curves import ClassCurves, measure_class
+from report.pictures import heat_picture
+from winclip.images import read_image
+from winclip.metrics import DefectPixels
+
+_WORDS = Wording(
+    good="good",
+    bad="defective",
+    panels="Curves",
+    outcome="Right or wrong",
+    order="worst first",
+    tables="Per cent. A click on a column's name sorts by it.",
+)
+_NOTES = (
+    "Scores above the threshold count as defective. The threshold is, for each class, the one with the best F1 on these"
+    " very images, so right and wrong are on the optimistic side.",
+    "The worst come first: the wrong ones by their distance from the threshold, then the right ones nearest to it. Heat"
+    " maps have one colour scale for the whole page, from 0 to 1; higher values are drawn as 1.",
+)
+
+
+class RunPictures:
+    """What the report needs of a run: curves and grid maps, of the first seed of every number of shots."""
+
+    def __init__(self, root: Path, settings: list[Setting]) -> None:
+        first_seeds = {setting.k_shot: setting for setting in reversed(settings)}
+        self._settings = [first_seeds[k] for k in sorted(first_seeds)]
+        self._all_shown = len(self._settings) == len(settings)
+        self._root = root
+        self._curves: dict[Setting, list[ClassCurves]] = {setting: [] for setting in self._settings}
+        self._classes: dict[str, ClassScores] = {}
+
+    def add(
+        self,
+        name: str,
+        setting: Setting,
+        scored: ClassScores,
+        pixels: tuple[DefectPixels, npt.NDArray[np.float32]] | str,
+        figures: dict[str, float],
+    ) -> None:
+        """Take the curves of a class in a setting and keep its small maps; settings not shown are passed over."""
+        if setting not in self._curves:
+            return
+        labels = [item.anomaly for item in scored.items]
+        self._curves[setting].append(measure_class(name, labels, scored.scores[setting], pixels, figures))
+        kept = self._classes.setdefault(name, ClassScores(scored.items, [], {}, {}))
+        kept.scores[setting], kept.maps[setting] = scored.scores[setting], scored.maps[setting]
+
+    def report(self, title: str, tables: Sequence[Table], facts: Sequence[tuple[str, str]]) -> Report:
+        """The page's content; images and masks are read when their turn comes.
+
+        Args:
+            title: heading of the page.
+            tables: figures of the run.
+            facts: names and values shown under the title.
+        """
+        notes = [*_NOTES]
+        if not self._all_shown:
+            notes.append("Curves and pictures are those of the first seed; the tables cover all seeds.")
+        pages = [SettingPage(setting.name, self._curves[setting]) for setting in self._settings]
+        return Report(title, pages, _WORDS, self._cards(), facts, tables, notes)
+
+    def _cards(self) -> Iterator[Card]:
+        for number, (name, scored) in enumerate(self._classes.items()):
+            thresholds = {setting: self._curves[setting][number].threshold for setting in self._settings}
+            for position, item in enumerate(scored.items):
+                image = read_image(self._root / item.img_path)
+                results = [
+                    judge(
+                        item.anomaly,
+                        float(scored.scores[setting][position]),
+                        thresholds[setting],
+                        heat_picture(scored.maps[setting][position].numpy(), image.size),
+                    )
+                    for setting in self._settings
+                ]
+                mask = read_mask(self._root / item.mask_path) if item.anomaly and item.mask_path else None
+                yield Card(item.img_path, image, name, item.specie_name, item.anomaly, mask, results)
+
+
+def judge(label: int, score: float, threshold: float | None, heat_map: Image.Image) -> Result:
+    """Compare a score with the label of its image.
+
+    Wrong ones come first in the gallery, those farthest from their threshold before others; then right
+    ones, those nearest to it first. Images without threshold or score are last, the highest scores first.
+
+    Args:
+        label: 1 for defective, 0 for good.
+        score: a score above the threshold counts as defective.
+        threshold: None if there is none.
+        heat_map: of the image.
+    """
+    if threshold is None or not math.isfinite(score):
+        outcome = "no threshold" if threshold is None else "no score"
+        rank = (2.0, -score if math.isfinite(score) else math.inf)
+    else:
+        right = (score > threshold) == (label == 1)
+        wrong_by = (score - threshold) * (-1 if label == 1 else 1)
+        outcome = "right" if right else "missed defect" if label == 1 else "false alarm"
+        rank = (float(right), -wrong_by)
+    return Result(score, threshold, outcome, rank, heat_map)

@@ -1,0 +1,103 @@
+"""The part that is looked at: its name, its prompts, and its good pictures or the memory made of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prediction.listing import list_pictures
+from prediction.options import Options
+from prediction.scoring import read
+from winclip.errors import InputError
+from winclip.files import file_sha256
+from winclip.memory import read_memory
+from winclip.model import WinCLIP
+from winclip.prompts import PromptSet, load_prompt_set, with_states
+
+_log = logging.getLogger("winclip")
+
+
+def without_shared(places: Sequence[str], pictures: Sequence[str]) -> list[str]:
+    """The reference pictures that the places name, without those that are to be scored."""
+    if not places:
+        return []
+    listed = list_pictures(places)
+    to_score = {os.path.realpath(path) for path in pictures}
+    kept = [path for path in listed if os.path.realpath(path) not in to_score]
+    if len(kept) < len(listed):
+        _log.warning(
+            "%d of %d references are among the pictures to score and are left out of the references%s",
+            len(listed) - len(kept),
+            len(listed),
+            "" if kept else "; none is left, so the scores are zero-shot",
+        )
+    return kept
+
+
+def class_and_prompts(options: Options) -> tuple[str, PromptSet]:
+    """From the options or, where they are silent, from the memory; a memory of another model is refused early.
+
+    Raises:
+        InputError: if the memory does not fit, or the prompt set is unknown or malformed.
+    """
+    class_name = options.class_name
+    own_prompts = options.prompt_set or options.normal_states or options.anomalous_states
+    prompts = with_states(
+        load_prompt_set(options.prompt_set or "reference"), options.normal_states, options.anomalous_states
+    )
+    if options.memory is not None:
+        model = options.model.model
+        named = Path(model).name if model.endswith(".json") else model
+        _, made_with = read_memory(options.memory)
+        if made_with.get("model") != named:
+            raise InputError(
+                f"memory {options.memory} does not fit: model is {made_with.get('model')!r}, not"
+                f" {named!r}; name the memory's with --model"
+            )
+        try:
+            class_name = class_name or str(made_with["class_name"])
+            entries: dict[str, Any] = made_with["prompts"]
+            kept: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()
+            }
+            prompts = prompts if own_prompts else PromptSet(**kept)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"memory {options.memory} does not say its class and prompts; save it again") from error
+    assert class_name is not None  # the options see to it
+    return class_name, prompts
+
+
+def add_references(model: WinCLIP, references: Sequence[str], options: Options) -> list[str]:
+    """Fill the memory of the class that is set, save it if wanted, and return checksums of what it was made from.
+
+    Raises:
+        InputError: if a memory does not fit or cannot be saved, or no reference can be read.
+    """
+    if options.memory is not None:
+        model.load_memory(options.memory)
+        return [file_sha256(options.memory)]
+    different: dict[str, str] = {}
+    for path in references:
+        different.setdefault(_checksum(path), path)
+    if len(different) < len(references):
+        _log.info("%d references are copies of others and count once", len(references) - len(different))
+    for batch in read(list(different.values()), model, options):
+        for _, reason in batch.unreadable:
+            _log.warning("reference left out: %s", reason)
+        if batch.entries:
+            model.add_references(model.backbone.encode(batch.images))
+    if references and not model.reference_count():
+        raise InputError(f"none of the {len(references)} references could be read; the warnings above say why")
+    if options.save_memory is not None and model.reference_count():
+        model.save_memory(options.save_memory)
+    return list(different)
+
+
+def _checksum(path: str) -> str:
+    try:
+        return file_sha256(Path(path))
+    except OSError:  # the reader says what is wrong with it
+        return path

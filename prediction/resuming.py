@@ -1,0 +1,98 @@
+"""What has to be the same for the rows of two runs to belong together, and what becomes of an earlier run's files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import winclip
+from winclip.errors import InputError
+from winclip.files import write_atomically
+from winclip.model import WinCLIP
+from winclip.prompts import PromptSet
+from winclip.thresholds import Threshold
+
+_log = logging.getLogger("winclip")
+_RUN, _TABLES = "run.json", ("predictions.csv", "predictions.json", "failures.csv", "report.html")
+
+
+def model_settings(model: WinCLIP, class_name: str, prompts: PromptSet) -> dict[str, Any]:
+    """The settings that follow from model and class."""
+    return {
+        "version": winclip.__version__,
+        **model.backbone.fingerprint,
+        "temperature": model.temperature,
+        "class_name": class_name,
+        "prompts": asdict(prompts),
+    }
+
+
+def threshold_settings(threshold: Threshold) -> dict[str, Any]:
+    """The settings that follow from the threshold."""
+    return {
+        "threshold": threshold.score,
+        "threshold_rule": threshold.rule,
+        "pixel_threshold": threshold.pixel,
+        "colours": threshold.colours,
+    }
+
+
+def prepare(save: Path, settings: dict[str, Any], resume: bool) -> bool:
+    """Check that an earlier run may be resumed, or clear its tables away.
+
+    Args:
+        save: the output folder.
+        settings: of this run, as JSON gives them back.
+        resume: whether to go on from rows that are there.
+
+    Returns:
+        Whether to go on behind rows of an earlier run.
+
+    Raises:
+        InputError: if the earlier run had other settings, or its tables cannot be replaced.
+    """
+    known = save / _RUN
+    if resume and known.exists() and (save / _TABLES[0]).exists():
+        _check_settings(save, settings)
+        return True
+    if resume:
+        _log.info("%s holds no rows to go on from, so the run starts from the beginning", save)
+    for name in _TABLES:
+        try:
+            (save / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot replace {save / name} ({error.strerror}); choose another --save_path") from error
+    write_run(save, settings, finished=False)
+    return False
+
+
+def write_run(save: Path, settings: dict[str, Any], finished: bool, **counts: int) -> None:
+    """Write run.json."""
+    content = {"finished": finished, **counts, "settings": settings}
+    write_atomically(save / _RUN, json.dumps(content, indent=2) + "\n")
+
+
+def _check_settings(save: Path, settings: dict[str, Any]) -> None:
+    try:
+        before = json.loads((save / _RUN).read_text(encoding="utf-8"))["settings"]
+        differing = [key for key, value in settings.items() if not _same(before.get(key), value)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{save / _RUN} cannot be read, so {save} cannot be resumed; run without --resume") from error
+    if differing:
+        raise InputError(
+            f"the rows in {save} were made with another {', '.join(differing)} and cannot be resumed;"
+            " use the same options, or another --save_path"
+        )
+
+
+def _same(before: Any, now: Any) -> bool:
+    if isinstance(before, float) and isinstance(now, float):
+        # Another number of threads may round differently.
+        return math.isclose(before, now, rel_tol=1e-6)
+    if isinstance(before, list) and isinstance(now, list):
+        return len(before) == len(now) and all(_same(one, other) for one, other in zip(before, now))
+    return bool(before == now)

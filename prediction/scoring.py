@@ -1,0 +1,119 @@
+"""Read pictures, score them, draw their heat maps and write their rows, one batch at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from tqdm import tqdm
+
+from prediction.listing import output_name, read_picture
+from prediction.options import Options
+from prediction.rows import Row, RowFile
+from winclip.drawing import encoded, fit, heat_map, mask_image, strongest_region
+from winclip.errors import InputError
+from winclip.files import write_atomically
+from winclip.model import WinCLIP
+from winclip.reading import Batch, read_batches
+from winclip.thresholds import Threshold
+
+_log = logging.getLogger("winclip")
+
+
+@dataclass
+class Counts:
+    """Pictures of the output so far."""
+
+    scored: int = 0
+    anomalous: int = 0
+    unreadable: int = 0
+
+    def add(self, row: Row) -> None:
+        """Count a scored picture."""
+        self.scored += 1
+        self.anomalous += row.anomalous
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go.
+
+    Attributes:
+        rows, failures: the tables.
+        counts: what is in them.
+        folder: that names in the output are relative to.
+        masks: whether masks are written.
+    """
+
+    rows: RowFile
+    failures: RowFile
+    counts: Counts
+    folder: str
+    masks: bool
+
+
+def read(paths: Sequence[str], model: WinCLIP, options: Options) -> Iterator[Batch[str, None]]:
+    """Pictures in batches."""
+    return read_batches(paths, _load, model.backbone, options.batch_size, options.num_workers)
+
+
+def _load(path: str) -> tuple[Image.Image, None]:
+    return read_picture(path), None
+
+
+def score(pictures: Sequence[str], model: WinCLIP, threshold: Threshold, options: Options, output: Output) -> None:
+    """Score pictures and write what comes of them; those that cannot be read are passed over.
+
+    Raises:
+        InputError: if something cannot be written.
+    """
+    with tqdm(total=len(pictures), unit="picture", disable=None, dynamic_ncols=True) as progress:
+        for batch in read(pictures, model, options):
+            failed = list(batch.unreadable)
+            if batch.entries:
+                out = model.score(model.backbone.encode(batch.images))
+                for path, value, anomaly_map in zip(batch.entries, out.scores, out.maps):
+                    try:
+                        row, files = _describe(path, float(value), anomaly_map, threshold, output)
+                    except InputError as error:  # the file changed since it was read first
+                        failed.append((path, str(error)))
+                        continue
+                    for name, content in files.items():
+                        write_atomically(options.save_path / name, content)
+                    output.rows.append(row.cells())
+                    output.counts.add(row)
+                    progress.update()
+            for path, reason in failed:
+                _log.warning("passed over: %s", reason)
+                output.failures.append((Path(path).as_posix(), reason))
+                output.counts.unreadable += 1
+                progress.update()
+
+
+def heat_map_name(path: str, folder: str) -> str:
+    """The file of a picture's heat map, below the output folder."""
+    return f"heatmaps/{output_name(path, folder)}.jpg"
+
+
+def _describe(
+    path: str, score: float, anomaly_map: npt.NDArray[np.float32], threshold: Threshold, output: Output
+) -> tuple[Row, dict[str, bytes]]:
+    """The row of a picture, and its files by name.
+
+    The picture is read once more, because a batch of large ones would take gigabytes.
+    """
+    picture = read_picture(path)
+    own_size = fit(anomaly_map, picture.size)
+    name = heat_map_name(path, output.folder)
+    files = {name: encoded(heat_map(picture, own_size, threshold.colours), "JPEG", quality=90)}
+    if output.masks:
+        white = mask_image(own_size, threshold.pixel)
+        files[f"masks/{output_name(path, output.folder)}.png"] = encoded(white, "PNG")
+    area, box = strongest_region(own_size, threshold.pixel)
+    anomalous = score > threshold.score
+    return Row(Path(path).as_posix(), score, threshold.score, anomalous, area, box, name), files

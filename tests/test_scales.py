@@ -1,0 +1,81 @@
+"""Any scales and any temperature, from the encoder to the memory file, against the method in plain loops."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.plain import plain_scores
+from tests.tiny import CONFIG, golden_images, open_clip_model
+from winclip import InputError, WinCLIP
+from winclip.defaults import SCALES, TEMPERATURE
+from winclip.images import preprocess
+from winclip.prompts import REFERENCE
+from winclip.text import class_embeddings
+
+SIZE = 96
+
+
+def tiny(checkpoint: Path, scales: tuple[int, ...] = SCALES, temperature: float = TEMPERATURE) -> WinCLIP:
+    model = WinCLIP.from_pretrained(str(CONFIG), str(checkpoint), device="cpu", scales=scales, temperature=temperature)
+    model.set_class("metal_nut")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("scales", "temperature"), [((2,), 0.07), ((3, 2), 0.07), ((2, 3), 0.2), ((4, 3, 2), 0.07), ((6, 1), 0.5)]
+)
+def test_scores_equal_those_of_plain_loops(checkpoint: Path, scales: tuple[int, ...], temperature: float) -> None:
+    images, references = golden_images()[:2], golden_images()[3:]
+    model = tiny(checkpoint, scales, temperature)
+    plain = open_clip_model(json.loads(CONFIG.read_text()))
+    text = class_embeddings(model.backbone, "metal_nut", REFERENCE)
+    known: list[torch.Tensor] = []
+    for _ in ("zero-shot", "few-shot"):
+        out = model.predict(images)
+        for number, image in enumerate(images):
+            score, grid_map = plain_scores(plain, text, preprocess(image, SIZE), known, scales, temperature)
+            expected = torch.from_numpy(grid_map).reshape(1, 1, 6, 6)
+            upsampled = torch.nn.functional.interpolate(expected, (SIZE, SIZE), mode="bilinear")[0, 0]
+            np.testing.assert_allclose(out.scores[number], score, rtol=0, atol=1e-6)
+            np.testing.assert_allclose(out.maps[number], upsampled.numpy(), rtol=0, atol=1e-6)
+        model.add_references(references)
+        known = [preprocess(reference, SIZE) for reference in references]
+
+
+def test_a_memory_holds_its_scales_and_temperature_and_refuses_others(checkpoint: Path, tmp_path: Path) -> None:
+    path, images = tmp_path / "nut.safetensors", golden_images()
+    model = tiny(checkpoint, (4, 2))
+    model.add_references(images[3:])
+    model.save_memory(path)
+    again = tiny(checkpoint, (4, 2))
+    again.load_memory(path)
+    np.testing.assert_array_equal(again.predict(images[0]).maps, model.predict(images[0]).maps)
+    with pytest.raises(InputError, match=r"does not fit: scales is \[4, 2\], not \[3, 2\]$"):
+        tiny(checkpoint).load_memory(path)
+    with pytest.raises(InputError, match=r"does not fit: temperature is 0.07, not 0.1$"):
+        tiny(checkpoint, (4, 2), 0.1).load_memory(path)
+
+
+@pytest.mark.parametrize(
+    ("scales", "message"),
+    [
+        ((), r"scales \(none\) do not work; give different window sides of 1 patch or more, such as 3 2"),
+        ((2, 2), "scales 2 2 do not work"),
+        ((3, 0), "scales 3 0 do not work"),
+        ((7, 2), "image size 96 does not work .* at least 112 for windows of 7 patches a side; the nearest is 112"),
+    ],
+)
+def test_scales_that_make_no_windows_are_refused(checkpoint: Path, scales: tuple[int, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tiny(checkpoint, scales)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -0.07, float("nan")])
+def test_a_temperature_that_is_none_is_refused(checkpoint: Path, temperature: float) -> None:
+    with pytest.raises(InputError, match=f"temperature {temperature} must be above 0; the paper's is 0.07"):
+        tiny(checkpoint, temperature=temperature)

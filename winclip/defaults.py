@@ -1,0 +1,41 @@
+"""What the published tables were made with; light enough for a command line to import."""
+
+import math
+from collections.abc import Sequence
+
+from winclip.errors import InputError
+
+# Sides of the windows in patches: the large and the mid scale (paper, section 4.2).
+SCALES = (3, 2)
+# Of the softmax over normal and anomalous (paper, equation 1).
+TEMPERATURE = 0.07
+
+DEFAULT_MODEL = "ViT-B-16-plus-240"
+DEFAULT_PRETRAINED = "laion400m_e31"
+DEMO_MODEL = "demo-vit-240"
+DEMO_PRETRAINED = "demo"
+
+
+def check_temperature(temperature: float) -> float:
+    """The temperature itself.
+
+    Raises:
+        InputError: if it is not a number above 0.
+    """
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise InputError(f"temperature {temperature} must be above 0; the paper's is {TEMPERATURE}")
+    return temperature
+
+
+def check_scales(scales: Sequence[int]) -> tuple[int, ...]:
+    """The sides of the windows, as a tuple.
+
+    Raises:
+        InputError: if there is none, one is named twice, or one is below 1.
+    """
+    if not scales or len(set(scales)) < len(scales) or min(scales) < 1:
+        raise InputError(
+            f"scales {' '.join(map(str, scales)) or '(none)'} do not work; give different window sides of 1 patch or"
+            f" more, such as {' '.join(map(str, SCALES))}"
+        )
+    return tuple(scales)
