@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.index import DatasetIndex, write_index
+from datasets.index import write_index
+from datasets.items import DatasetIndex
 from datasets.registry import DATA_SETS, DataSet
 from winclip.command_line import exit_status
 
@@ -26,7 +27,7 @@ def run(name: str, arguments: Sequence[str] | None = None) -> int:
 def build_parser(data_set: DataSet) -> argparse.ArgumentParser:
     """The parser for a data set; imports nothing heavy."""
     parser = argparse.ArgumentParser(
-        prog=data_set.command.removeprefix("python "),
+        prog=data_set.script.removeprefix("python ") or data_set.command,
         description=f"List the images of {data_set.title} in DIR/meta.json, which test.py reads.",
     )
     default = Path("data") / data_set.name

@@ -12,7 +12,7 @@ import importlib.util
 import shutil
 from pathlib import Path, PurePosixPath
 
-from datasets.index import DatasetIndex, Item, stays_inside
+from datasets.items import DatasetIndex, Item, stays_inside
 from datasets.layout import Warn
 from winclip.errors import InputError
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.index import DatasetIndex, Item
+from datasets.items import DatasetIndex, Item
 from datasets.layout import Warn, list_folders, list_images, require_root
 from winclip.errors import InputError
 

@@ -1,7 +1,7 @@
 """The list of a data set's images: ``meta.json`` read, checked and written.
 
 ``{"train": {CLASS: [ITEM...]}, "test": {CLASS: [ITEM...]}}``; the fields of an ITEM are those of
-:class:`Item`. Any class names work: nothing here knows a particular data set.
+:class:`datasets.items.Item`. Any class names work: nothing here knows a particular data set.
 """
 
 from __future__ import annotations
@@ -9,51 +9,19 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from os import PathLike
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
+from datasets.items import DatasetIndex, Item, stays_inside
+from datasets.registry import how_to_make
 from winclip.errors import InputError
 from winclip.files import write_atomically
 
 META_FILE = "meta.json"
 
 _TEXT_FIELDS = ("img_path", "mask_path", "cls_name", "specie_name")
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image of a data set.
-
-    Attributes:
-        img_path: relative to the root, with forward slashes.
-        mask_path: likewise; "" where there is none. It is not looked at on a normal image.
-        cls_name: the class, as in the data set.
-        specie_name: the defect type, "good" or "".
-        anomaly: 1 for a defective image, else 0.
-    """
-
-    img_path: str
-    mask_path: str
-    cls_name: str
-    specie_name: str
-    anomaly: int
-
-
-@dataclass(frozen=True)
-class DatasetIndex:
-    """All images of a data set.
-
-    Attributes:
-        root: the folder that every path starts from.
-        train: normal images by class; a class of ``test`` may have none.
-        test: images to evaluate by class, at least one each, in the order of the file.
-    """
-
-    root: Path
-    train: dict[str, list[Item]]
-    test: dict[str, list[Item]]
 
 
 def load_index(root: str | PathLike[str]) -> DatasetIndex:
@@ -69,13 +37,13 @@ def load_index(root: str | PathLike[str]) -> DatasetIndex:
     if not folder.is_dir():
         raise InputError(f"data set folder {folder} does not exist; put the data set there or name its place")
     if not path.is_file():
-        raise InputError(f"{path} does not exist; {_how_to_make()}")
+        raise InputError(f"{path} does not exist; {how_to_make()}")
     content = _read_json(path)
     if not isinstance(content, dict):
         raise InputError(f'{path}: expected {{"train": ..., "test": ...}} and found {_kind(content)}')
     train, test = (_read_part(path, content, part) for part in ("train", "test"))
     if not test:
-        raise InputError(f"{path}: test lists no class; {_how_to_make()}")
+        raise InputError(f"{path}: test lists no class; {how_to_make()}")
     for cls_name, items in test.items():
         if not items:
             raise InputError(f"{path}: test, class {cls_name}: lists no image; add images or take the class out")
@@ -155,27 +123,13 @@ def check_files(index: DatasetIndex, classes: Iterable[str], references: Iterabl
         )
 
 
-def stays_inside(path: str) -> bool:
-    """Whether a relative path, read the POSIX or the Windows way, cannot lead out of its folder."""
-    posix, windows = PurePosixPath(path), PureWindowsPath(path)
-    absolute = posix.is_absolute() or bool(windows.drive) or bool(windows.root)
-    return not absolute and ".." not in posix.parts and ".." not in windows.parts
-
-
-def _how_to_make() -> str:
-    # Late, because the registry's listers make indices.
-    from datasets.registry import how_to_make
-
-    return how_to_make()
-
-
 def _read_json(path: Path) -> object:
     try:
         content: object = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({error}); {_how_to_make()}") from error
+        raise InputError(f"{path} is not JSON ({error}); {how_to_make()}") from error
     return content
 
 

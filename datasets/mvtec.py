@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasets.folders import FolderLayout, list_folders_of_defects
-from datasets.index import DatasetIndex
+from datasets.items import DatasetIndex
 from datasets.layout import Warn
 
 # In the order of the published tables.

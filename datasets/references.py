@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.index import DatasetIndex, Item
+from datasets.items import DatasetIndex, Item
 from winclip.errors import InputError
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.elpv import LICENCE, list_elpv
-from datasets.index import DatasetIndex
+from datasets.items import DatasetIndex
 from datasets.mvtec import MVTEC_CLASSES, list_mvtec
 from datasets.visa import VISA_CLASSES, list_visa
 

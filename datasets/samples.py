@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from datasets.index import Item
+from datasets.items import Item
 from winclip.errors import InputError
 from winclip.images import read_image, resize_straight
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from datasets.index import DatasetIndex, Item, stays_inside
+from datasets.items import DatasetIndex, Item, stays_inside
 from datasets.layout import Warn, require_root
 from winclip.errors import InputError
 

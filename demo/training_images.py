@@ -1,6 +1,7 @@
 """The stream of procedurally drawn images that trains the demo backbone.
 
-Textures and objects are drawn here and only here; none of them is one of the sample's (sample.py draws its own). Defects come from procedural.py, as the sample's do, with sizes and strengths varied more widely.
+Textures and objects are drawn here and only here; none of them is one of the sample's (sample.py draws its own).
+Defects come from procedural.py, as the sample's do, with sizes and strengths varied more widely.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.results import Setting
 from evaluation.scoring import ClassScores
+from evaluation.setting import Setting
 from winclip.metrics import DefectPixels, image_metrics, label_defects, pixel_metrics
 from winclip.scoring import upsample
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from datasets.index import Item
+from datasets.items import Item
 from datasets.samples import Mask, load_sample
 from evaluation.options import Options
 from winclip.backbone import Backbone

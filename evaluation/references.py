@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from datasets.index import DatasetIndex, Item
+from datasets.items import DatasetIndex, Item
 from datasets.references import draw_references, read_reference_list
 from evaluation.options import Options
 from evaluation.reading import Reader
-from evaluation.results import Setting
+from evaluation.setting import Setting
 from winclip.embeddings import Embeddings
 from winclip.errors import InputError
 from winclip.memory import MemoryBank

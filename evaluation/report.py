@@ -11,8 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from datasets.samples import read_mask
-from evaluation.results import Setting
 from evaluation.scoring import ClassScores
+from evaluation.setting import Setting
 from report.content import Card, Report, Result, SettingPage, Table, Wording
 from report.curves import ClassCurves, measure_class
 from report.pictures import heat_picture

@@ -11,40 +11,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tabulate import tabulate
 
-from datasets.index import Item
+from datasets.items import Item
 from evaluation.published import PAPER, SOURCE, paper_mean, published_mean, published_table
+from evaluation.setting import Setting
 from report.content import Table
 
 if TYPE_CHECKING:
+    # They bring torch, which tables do without.
     from evaluation.measuring import Measured
     from evaluation.references import References
     from evaluation.scoring import ClassScores
 
 # The order of the published tables.
 METRICS = ("auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One column of results: a number of shots and the draw; ``seed`` is None where nothing is drawn."""
-
-    k_shot: int
-    seed: int | None
-
-    @property
-    def seed_text(self) -> str:
-        """The seed as the files show it."""
-        return "" if self.seed is None else str(self.seed)
-
-    @property
-    def name(self) -> str:
-        """The setting in words."""
-        return f"{self.k_shot}-shot" + ("" if self.seed is None else f", seed {self.seed}")
-
-    @property
-    def folder(self) -> str:
-        """Folder name of the setting's maps."""
-        return f"{self.k_shot}shot" + ("" if self.seed is None else f"-seed{self.seed}")
 
 
 @dataclass

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from datasets.index import DatasetIndex, Item, check_files, load_index, select_classes
+from datasets.index import check_files, load_index, select_classes
+from datasets.items import DatasetIndex, Item
 from datasets.registry import published_order
 from datasets.samples import Mask
 from evaluation.measuring import measure_class
@@ -19,8 +20,9 @@ from evaluation.output import Output, facts
 from evaluation.published import require_published
 from evaluation.reading import Reader
 from evaluation.references import Plan, encode_references, plan_references
-from evaluation.results import Results, Setting, markdown, tables
+from evaluation.results import Results, markdown, tables
 from evaluation.scoring import score_class
+from evaluation.setting import Setting
 from winclip.backbone import Backbone
 from winclip.prompts import PromptSet, load_prompt_set
 from winclip.reading import Batch

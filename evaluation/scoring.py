@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from datasets.index import Item
+from datasets.items import Item
 from datasets.samples import Mask
 from evaluation.references import References
-from evaluation.results import Setting
+from evaluation.setting import Setting
 from winclip.errors import InputError
 from winclip.model import WinCLIP
 from winclip.reading import Batch

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pytest
 
 import evaluation.measuring
-from datasets.index import Item
+from datasets.items import Item
 from evaluation.check_metrics import MetricCheck, textbook_image_metrics, textbook_pixel_metrics
 from evaluation.measuring import Measured
-from evaluation.results import Setting
 from evaluation.scoring import ClassScores
+from evaluation.setting import Setting
 from tests.tiny import GOLDEN
 from winclip.metrics import image_metrics, label_defects, pixel_metrics
 

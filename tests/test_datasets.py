@@ -21,7 +21,8 @@ from PIL import Image
 from torchvision import transforms  # type: ignore[import-untyped]
 
 from datasets.folders import FolderLayout, list_folders_of_defects
-from datasets.index import DatasetIndex, Item, check_files, load_index, select_classes, write_index
+from datasets.index import check_files, load_index, select_classes, write_index
+from datasets.items import DatasetIndex, Item
 from datasets.references import draw_references, read_reference_list
 from datasets.registry import DATA_SETS, published_order, with_published_tables
 from datasets.samples import Mask, load_sample, read_mask, resize_mask
@@ -526,7 +527,8 @@ def test_names_and_unknown_names_on_the_command_line() -> None:
     assert names.stdout.split() == with_published_tables()
     refused = subprocess.run([*command, "mvtek"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.endswith("error: no data set is called 'mvtek'; name one of mvtec, visa, elpv\n")
+    known = ", ".join(DATA_SETS)
+    assert refused.stderr.endswith(f"error: no data set is called 'mvtek'; name one of {known}\n")
 
 
 def test_layout_with_other_folder_names(tmp_path: Path) -> None:
