@@ -27,10 +27,11 @@ module() { # NAME [ARGUMENT ...]: a module of the repository, found whatever lie
     (cd "$root" && "$python" -m "$@")
 }
 
-evaluate() { # NAME ROOT LISTER [OPTION ...]: write meta.json where it is missing, then run test.py
-    local name="$1" data="$2" lister="$3"
+evaluate() { # NAME ROOT "LISTER AND ITS OPTIONS" [OPTION ...]: write meta.json where it is missing, then run test.py
+    local name="$1" data="$2" lister
+    read -r -a lister <<<"$3"
     shift 3
-    [ -f "$data/meta.json" ] || module datasets "$lister" --root "$data" ${META_OPTIONS:-} || return
+    [ -f "$data/meta.json" ] || module datasets "${lister[@]}" --root "$data" || return
     "$python" "$root/test.py" --dataset "$name" --data_path "$data" --save_path "$save_path/$name" \
         --k_shot "${shots[@]}" "$@" ${options[@]+"${options[@]}"}
 }
@@ -56,6 +57,6 @@ if [ "$found" = 0 ]; then
     echo "Running the embedded sample with the embedded demo backbone: drawn images and a small network" >&2
     echo "trained on drawn images. Its figures show that everything works; they measure no real data set." >&2
     module demo.sample --data_path "$root/data/sample"
-    META_OPTIONS=--all_classes evaluate sample "$root/data/sample" mvtec --model demo-vit-240 || status=$?
+    evaluate sample "$root/data/sample" "mvtec --all_classes" --model demo-vit-240 || status=$?
 fi
 exit "$status"

@@ -158,16 +158,10 @@ def test_setup_refuses_an_old_python(empty_project: Path) -> None:
     assert not (empty_project / ".venv").exists()
 
 
-def test_help_of_every_entry_point(tmp_path: Path) -> None:
-    python = str(ROOT / ".venv" / "bin" / "python")
-    for script in ["test.py", "predict.py", "app.py", "mvtec.py", "visa.py", "scripts/export.py"]:
-        done = run([python, str(ROOT / script), "--help"], tmp_path)
-        assert done.returncode == 0 and "usage:" in done.stdout, script
-    modules = ["demo.sample", "demo.train_backbone", "docs.figures.draw_sample", "docs.figures.draw_method"]
-    modules += [f"benchmarks.{name}" for name in ("benchmark", "compare_export", "compare_int8", "compare_precision")]
-    for words in [[name] for name in modules] + [["datasets"], ["datasets", "elpv"]]:
-        done = run([python, "-m", *words, "--help"], ROOT)
-        assert done.returncode == 0 and "usage:" in done.stdout, words
+@pytest.mark.parametrize("script", ["test.py", "predict.py", "mvtec.py", "visa.py", "scripts/export.py"])
+def test_help_from_another_folder(script: str, tmp_path: Path) -> None:
+    done = run([str(ROOT / ".venv" / "bin" / "python"), str(ROOT / script), "--help"], tmp_path)
+    assert done.returncode == 0 and "usage:" in done.stdout
 
 
 def test_continuous_integration_calls_the_test_command() -> None:
