@@ -9,7 +9,7 @@ from pathlib import Path
 
 from datasets.index import write_index
 from datasets.items import DatasetIndex
-from datasets.registry import DATA_SETS, DataSet
+from datasets.registry import DATA_SETS, DataSet, default_root
 from winclip.command_line import exit_status
 
 
@@ -30,8 +30,8 @@ def build_parser(data_set: DataSet) -> argparse.ArgumentParser:
         prog=data_set.script.removeprefix("python ") or data_set.command,
         description=f"List the images of {data_set.title} in DIR/meta.json, which test.py reads.",
     )
-    default = Path("data") / data_set.name
-    parser.add_argument("--root", metavar="DIR", type=Path, default=default, help="default: %(default)s")
+    root = default_root(data_set.name)
+    parser.add_argument("--root", metavar="DIR", type=Path, default=root, help="default: %(default)s")
     if data_set.has_choices:
         parser.add_argument(
             "--all_classes", action="store_true", help="also take classes that are not of the published data set"

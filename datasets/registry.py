@@ -71,6 +71,11 @@ DATA_SETS = {
 PAPER_MEANS = _PUBLISHED / "paper_means.csv"
 
 
+def default_root(name: str) -> Path:
+    """Where a data set lies if no place is named, relative to the repository."""
+    return Path("data") / name
+
+
 def published_order(name: str, classes: Sequence[str]) -> list[str]:
     """Classes in the order of the published tables; those that are in none stand behind, in their own order."""
     known = DATA_SETS[name].classes if name in DATA_SETS else ()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.registry import DATA_SETS
+from datasets.registry import DATA_SETS, default_root
 from winclip.command_line import (
     ModelOptions,
     add_model_options,
@@ -96,7 +96,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
     dataset = values["dataset"]
     if not dataset or "/" in dataset or "\\" in dataset or dataset in (".", ".."):
         raise InputError(f"--dataset '{dataset}' is not a name; the folder goes to --data_path")
-    values["data_path"] = values["data_path"] or Path("data") / dataset
+    values["data_path"] = values["data_path"] or default_root(dataset)
     values["save_path"] = values["save_path"] or Path("results") / dataset
     _refuse_repeated("--k_shot", values["k_shot"])
     _refuse_repeated("--seed", values["seed"])
