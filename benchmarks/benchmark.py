@@ -2,8 +2,10 @@
 
     python -m benchmarks.benchmark                      # all of them, ViT-B-16-plus-240 with random weights
     python -m benchmarks.benchmark encoder metrics --json figures.json
+    python -m benchmarks.benchmark --compare figures.json       # what became slower since, by more than 10 %
 
 Every ratio is taken within one run: the things compared take turns, and the median of their times is shown.
+Runs are compared by seconds times the machine's own rate of fp32 matrix products beside each benchmark.
 """
 
 from __future__ import annotations
@@ -11,16 +13,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,12 +34,12 @@ from PIL import Image
 from tabulate import tabulate
 
 from evaluation.check_metrics import textbook_pixel_metrics
-from winclip.backbone import PRECISIONS, Backbone
+from winclip.backbone import PRECISIONS, Backbone, choose_kernels
 from winclip.clip import Clip, ClipConfig
 from winclip.defaults import SCALES
 from winclip.files import write_atomically
 from winclip.images import CLIP_MEAN, CLIP_STD
-from winclip.linear import packed_linear
+from winclip.linear import instruction_sets, packed_linear, processor
 from winclip.memory import MemoryBank
 from winclip.metrics import image_metrics, label_defects, pixel_metrics
 from winclip.pretrained import parse_config
@@ -47,6 +49,7 @@ from winclip.text import class_embeddings
 from winclip.windows import window_patches
 
 GIGA = 1e9
+SLOWER = 1.1  # --compare names what takes longer by this factor
 SIDE, PRODUCTS = 2048, 12  # of the matrix products that the bound's rate is measured with
 BENCHMARKS = ("encoder", "text", "metrics", "pipeline", "memory")
 
@@ -95,6 +98,11 @@ def matrix_products(dtype: torch.dtype) -> dict[str, Callable[[], object]]:
     return {name: partial(run, layer) for name, layer in layers.items() if layer}
 
 
+def matrix_rate(times: dict[str, float]) -> float:
+    """Operations a second of the faster of ``matrix_products``, from the seconds of each."""
+    return PRODUCTS * 2 * SIDE**3 / min(seconds for name, seconds in times.items() if name.endswith(" products"))
+
+
 def linear_operations(tokens: int, config: ClipConfig, parts: int = 4) -> int:
     """Operations of a block's linear layers; ``parts`` counts the square ones: query, key, value, output."""
     return 2 * tokens * config.width * (parts * config.width + 2 * config.mlp_width)
@@ -140,7 +148,7 @@ def random_backbone(model: str, precision: str) -> tuple[Backbone, open_clip.CLI
     clip.load_state_dict({name: state[name] for name in clip.state_dict()}, assign=True)
     dtype = PRECISIONS[precision]
     clip = clip.to(dtype).eval().requires_grad_(False)
-    clip.visual.pack()
+    device = torch.device("cpu")
     backbone = Backbone(
         clip=clip,
         model=model,
@@ -148,8 +156,9 @@ def random_backbone(model: str, precision: str) -> tuple[Backbone, open_clip.CLI
         weights_sha256="",
         mean=CLIP_MEAN,
         std=CLIP_STD,
-        device=torch.device("cpu"),
+        device=device,
         dtype=dtype,
+        kernels=choose_kernels(clip, device, dtype),
     )
     return backbone, original.to(dtype)
 
@@ -186,8 +195,9 @@ def encoder_rows(options: argparse.Namespace, precision: str) -> list[Row]:
         "ours": lambda: backbone.encode(image),
         "plain": lambda: plain_encode(original, image.to(backbone.dtype)),
     }
+    print(f"encoder, {precision}: {backbone.kernels} linear layers")
     times = medians(functions, options.repeats)
-    rate = PRODUCTS * 2 * SIDE**3 / min(times[name] for name in products)
+    rate = matrix_rate(times)
     needed, plain = exact_operations(config) / GIGA, plain_operations(config) / GIGA
     bound = f"bound: {needed:.0f} of {plain:.0f} GFLOP at {rate / GIGA:.0f} GFLOP/s"
     what = f"an image, {precision}"
@@ -210,13 +220,9 @@ def benchmark_text(options: argparse.Namespace) -> list[Row]:
     def ours() -> torch.Tensor:
         return class_embeddings(backbone, "metal_nut", REFERENCE)
 
-    difference = float((ours() - plain()).abs().max())
+    print(f"text: largest difference to full context {float((ours() - plain()).abs().max()):.0e}")
     times = medians({"ours": ours, "plain": plain}, options.repeats)
-    return [
-        Row(
-            "text", f"a class, fp32, largest difference {difference:.0e}", times["ours"], "full context", times["plain"]
-        )
-    ]
+    return [Row("text", "a class, fp32", times["ours"], "full context", times["plain"])]
 
 
 def metric_case() -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
@@ -246,9 +252,17 @@ def benchmark_metrics(options: argparse.Namespace) -> list[Row]:
     looped = time.perf_counter() - start
     figures = ours()
     difference = max(abs(figures[name] - value) for name, value in expected.items())
+    print(f"metrics: largest difference to scikit-learn and scikit-image {difference:.0e}")
     seconds = medians({"ours": ours}, options.repeats)["ours"]
-    what = f"seven metrics of 83 maps, largest difference {difference:.0e}"
-    return [Row("metrics", what, seconds, "the four of pixels as --check_metrics takes them, once", looped)]
+    return [
+        Row(
+            "metrics",
+            "seven metrics of 83 maps",
+            seconds,
+            "the four of pixels as --check_metrics takes them, once",
+            looped,
+        )
+    ]
 
 
 def benchmark_pipeline(options: argparse.Namespace) -> list[Row]:
@@ -353,11 +367,8 @@ def write_grey_images(folder: Path, count: int) -> None:
 
 def machine() -> str:
     """The machine and versions that the figures belong to."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
-    return f"{cpu}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    threads = f"{os.cpu_count()} CPUs, {torch.get_num_threads()} threads"
+    return f"{processor()} ({instruction_sets()}), {threads}, torch {torch.__version__}"
 
 
 def print_rows(rows: list[Row]) -> None:
@@ -370,27 +381,54 @@ def print_rows(rows: list[Row]) -> None:
     print(tabulate(cells, header, tablefmt="pipe", disable_numparse=True))
 
 
-def main() -> None:
-    """Run the chosen benchmarks, print the table and write the JSON."""
+def slower_rows(rows: Sequence[Row], rates: Sequence[float], stored: Sequence[dict[str, Any]]) -> list[str]:
+    """Lines on the rows that take ``SLOWER`` times as long as stored ones, at the rate of either machine.
+
+    Args:
+        rows: of this run.
+        rates: the matrix rate beside each.
+        stored: rows of a run that ``--json`` wrote.
+    """
+    before = {(row["benchmark"], row["what"]): row["seconds"] * row["matrix_rate"] for row in stored}
+    lines = {}
+    for row, rate in zip(rows, rates):
+        key = row.benchmark, row.what
+        factor = row.seconds * rate / before[key] if key in before else 0.0
+        if factor > SLOWER:
+            lines[key] = f"slower: {row.benchmark}, {row.what}: {factor:.2f} times as long as stored"
+    return list(lines.values())
+
+
+def main() -> int:
+    """Run the chosen benchmarks, print the table and write the JSON; 1 if ``--compare`` found something slower."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmarks", nargs="*", help=f"any of {', '.join(BENCHMARKS)} (all)")
     parser.add_argument("--model", default="ViT-B-16-plus-240", help="open_clip model, with random weights")
     parser.add_argument("--repeats", type=int, default=5, help="counted turns of each measurement (5)")
     parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="a stored run: name what became slower by a tenth")
     options = parser.parse_args()
     unknown = set(options.benchmarks) - set(BENCHMARKS)
     if unknown:
         parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    stored = json.loads(options.compare.read_text(encoding="utf-8"))["rows"] if options.compare else []
     print(machine())
     rows: list[Row] = []
+    rates: list[float] = []
+    products = matrix_products(torch.float32)
     for name in options.benchmarks or BENCHMARKS:
+        before = matrix_rate(medians(products, 1))
         rows += globals()[f"benchmark_{name}"](options)
+        rates += [(before + matrix_rate(medians(products, 1))) / 2] * (len(rows) - len(rates))
     if rows:
         print_rows(rows)
     if options.json:
-        figures = [{**asdict(row), "ratio": row.ratio} for row in rows]
+        figures = [{**asdict(row), "ratio": row.ratio, "matrix_rate": rate} for row, rate in zip(rows, rates)]
         write_atomically(options.json, json.dumps({"machine": machine(), "rows": figures}, indent=2) + "\n")
+    lines = slower_rows(rows, rates, stored)
+    print(*lines, sep="\n", end="\n" if lines else "")
+    return 1 if lines else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

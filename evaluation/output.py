@@ -24,6 +24,7 @@ from evaluation.scoring import ClassScores
 from winclip.backbone import Backbone
 from winclip.command_line import log_to_terminal
 from winclip.files import write_atomically
+from winclip.linear import instruction_sets, processor
 from winclip.model import WinCLIP
 
 if TYPE_CHECKING:
@@ -131,7 +132,9 @@ def _environment(backbone: Backbone) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             versions[package] = "not installed as a package"
     machine = {
-        "processor": platform.machine(),
+        "processor": processor(),
+        "instruction_sets": instruction_sets(),
+        "kernels": backbone.kernels,
         "cpus": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(backbone.device) if backbone.device.type == "cuda" else None,

@@ -24,9 +24,10 @@ from evaluation.results import Results, markdown, tables
 from evaluation.scoring import score_class
 from evaluation.setting import Setting
 from winclip.backbone import Backbone
+from winclip.files import cache_folder
 from winclip.prompts import PromptSet, load_prompt_set
 from winclip.reading import Batch
-from winclip.text import cache_folder, class_embeddings
+from winclip.text import class_embeddings
 
 if TYPE_CHECKING:
     from evaluation.check_metrics import MetricCheck
@@ -67,13 +68,14 @@ def run(options: Options) -> Outcome:
     reader = Reader(task.index.root, model.backbone, options)
     check = _metric_check(options)
     pictures = _run_pictures(options, task.index.root, results.settings)
+    cache = None if options.no_cache else cache_folder("text")
     total = sum(len(task.index.test[name]) for name in task.classes)
     _log.info("%s: %d classes, %d test images, %s", options.dataset, len(task.classes), total, _where(model.backbone))
     with tqdm(total=total, unit="image", disable=None, dynamic_ncols=True) as progress:
         for name in task.classes:
             progress.set_description(name)
             references = encode_references(reader, task.plan, name)
-            text = class_embeddings(model.backbone, name, task.prompts, None if options.no_cache else cache_folder())
+            text = class_embeddings(model.backbone, name, task.prompts, cache)
             batches = _counted(reader.batches(task.index.test[name]), progress)
             scored = score_class(batches, model, text, references)
             for measured in measure_class(scored, model.backbone.image_size, options.aupro):

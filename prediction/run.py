@@ -19,8 +19,8 @@ from prediction.rows import FAILURES, PREDICTIONS, RowFile, read_rows, write_jso
 from prediction.scoring import Counts, Output, heat_map_name, score
 from winclip.command_line import log_to_terminal
 from winclip.errors import InputError
+from winclip.files import cache_folder
 from winclip.model import WinCLIP
-from winclip.text import cache_folder
 from winclip.thresholds import Threshold
 
 _log = logging.getLogger("winclip")
@@ -47,7 +47,7 @@ def run(options: Options) -> int:
     references = without_shared(options.reference, pictures)
     class_name, prompts = class_and_prompts(options)
     model = options.model.load()
-    model.set_class(class_name, prompts, cache=cache_folder())
+    model.set_class(class_name, prompts, cache=cache_folder("text"))
     checksums = add_references(model, references, options)
     threshold = model.threshold(given=options.threshold)
     _log.info("%s: %d pictures, %s on %s", class_name, len(pictures), options.model.model, model.backbone.device)

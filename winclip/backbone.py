@@ -6,6 +6,7 @@ of another kind works if it answers the same.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,10 @@ from winclip.embeddings import Embeddings
 from winclip.errors import InputError
 from winclip.files import file_sha256
 from winclip.images import CLIP_MEAN, CLIP_STD
+from winclip.linear import linear_rates
 from winclip.pretrained import find_checkpoint, parse_config, read_checkpoint, read_config, tokenize
+
+_log = logging.getLogger("winclip")
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -37,6 +41,7 @@ class Backbone:
         weights_sha256: of the checkpoint file.
         mean, std: image normalisation per channel.
         device, dtype: where and in what precision the towers run.
+        kernels: on the CPU ``packed`` or ``plain`` (``winclip.linear``), else ``device``.
     """
 
     clip: Clip
@@ -47,6 +52,7 @@ class Backbone:
     std: tuple[float, float, float]
     device: torch.device
     dtype: torch.dtype
+    kernels: str
 
     @property
     def image_size(self) -> int:
@@ -195,7 +201,6 @@ def load_backbone(
     clip.load_state_dict(state, assign=True)
     preprocessing = {**preprocessing, **tag}
     clip = clip.to(torch_device, dtype).eval().requires_grad_(False)
-    clip.visual.pack()
     return Backbone(
         clip=clip,
         model=model,
@@ -205,7 +210,29 @@ def load_backbone(
         std=tuple(preprocessing.get("std") or CLIP_STD),
         device=torch_device,
         dtype=dtype,
+        kernels=choose_kernels(clip, torch_device, dtype),
     )
+
+
+def choose_kernels(clip: Clip, device: torch.device, dtype: torch.dtype) -> str:
+    """Pack the image tower's weights if that is faster on this machine, and say which it is.
+
+    Warns if a half precision is slower than fp32 here, as it is on processors without its arithmetic.
+    """
+    if device.type != "cpu":
+        return "device"
+    sizes = clip.config.width, clip.config.mlp_width
+    rates = linear_rates(*sizes, dtype)
+    full = linear_rates(*sizes, torch.float32)
+    if rates.best < full.best:
+        _log.warning(
+            "%s is %.1f times as slow as fp32 on this processor, and less exact: better use --precision fp32",
+            str(dtype).split(".")[-1],
+            full.best / rates.best,
+        )
+    if rates.kernels == "packed":
+        clip.visual.pack()
+    return rates.kernels
 
 
 def resolve_device(name: str) -> torch.device:

@@ -9,6 +9,7 @@ class token needs: one query, and no keys or values of the other tokens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from torch import nn
 
 from winclip.defaults import SCALES
 from winclip.embeddings import Embeddings
-from winclip.linear import Layer, packed_linear
+from winclip.linear import ROWS, Layer, packed_linear
 from winclip.windows import window_patches
 
 # Tokens up to which a sequence counts as short: a window of 3 x 3 patches has ten.
@@ -63,6 +64,12 @@ class ClipConfig:
 
 def _quick_gelu(x: torch.Tensor) -> torch.Tensor:
     return x * torch.sigmoid(1.702 * x)
+
+
+def _gelu(x: torch.Tensor) -> torch.Tensor:
+    # In place, which torch.nn.functional does not offer: the hidden layer is the largest activation.
+    activated: torch.Tensor = torch.ops.aten.gelu_(x)
+    return activated
 
 
 class Attention(nn.Module):
@@ -120,20 +127,17 @@ class Mlp(nn.Module):
         super().__init__()
         self.c_fc = nn.Linear(width, hidden)
         self.c_proj = nn.Linear(hidden, width)
-        self.activation: Callable[[torch.Tensor], torch.Tensor] = _quick_gelu if quick_gelu else F.gelu
+        self.activate: Callable[[torch.Tensor], torch.Tensor] = _quick_gelu if quick_gelu else _gelu
         self.packed: dict[str, Layer | None] = {}
 
     def pack(self) -> None:
-        """Pack the weights for the CPU; the exact GELU joins the first layer."""
-        self.packed["c_fc"] = packed_linear(self.c_fc.weight, self.c_fc.bias, gelu=self.activation is F.gelu)
+        """Pack the weights for the CPU."""
+        self.packed["c_fc"] = packed_linear(self.c_fc.weight, self.c_fc.bias)
         self.packed["c_proj"] = packed_linear(self.c_proj.weight, self.c_proj.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        first, second = self.packed.get("c_fc"), self.packed.get("c_proj")
-        hidden = first(x) if first else self.c_fc(x)
-        if not first or self.activation is _quick_gelu:
-            hidden = self.activation(hidden)
-        return (second or self.c_proj)(hidden)
+        hidden = (self.packed.get("c_fc") or self.c_fc)(x)
+        return (self.packed.get("c_proj") or self.c_proj)(self.activate(hidden))
 
 
 class Block(nn.Module):
@@ -204,23 +208,38 @@ class ImageTower(nn.Module):
         products at full rate, the activations stay near the cache, and the result of an image cannot
         depend on the batch it is in.
         """
-        step = 1 if images.device.type == "cpu" else max(len(images), 1)
-        return Embeddings.concatenate([self.embed(part) for part in images.to(self.proj.dtype).split(step)])
+        images = images.to(self.proj.dtype)
+        if images.device.type != "cpu":
+            return self.embed(images)
+        return Embeddings.concatenate([self.embed(part, ROWS) for part in images.split(1)])
 
-    def embed(self, images: torch.Tensor) -> Embeddings:
-        """Embed images of the tower's own dtype, all together; this part can be traced."""
+    def embed(self, images: torch.Tensor, rows: int | None = None) -> Embeddings:
+        """Embed images of the tower's own dtype, all together; this part can be traced.
+
+        ``rows`` bounds the tokens of all windows that go through the blocks together.
+        """
         tokens = self._tokens(images)
         projected = self._blocks[0].project(tokens)
         x = self._blocks[0](tokens, projected)
         for block in self._blocks[1:]:
             x = block(x)
-        windows = tuple(self._embed_windows(tokens, projected, side) for side in self.scales)
+        windows = tuple(self._embed_windows(tokens, projected, side, rows) for side in self.scales)
         return Embeddings(self._project(x[:, 0]), windows, x[:, 1:].float(), self.scales)
 
-    def _embed_windows(self, tokens: torch.Tensor, projected: torch.Tensor, side: int) -> torch.Tensor:
+    def _embed_windows(
+        self, tokens: torch.Tensor, projected: torch.Tensor, side: int, rows: int | None
+    ) -> torch.Tensor:
         """All windows of one scale, (N, windows, embed_dim), attention inside the window only."""
         patches = window_patches(self.grid, side).to(tokens.device)
         sequences = torch.cat([patches.new_zeros(len(patches), 1), patches + 1], dim=1)
+        parts = 1 if rows is None else math.ceil(sequences.numel() / rows)
+        if parts == 1:
+            return self._embed_sequences(tokens, projected, sequences)
+        embeddings = [self._embed_sequences(tokens, projected, part) for part in sequences.tensor_split(parts)]
+        return torch.cat(embeddings, dim=1)
+
+    def _embed_sequences(self, tokens: torch.Tensor, projected: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor:
+        """The class token's embedding for every sequence of token numbers: (N, sequences, embed_dim)."""
         x = tokens[:, sequences].flatten(0, 1)
         if len(self._blocks) > 1:
             x = self._blocks[0](x, projected[:, sequences].flatten(0, 1))

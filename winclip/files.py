@@ -42,6 +42,12 @@ def write_atomically(path: str | PathLike[str], content: str | bytes) -> None:
             temporary.unlink()
 
 
+def cache_folder(part: str) -> Path:
+    """Where a part of what is kept between runs lies, by the XDG rule."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "winclip" / part
+
+
 def file_sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     digest = hashlib.sha256()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -52,12 +51,6 @@ def class_embeddings(
             with contextlib.suppress(InputError):
                 write_atomically(entry, safetensors.torch.save({"text": embeddings}))
     return embeddings.to(backbone.device)
-
-
-def cache_folder() -> Path:
-    """Where the entry points keep text embeddings between runs, by the XDG rule."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "winclip" / "text"
 
 
 def _key(backbone: Backbone, both: tuple[list[str], list[str]], normalise_each: bool) -> str:
