@@ -197,14 +197,19 @@ def encoder_rows(options: argparse.Namespace, precision: str) -> list[Row]:
     }
     print(f"encoder, {precision}: {backbone.kernels} linear layers")
     times = medians(functions, options.repeats)
-    rate = matrix_rate(times)
-    needed, plain = exact_operations(config) / GIGA, plain_operations(config) / GIGA
-    bound = f"bound: {needed:.0f} of {plain:.0f} GFLOP at {rate / GIGA:.0f} GFLOP/s"
-    what = f"an image, {precision}"
     return [
-        Row("encoder", what, times["ours"], bound, needed * GIGA / rate),
-        Row("encoder", what, times["ours"], "open_clip call per scale", times["plain"]),
+        bound_row(backbone, times["ours"], matrix_rate(times)),
+        Row("encoder", f"an image, {precision}", times["ours"], "open_clip call per scale", times["plain"]),
     ]
+
+
+def bound_row(backbone: Backbone, seconds: float, rate: float) -> Row:
+    """Encoding an image against its operations at a matrix rate."""
+    config = backbone.clip.config
+    needed, plain = exact_operations(config), plain_operations(config)
+    bound = f"bound: {needed / GIGA:.0f} of {plain / GIGA:.0f} GFLOP at {rate / GIGA:.0f} GFLOP/s"
+    precision = next(name for name, dtype in PRECISIONS.items() if dtype == backbone.dtype)
+    return Row("encoder", f"an image, {precision}", seconds, bound, needed / rate)
 
 
 def benchmark_text(options: argparse.Namespace) -> list[Row]:
@@ -404,7 +409,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmarks", nargs="*", help=f"any of {', '.join(BENCHMARKS)} (all)")
     parser.add_argument("--model", default="ViT-B-16-plus-240", help="open_clip model, with random weights")
-    parser.add_argument("--repeats", type=int, default=5, help="counted turns of each measurement (5)")
+    parser.add_argument("--repeats", type=int, default=7, help="counted turns of each measurement (7)")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="a stored run: name what became slower by a tenth")
     options = parser.parse_args()

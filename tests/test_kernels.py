@@ -21,7 +21,7 @@ from winclip.linear import Rates, linear_rates, packed_linear
 def kernels_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where measurements of a test are kept; none is there at its start, none is remembered after it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    linear_rates.cache_clear()
+    linear_rates.cache_clear()  # the name imported here stays the real one
     yield tmp_path / "winclip" / "kernels"
     linear_rates.cache_clear()
 
@@ -32,7 +32,8 @@ def load(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, full: Rates, half: R
     def rates(width: int, hidden: int, dtype: torch.dtype) -> Rates:
         return full if half is None or dtype == torch.float32 else half
 
-    monkeypatch.setattr("winclip.backbone.linear_rates", rates)
+    for module in ("backbone", "linear"):
+        monkeypatch.setattr(f"winclip.{module}.linear_rates", rates)
     return tiny_backbone(checkpoint.parent, precision="fp32" if half is None else "bf16")
 
 

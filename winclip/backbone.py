@@ -22,7 +22,7 @@ from winclip.embeddings import Embeddings
 from winclip.errors import InputError
 from winclip.files import file_sha256
 from winclip.images import CLIP_MEAN, CLIP_STD
-from winclip.linear import linear_rates
+from winclip.linear import linear_rates, slowdown
 from winclip.pretrained import find_checkpoint, parse_config, read_checkpoint, read_config, tokenize
 
 _log = logging.getLogger("winclip")
@@ -222,17 +222,17 @@ def choose_kernels(clip: Clip, device: torch.device, dtype: torch.dtype) -> str:
     if device.type != "cpu":
         return "device"
     sizes = clip.config.width, clip.config.mlp_width
-    rates = linear_rates(*sizes, dtype)
-    full = linear_rates(*sizes, torch.float32)
-    if rates.best < full.best:
+    times = slowdown(*sizes, dtype)
+    if times > 1:
         _log.warning(
             "%s is %.1f times as slow as fp32 on this processor, and less exact: better use --precision fp32",
             str(dtype).split(".")[-1],
-            full.best / rates.best,
+            times,
         )
-    if rates.kernels == "packed":
+    kernels = linear_rates(*sizes, dtype).kernels
+    if kernels == "packed":
         clip.visual.pack()
-    return rates.kernels
+    return kernels
 
 
 def resolve_device(name: str) -> torch.device:

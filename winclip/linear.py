@@ -112,6 +112,11 @@ def linear_rates(width: int, hidden: int, dtype: torch.dtype) -> Rates:
     return rates
 
 
+def slowdown(width: int, hidden: int, dtype: torch.dtype) -> float:
+    """How many times as long as in fp32 such layers take in ``dtype`` on this machine."""
+    return linear_rates(width, hidden, torch.float32).best / linear_rates(width, hidden, dtype).best
+
+
 def instruction_sets() -> str:
     """The vector instructions that torch uses here, and limits from the environment."""
     limits = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
