@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -193,24 +194,31 @@ def load_backbone(
     raw["quick_gelu"] = bool(raw.get("quick_gelu") or tag.get("quick_gelu") or pretrained == "openai")
     scales = check_scales(scales)
     config = parse_config(raw, model, image_size, scales)
-    state = read_checkpoint(checkpoint)
-    _resize_positional_embedding(state, config.grid)
-    with torch.device("meta"):
-        clip = Clip(config, scales)
-    _check_fit(state, clip, checkpoint, model)
-    clip.load_state_dict(state, assign=True)
+    if torch_device.type == "cpu":
+        linear_rates(config.width, config.mlp_width, torch.float32)
+        linear_rates(config.width, config.mlp_width, dtype)
+    # The checksum takes as long as the rest, so it is taken beside it; the rates were measured undisturbed.
+    with ThreadPoolExecutor(1) as beside:
+        checksum = beside.submit(file_sha256, checkpoint)
+        state = read_checkpoint(checkpoint)
+        _resize_positional_embedding(state, config.grid)
+        with torch.device("meta"):
+            clip = Clip(config, scales)
+        _check_fit(state, clip, checkpoint, model)
+        clip.load_state_dict(state, assign=True)
+        clip = clip.to(torch_device, dtype).eval().requires_grad_(False)
+        kernels = choose_kernels(clip, torch_device, dtype)
     preprocessing = {**preprocessing, **tag}
-    clip = clip.to(torch_device, dtype).eval().requires_grad_(False)
     return Backbone(
         clip=clip,
         model=model,
         pretrained=pretrained,
-        weights_sha256=file_sha256(checkpoint),
+        weights_sha256=checksum.result(),
         mean=tuple(preprocessing.get("mean") or CLIP_MEAN),
         std=tuple(preprocessing.get("std") or CLIP_STD),
         device=torch_device,
         dtype=dtype,
-        kernels=choose_kernels(clip, torch_device, dtype),
+        kernels=kernels,
     )
 
 

@@ -268,7 +268,8 @@ class Clip(nn.Module):
         super().__init__()
         self.config = config
         self.visual = ImageTower(config, scales)
-        self.token_embedding = nn.Embedding(config.vocab_size, config.text_width)
+        # Not nn.Embedding, whose random weights on the meta device make torch import its compiler, for a second.
+        self.token_embedding = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.text_width))
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.text_width))
         self.transformer = Transformer(
             config.text_width, config.text_layers, config.text_heads, config.text_mlp_width, config.quick_gelu

@@ -1,20 +1,20 @@
-"""Model configs, pretrained weights and the tokenizer. The only module that touches open_clip.
+"""Model configs, checkpoints and the tokenizer. The only module that touches open_clip.
 
-The network itself is ``winclip.clip``.
+open_clip is imported for its table of tags and its tokenizer alone, where they are asked for: the import takes
+longer than torch's own. The network itself is ``winclip.clip``.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import json
-import logging
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import safetensors
 import safetensors.torch
 import torch
@@ -22,6 +22,7 @@ import torch
 from winclip.clip import ClipConfig
 from winclip.defaults import DEMO_MODEL, DEMO_PRETRAINED, SCALES
 from winclip.errors import InputError
+from winclip.weights import find_weights
 
 _DEMO_FOLDER = Path(__file__).parent / "demo"
 _CHECKPOINT_ENDINGS = (".pt", ".bin", ".pth", ".safetensors")
@@ -45,14 +46,14 @@ def read_config(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if model == DEMO_MODEL:
         model = str(_DEMO_FOLDER / f"{DEMO_MODEL}.json")
     if not model.endswith(".json"):
-        config = open_clip.get_model_config(model) if model in open_clip.list_models() else None
-        if config is None:
-            near = difflib.get_close_matches(model, [*open_clip.list_models(), DEMO_MODEL], n=3, cutoff=0.4)
+        configs = _open_clip_configs()
+        if model not in configs:
+            near = difflib.get_close_matches(model, [*configs, DEMO_MODEL], n=3, cutoff=0.4)
             raise InputError(
                 f"model '{model}' is unknown to open_clip; near matches: {', '.join(near) or 'none'};"
                 " the path of an open_clip model config .json works too"
             )
-        return config, {}
+        return json.loads(configs[model].read_text(encoding="utf-8")), {}
     try:
         content = json.loads(Path(model).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -60,6 +61,14 @@ def read_config(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if not isinstance(content, dict):
         raise InputError(f"model config {model} is not a JSON object")
     return dict(content.get("model_cfg", content)), dict(content.get("preprocess_cfg", {}))
+
+
+def _open_clip_configs() -> dict[str, Path]:
+    """The config files of open_clip's models by name, found without importing it."""
+    specification = importlib.util.find_spec("open_clip")
+    assert specification is not None and specification.origin is not None  # a requirement
+    files = Path(specification.origin).parent.glob("model_configs/*.json")
+    return {path.stem: path for path in sorted(files)}
 
 
 def parse_config(
@@ -138,6 +147,8 @@ def find_checkpoint(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
         raise InputError(f"checkpoint {pretrained} does not exist")
     if model.endswith(".json"):
         raise InputError(f"'{pretrained}' is not a file; a model config .json needs the path of its checkpoint")
+    import open_clip
+
     tag = open_clip.get_pretrained_cfg(model, pretrained)
     if not tag:
         tags = [DEMO_PRETRAINED] if model == DEMO_MODEL else open_clip.list_pretrained_tags_by_model(model)
@@ -146,16 +157,17 @@ def find_checkpoint(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
             f"pretrained '{pretrained}' is neither a file nor a tag of {model};"
             f" {'near matches' if near else 'its tags'}: {', '.join(near or tags) or 'none'}"
         )
-    # The hub's client reports every attempt; the one line below says what came of them.
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     try:
-        return Path(open_clip.download_pretrained(tag)), tag
-    except Exception as error:  # whatever the hub's client or urllib raises, the way out is the same
+        return find_weights(tag), tag
+    except InputError:
+        raise
+    except Exception as error:  # whatever the hub's client raises, the way out is the same
         source = tag.get("hf_hub") or tag.get("url")
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"weights of {model} {pretrained} cannot be fetched from {source} ({reason});"
-            " fetch the file on another machine and give its path as pretrained"
+            f"weights of {model} {pretrained} cannot be fetched from {source} ({reason}); on a machine with network,"
+            f" python scripts/fetch_weights.py --model {model} --pretrained {pretrained} fetches them, and here the"
+            " path of the file takes the place of the tag: --pretrained FILE"
         ) from error
 
 
@@ -177,7 +189,8 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
                     f"checkpoint {path} is a TorchScript archive, which holds code; use the weights as"
                     " .safetensors, for example open_clip_model.safetensors of the model's page on the hub"
                 )
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            # Mapped, so that nothing is copied; the old format, before torch 1.6, cannot be.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, safetensors.SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
@@ -202,5 +215,7 @@ def tokenize(prompts: list[str], context: int) -> torch.Tensor:
     open_clip cuts long prompts without a word, so they are measured in a longer context: L is 4 times
     ``context``, and a prompt that is longer than ``context`` can be told.
     """
+    import open_clip
+
     tokens: torch.Tensor = open_clip.tokenize(prompts, context_length=4 * context)
     return tokens

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from scipy.special import stdtrit
-
 FALSE_ALARM_RATE = 0.01
 FEW = 8
 
@@ -92,6 +90,9 @@ def prediction_bound(values: Sequence[float]) -> float:
     Args:
         values: 2 or more.
     """
+    # Late, because a run without references does not need it.
+    from scipy.special import stdtrit
+
     spread = stdev(values) * math.sqrt(1 + 1 / len(values))
     return fmean(values) + float(stdtrit(len(values) - 1, 1 - FALSE_ALARM_RATE)) * spread
 

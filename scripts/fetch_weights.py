@@ -1,0 +1,70 @@
+"""Fetch on one machine the weights that another needs.
+
+    python scripts/fetch_weights.py
+    python scripts/fetch_weights.py --model ViT-L-14 --pretrained laion2b_s32b_b82k --output /media/stick
+
+The file is taken from the caches of this machine or fetched into them, and copied to --output. A fetch that was
+interrupted goes on where it ended. The last line says how to use the file on the other machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from winclip.command_line import exit_status
+from winclip.defaults import DEFAULT_MODEL, DEFAULT_PRETRAINED
+from winclip.errors import InputError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; imports nothing heavy."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"open_clip model name ({DEFAULT_MODEL})")
+    parser.add_argument("--pretrained", default=DEFAULT_PRETRAINED, help=f"open_clip tag ({DEFAULT_PRETRAINED})")
+    parser.add_argument("--output", type=Path, default=Path("weights"), metavar="DIR", help="folder (weights)")
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Fetch and return the exit status: 0, 2 after bad input or without network, 130 after Ctrl-C."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return exit_status(lambda: fetch(options.model, options.pretrained, options.output))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where this one ended", file=sys.stderr)
+        return 130
+
+
+def fetch(model: str, pretrained: str, folder: Path) -> int:
+    """Bring the weights of a tag into a folder, say what to do with them, and return 0.
+
+    Raises:
+        InputError: if the tag is unknown, or the file cannot be fetched or written.
+    """
+    from winclip.pretrained import find_checkpoint
+
+    checkpoint, _ = find_checkpoint(model, pretrained)
+    target = folder / f"{model}-{pretrained}{checkpoint.suffix}"
+    _copy(checkpoint, target)
+    print(f"written: {target} ({target.stat().st_size / 1e6:.0f} MB)")
+    print(f"on the other machine: python test.py --model {model} --pretrained {target.name}")
+    return 0
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file that may be too large for the memory; the target appears complete or not at all."""
+    part = target.with_name(f"{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, part)
+        part.replace(target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"cannot write {target} ({error.strerror or error}); choose another --output") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
