@@ -10,6 +10,7 @@ interrupted goes on where it ended. The last line says how to use the file on th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import sys
 from pathlib import Path
@@ -49,7 +50,7 @@ def fetch(model: str, pretrained: str, folder: Path) -> int:
     checkpoint, _ = find_checkpoint(model, pretrained)
     target = folder / f"{model}-{pretrained}{checkpoint.suffix}"
     _copy(checkpoint, target)
-    print(f"written: {target} ({target.stat().st_size / 1e6:.0f} MB)")
+    print(f"written: {target} ({target.stat().st_size / 1e6:.1f} MB)")
     print(f"on the other machine: python test.py --model {model} --pretrained {target.name}")
     return 0
 
@@ -62,7 +63,8 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, part)
         part.replace(target)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise InputError(f"cannot write {target} ({error.strerror or error}); choose another --output") from error
 
 

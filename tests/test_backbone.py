@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -15,9 +16,10 @@ import torch
 
 from tests.plain import assert_embeddings_close, plain_embeddings
 from tests.tiny import CONFIG, open_clip_model
+from winclip import pretrained
 from winclip.backbone import Backbone, load_backbone, resolve_device, resolve_precision
 from winclip.errors import InputError
-from winclip.pretrained import parse_config, read_checkpoint, tokenize
+from winclip.pretrained import parse_config, read_checkpoint, read_config, tokenize
 
 TINY: dict[str, Any] = json.loads(CONFIG.read_text())
 
@@ -221,22 +223,35 @@ def test_unknown_names_are_answered_with_near_ones(model: str, pretrained: str |
 
 
 def test_unreachable_weights_say_how_to_pass_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(tag: dict[str, Any]) -> str:
+    def refuse(tag: dict[str, Any]) -> Path:
         raise ConnectionError("no route to host")
 
-    monkeypatch.setattr(open_clip, "download_pretrained", refuse)
-    with pytest.raises(InputError, match=r"cannot be fetched from \S+ \(no route to host\).*give its path"):
+    monkeypatch.setattr(pretrained, "find_weights", refuse)
+    with pytest.raises(InputError, match=r"cannot be fetched from \S+ \(no route to host\).*fetch_weights.py.*FILE"):
         load_backbone(device="cpu")
 
 
-def test_downloaded_weights_are_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_fetched_weights_are_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     model = open_clip_model(open_clip.get_model_config("ViT-B-32"), seed=0)
     path = save(model, tmp_path / "cached.bin")
-    monkeypatch.setattr(open_clip, "download_pretrained", lambda tag: str(path))
+    monkeypatch.setattr(pretrained, "find_weights", lambda tag: path)
     backbone = load_backbone("ViT-B-32", "openai", device="cpu")
     # OpenAI's weights expect QuickGELU, whether the model's name says so or not.
     assert backbone.clip.config.quick_gelu
     assert backbone.mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
+    assert backbone.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_configs_are_those_of_open_clip() -> None:
+    for name in open_clip.list_models():
+        assert read_config(name) == (open_clip.get_model_config(name), {})
+
+
+def test_checkpoints_in_the_format_before_torch_1_6_are_read(tmp_path: Path) -> None:
+    state = open_clip_model(TINY, seed=3).state_dict()
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    read = read_checkpoint(tmp_path / "old.pt")
+    assert read and all(torch.equal(read[name], state[name]) for name in read)
 
 
 def test_devices_and_precisions() -> None:

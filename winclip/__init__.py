@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch and open_clip when the model is first asked for, not for every small use."""
+    """Import torch when the model is first asked for, not for every small use."""
     if name in ("Prediction", "WinCLIP"):
         from winclip import model
 

@@ -21,7 +21,10 @@ from winclip.files import cache_folder, file_sha256
 Answer = TypeVar("Answer")
 
 # Seconds in which a server has to say what it has; HF_HUB_ETAG_TIMEOUT is another number.
-_ANSWER_SECONDS = 8.0
+_ANSWER_SECONDS = 5.0
+
+# Failures in a row after which a fetch is given up.
+_ATTEMPTS = 3
 
 # What open_clip takes from a repository that its table names without a file, in this order.
 _HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -168,7 +171,7 @@ def _fetch(found: Found, folder: Path) -> Path:
     from filelock import FileLock
 
     target, part = folder / found.name, folder / f"{found.name}.part"
-    size = "of unknown size" if found.size is None else f"{found.size / 1e6:.0f} MB"
+    size = "of unknown size" if found.size is None else f"{found.size / 1e6:.1f} MB"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if target.is_file():  # another process was faster
@@ -187,9 +190,10 @@ def _fetch(found: Found, folder: Path) -> Path:
 
 
 def _fill(part: Path, found: Found) -> None:
-    """Append to a file what is missing, for as long as there is progress."""
+    """Append to a file what is missing; give up where nothing comes ``_ATTEMPTS`` times in a row."""
     from huggingface_hub.file_download import http_get
 
+    failures = 0
     while True:
         with part.open("ab") as file:
             start = file.tell()
@@ -199,5 +203,7 @@ def _fill(part: Path, found: Found) -> None:
                 http_get(found.url, file, resume_size=start, expected_size=found.size, displayed_filename=found.name)
                 return
             except Exception:
-                if file.tell() == start:
+                # The client itself goes on after some errors and gives up after others, such as a reset.
+                failures = failures + 1 if file.tell() == start else 0
+                if failures == _ATTEMPTS:
                     raise
