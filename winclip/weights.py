@@ -111,7 +111,7 @@ def _cached(tag: Mapping[str, Any], folder: Path) -> Path | None:
 def _ask(tag: Mapping[str, Any]) -> Found:
     """What the server has of a tag."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.utils import EntryNotFoundError
+    from huggingface_hub.utils import EntryNotFoundError  # type: ignore[attr-defined]
 
     # Without the user's token: these files are public, and not all are on the hub.
     ask = partial(get_hf_file_metadata, token=False, timeout=_answer_seconds())
