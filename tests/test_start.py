@@ -36,7 +36,9 @@ print(json.dumps(sorted(set(sys.modules) - before)), file=sys.stderr)
 
 def imported(*command: str) -> set[str]:
     """The modules that a command imports beyond those of ``import torch``."""
-    done = subprocess.run([sys.executable, "-c", SCRIPT, *command], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *command], capture_output=True, text=True, check=False, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stderr.splitlines()[-1]))
 
