@@ -17,7 +17,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def load_sample(item: Item, root: Path, size: int) -> tuple[Image.Image, Mask | None]:
-    """Read an item, for ``winclip.reading.read_batches``.
+    """Read an item, for ``winclip.reading.BatchReader``.
 
     Args:
         item: what to read.

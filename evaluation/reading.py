@@ -9,10 +9,9 @@ from pathlib import Path
 
 from datasets.items import Item
 from datasets.samples import Mask, load_sample
-from evaluation.options import Options
 from winclip.backbone import Backbone
 from winclip.errors import InputError
-from winclip.reading import Batch, read_batches
+from winclip.reading import Batch, BatchReader
 
 _log = logging.getLogger("winclip")
 
@@ -24,11 +23,12 @@ class Reader:
         left_out: image paths of the entries that could not be read so far.
     """
 
-    def __init__(self, root: Path, backbone: Backbone, options: Options) -> None:
+    def __init__(self, root: Path, backbone: Backbone, reader: BatchReader, skip_unreadable: bool) -> None:
         self.backbone = backbone
         self.left_out: list[str] = []
         self._load = partial(load_sample, root=root, size=backbone.image_size)
-        self._options = options
+        self._reader = reader
+        self._skip_unreadable = skip_unreadable
 
     def batches(self, items: Sequence[Item]) -> Iterator[Batch[Item, Mask | None]]:
         """Batches of items with their masks.
@@ -36,14 +36,13 @@ class Reader:
         Raises:
             InputError: if an image or mask cannot be read; with ``--skip_unreadable`` it is left out.
         """
-        options = self._options
-        for batch in read_batches(items, self._load, self.backbone, options.batch_size, options.num_workers):
+        for batch in self._reader.batches(items, self._load):
             for item, reason in batch.unreadable:
                 self._leave_out(item, reason)
             yield batch
 
     def _leave_out(self, item: Item, reason: str) -> None:
-        if not self._options.skip_unreadable:
+        if not self._skip_unreadable:
             raise InputError(f"{reason}; mend it, or go on without such images with --skip_unreadable")
         _log.warning("left out: %s", reason)
         self.left_out.append(item.img_path)

@@ -26,7 +26,7 @@ from evaluation.setting import Setting
 from winclip.backbone import Backbone
 from winclip.files import cache_folder
 from winclip.prompts import PromptSet, load_prompt_set
-from winclip.reading import Batch
+from winclip.reading import Batch, BatchReader
 from winclip.text import class_embeddings
 
 if TYPE_CHECKING:
@@ -65,13 +65,16 @@ def run(options: Options) -> Outcome:
     output.open()
     model = options.model.load()
     results = Results(options.dataset, task.plan.settings)
-    reader = Reader(task.index.root, model.backbone, options)
     check = _metric_check(options)
     pictures = _run_pictures(options, task.index.root, results.settings)
     cache = None if options.no_cache else cache_folder("text")
     total = sum(len(task.index.test[name]) for name in task.classes)
     _log.info("%s: %d classes, %d test images, %s", options.dataset, len(task.classes), total, _where(model.backbone))
-    with tqdm(total=total, unit="image", disable=None, dynamic_ncols=True) as progress:
+    with (
+        BatchReader(model.backbone.image_size, options.batch_size, options.num_workers) as files,
+        tqdm(total=total, unit="image", disable=None, dynamic_ncols=True) as progress,
+    ):
+        reader = Reader(task.index.root, model.backbone, files, options.skip_unreadable)
         for name in task.classes:
             progress.set_description(name)
             references = encode_references(reader, task.plan, name)

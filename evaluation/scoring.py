@@ -70,9 +70,7 @@ def score_class(
         items += batch.entries
         masks += batch.extras
         embeddings = model.backbone.encode(batch.images)
-        with torch.inference_mode():
-            subsets = list(references.chosen.values())
-            results = score_images(embeddings, text, references.bank, subsets, model.temperature)
+        results = score_images(embeddings, text, references.bank, list(references.chosen.values()), model.temperature)
         for setting, result in zip(references.chosen, results):
             scores[setting].append(result.scores)
             maps[setting].append(result.maps.float())

@@ -16,6 +16,7 @@ from winclip.files import file_sha256
 from winclip.memory import read_memory
 from winclip.model import WinCLIP
 from winclip.prompts import PromptSet, load_prompt_set, with_states
+from winclip.reading import BatchReader
 
 _log = logging.getLogger("winclip")
 
@@ -70,7 +71,7 @@ def class_and_prompts(options: Options) -> tuple[str, PromptSet]:
     return class_name, prompts
 
 
-def add_references(model: WinCLIP, references: Sequence[str], options: Options) -> list[str]:
+def add_references(model: WinCLIP, references: Sequence[str], reader: BatchReader, options: Options) -> list[str]:
     """Fill the memory of the class that is set, save it if wanted, and return checksums of what it was made from.
 
     Raises:
@@ -84,7 +85,7 @@ def add_references(model: WinCLIP, references: Sequence[str], options: Options) 
         different.setdefault(_checksum(path), path)
     if len(different) < len(references):
         _log.info("%d references are copies of others and count once", len(references) - len(different))
-    for batch in read(list(different.values()), model, options):
+    for batch in read(list(different.values()), reader):
         for _, reason in batch.unreadable:
             _log.warning("reference left out: %s", reason)
         if batch.entries:

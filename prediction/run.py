@@ -21,6 +21,7 @@ from winclip.command_line import log_to_terminal
 from winclip.errors import InputError
 from winclip.files import cache_folder
 from winclip.model import WinCLIP
+from winclip.reading import BatchReader
 from winclip.thresholds import Threshold
 
 _log = logging.getLogger("winclip")
@@ -48,42 +49,46 @@ def run(options: Options) -> int:
     class_name, prompts = class_and_prompts(options)
     model = options.model.load()
     model.set_class(class_name, prompts, cache=cache_folder("text"))
-    checksums = add_references(model, references, options)
-    threshold = model.threshold(given=options.threshold)
-    _log.info("%s: %d pictures, %s on %s", class_name, len(pictures), options.model.model, model.backbone.device)
-    _log.info("threshold %.4g (%s)", threshold.score, threshold.rule)
-    if threshold.caution:
-        _log.warning("%s", threshold.caution)
-    settings = {
-        **model_settings(model, class_name, prompts),
-        "references": checksums,
-        **threshold_settings(threshold),
-        "save_masks": options.save_masks,
-        "folder": folder,
-    }
-    go_on = prepare(save, _as_json(settings), options.resume)
-    rows_path, counts = save / "predictions.csv", Counts()
-    with RowFile(rows_path, PREDICTIONS, go_on) as rows, RowFile(save / "failures.csv", FAILURES) as failures:
-        done = set()
-        for row in read_rows(rows_path):
-            done.add(row.heat_map)
-            counts.add(row)
-        left = [path for path in pictures if heat_map_name(path, folder) not in done]
-        if go_on:
-            _log.info("%d pictures are done already, %d are left", counts.scored, len(left))
-        if not _score_all(left, model, threshold, options, Output(rows, failures, counts, folder, options.save_masks)):
-            return 130
+    with BatchReader(model.backbone.image_size, options.batch_size, options.num_workers) as reader:
+        checksums = add_references(model, references, reader, options)
+        threshold = model.threshold(given=options.threshold)
+        _log.info("%s: %d pictures, %s on %s", class_name, len(pictures), options.model.model, model.backbone.device)
+        _log.info("threshold %.4g (%s)", threshold.score, threshold.rule)
+        if threshold.caution:
+            _log.warning("%s", threshold.caution)
+        settings = {
+            **model_settings(model, class_name, prompts),
+            "references": checksums,
+            **threshold_settings(threshold),
+            "save_masks": options.save_masks,
+            "folder": folder,
+        }
+        go_on = prepare(save, _as_json(settings), options.resume)
+        rows_path, counts = save / "predictions.csv", Counts()
+        with RowFile(rows_path, PREDICTIONS, go_on) as rows, RowFile(save / "failures.csv", FAILURES) as failures:
+            done = set()
+            for row in read_rows(rows_path):
+                done.add(row.heat_map)
+                counts.add(row)
+            left = [path for path in pictures if heat_map_name(path, folder) not in done]
+            if go_on:
+                _log.info("%d pictures are done already, %d are left", counts.scored, len(left))
+            output = Output(rows, failures, counts, folder, options.save_masks)
+            if not _score_all(left, reader, model, threshold, save, output):
+                return 130
     return _finish(options, settings, threshold, counts)
 
 
-def _score_all(pictures: Sequence[str], model: WinCLIP, threshold: Threshold, options: Options, output: Output) -> bool:
+def _score_all(
+    pictures: Sequence[str], reader: BatchReader, model: WinCLIP, threshold: Threshold, save: Path, output: Output
+) -> bool:
     """Score, and say how to go on where that ends early; False after Ctrl-C."""
     how_to_go_on = (
         f"the rows in {output.rows.path} are complete, and the same command with --resume goes on behind them"
     )
     counts, total = output.counts, output.counts.scored + len(pictures)
     try:
-        score(pictures, model, threshold, options, output)
+        score(pictures, reader, model, threshold, save, output)
     except KeyboardInterrupt:
         print(f"stopped after {counts.scored} of {total} pictures; {how_to_go_on}", file=sys.stderr)
         return False

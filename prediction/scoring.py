@@ -13,13 +13,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from prediction.listing import output_name, read_picture
-from prediction.options import Options
 from prediction.rows import Row, RowFile
 from winclip.drawing import encoded, fit, heat_map, mask_image, strongest_region
 from winclip.errors import InputError
 from winclip.files import write_atomically
 from winclip.model import WinCLIP
-from winclip.reading import Batch, read_batches
+from winclip.reading import Batch, BatchReader
 from winclip.thresholds import Threshold
 
 _log = logging.getLogger("winclip")
@@ -57,23 +56,25 @@ class Output:
     masks: bool
 
 
-def read(paths: Sequence[str], model: WinCLIP, options: Options) -> Iterator[Batch[str, None]]:
+def read(paths: Sequence[str], reader: BatchReader) -> Iterator[Batch[str, None]]:
     """Pictures in batches."""
-    return read_batches(paths, _load, model.backbone, options.batch_size, options.num_workers)
+    return reader.batches(paths, _load)
 
 
 def _load(path: str) -> tuple[Image.Image, None]:
     return read_picture(path), None
 
 
-def score(pictures: Sequence[str], model: WinCLIP, threshold: Threshold, options: Options, output: Output) -> None:
-    """Score pictures and write what comes of them; those that cannot be read are passed over.
+def score(
+    pictures: Sequence[str], reader: BatchReader, model: WinCLIP, threshold: Threshold, save: Path, output: Output
+) -> None:
+    """Score pictures and write what comes of them below ``save``; those that cannot be read are passed over.
 
     Raises:
         InputError: if something cannot be written.
     """
     with tqdm(total=len(pictures), unit="picture", disable=None, dynamic_ncols=True) as progress:
-        for batch in read(pictures, model, options):
+        for batch in read(pictures, reader):
             failed = list(batch.unreadable)
             if batch.entries:
                 out = model.score(model.backbone.encode(batch.images))
@@ -84,7 +85,7 @@ def score(pictures: Sequence[str], model: WinCLIP, threshold: Threshold, options
                         failed.append((path, str(error)))
                         continue
                     for name, content in files.items():
-                        write_atomically(options.save_path / name, content)
+                        write_atomically(save / name, content)
                     output.rows.append(row.cells())
                     output.counts.add(row)
                     progress.update()

@@ -17,7 +17,8 @@ import torch
 from tests.plain import assert_embeddings_close, plain_embeddings
 from tests.tiny import CONFIG, open_clip_model
 from winclip import pretrained
-from winclip.backbone import Backbone, load_backbone, resolve_device, resolve_precision
+from winclip.backbone import Backbone, load_backbone, resolve_precision
+from winclip.devices import resolve_device
 from winclip.errors import InputError
 from winclip.pretrained import parse_config, read_checkpoint, read_config, tokenize
 
@@ -258,9 +259,11 @@ def test_devices_and_precisions() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
     with pytest.raises(InputError, match=r"device 'cuda:7' is not present; here are: auto, cpu"):
         resolve_device("cuda:7")
-    assert resolve_precision("auto") == torch.float32
+    assert resolve_precision("auto", torch.device("cpu")) == torch.float32
     with pytest.raises(InputError, match="precision 'int4' is unknown"):
-        resolve_precision("int4")
+        resolve_precision("int4", torch.device("cpu"))
+    with pytest.raises(InputError, match=r"precision 'tf32' needs a CUDA device of compute capability 8\.0, not cpu"):
+        resolve_precision("tf32", torch.device("cpu"))
 
 
 def test_prompts_longer_than_the_context_are_an_error(backbone: Backbone) -> None:

@@ -12,7 +12,15 @@ import torch
 from PIL import Image
 
 from winclip.errors import InputError
-from winclip.images import CLIP_MEAN, CLIP_STD, preprocess, read_image, resize_straight, to_rgb
+from winclip.images import (
+    CLIP_MEAN,
+    CLIP_STD,
+    normalise,
+    preprocess,
+    read_image,
+    resize_straight,
+    to_rgb,
+)
 
 RED, GREEN, GREY = (200, 10, 30), (0, 150, 60), (90, 90, 90)
 
@@ -130,6 +138,14 @@ def test_preprocessed_tensor_is_resized_and_normalised() -> None:
     torch.testing.assert_close(tensor, expected[:, None, None].expand(3, 16, 16))
     plain = preprocess(Image.new("L", (5, 5), 51), 4, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     torch.testing.assert_close(plain, torch.full((3, 4, 4), 0.2))
+
+
+def test_normalising_a_batch_gives_the_bytes_of_one_image_alone() -> None:
+    every_value = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
+    pixels = torch.from_numpy(np.concatenate([every_value, every_value[:, ::-1, ::-1]]))
+    for mean, std in ((CLIP_MEAN, CLIP_STD), ((0.5, 0.4, 0.3), (0.25, 0.2, 0.1))):
+        expected = pixels.float().div_(255).sub_(torch.tensor(mean)).div_(torch.tensor(std)).permute(0, 3, 1, 2)
+        assert torch.equal(normalise(pixels, mean, std), expected)
 
 
 # SHA-256 of the bytes that one call of Pillow 12.3 gives, which resizes the width first whatever the shape.

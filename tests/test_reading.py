@@ -1,17 +1,23 @@
-"""The one reader: order, batches, workers, and entries that cannot be read."""
+"""The one reader: order, batches, threads, entries that cannot be read, and how it ends."""
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from winclip.backbone import Backbone
-from winclip.images import preprocess, read_image
-from winclip.reading import Batch, read_batches
+from winclip.images import read_image, resized_pixels
+from winclip.reading import Batch, BatchReader
+
+SIDE = 96
 
 
 def load(name: str, folder: Path) -> tuple[Image.Image, int]:
@@ -35,32 +41,78 @@ def everything(batches: list[Batch[str, int]]) -> tuple[list[str], torch.Tensor,
     )
 
 
-@pytest.mark.parametrize("workers", [None, 0, 2])
+@pytest.mark.parametrize("workers", [None, 0, 1, 3])
 @pytest.mark.parametrize("size", [1, 2, 8])
-def test_batch_size_and_workers_change_nothing(
-    backbone: Backbone, folder: Path, size: int, workers: int | None
-) -> None:
+def test_batch_size_and_workers_change_nothing(folder: Path, size: int, workers: int | None) -> None:
     names = [f"{number}.png" for number in range(5)] + ["nowhere.png"]
     before = torch.random.get_rng_state()
-    batches = list(read_batches(names, partial(load, folder=folder), backbone, size, workers))
+    with BatchReader(SIDE, size, workers) as reader:
+        for _ in range(2):  # one reader serves any number of lists
+            batches = list(reader.batches(names, partial(load, folder=folder)))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert [len(batch.entries) + len(batch.unreadable) for batch in batches][:-1] == [size] * (len(batches) - 1)
     entries, images, extras, unreadable = everything(batches)
     assert entries == ["0.png", "1.png", "2.png", "4.png"] and extras == [5] * 4
-    expected = [preprocess(read_image(folder / name), 96, backbone.mean, backbone.std) for name in entries]
-    assert torch.equal(images, torch.stack(expected))
+    expected = [resized_pixels(read_image(folder / name), SIDE) for name in entries]
+    np.testing.assert_array_equal(images.numpy(), np.stack(expected))
     assert [name for name, _ in unreadable] == ["3.png", "nowhere.png"]
     assert "3.png cannot be read" in unreadable[0][1] and "nowhere.png does not exist" in unreadable[1][1]
 
 
-def test_nothing_to_read_gives_no_batch(backbone: Backbone, folder: Path) -> None:
-    assert list(read_batches([], partial(load, folder=folder), backbone)) == []
+def test_nothing_to_read_gives_no_batch(folder: Path) -> None:
+    with BatchReader(SIDE) as reader:
+        assert list(reader.batches([], partial(load, folder=folder))) == []
+
+
+def grey(name: str, begun: list[str], wait: Callable[[], object]) -> tuple[Image.Image, None]:
+    begun.append(name)
+    wait()
+    return Image.new("RGB", (4, 4), "grey"), None
+
+
+def test_at_most_two_batches_are_read_ahead() -> None:
+    begun: list[str] = []
+    with BatchReader(SIDE, 2, 3) as reader:
+        batches = reader.batches([str(number) for number in range(40)], partial(grey, begun=begun, wait=lambda: None))
+        for given in range(1, 4):
+            next(batches)
+            time.sleep(0.05)  # for threads that would go on
+            assert len(begun) <= 2 * (given + 2) + 1
 
 
 def broken(name: str) -> tuple[Image.Image, None]:
     raise ZeroDivisionError(name)
 
 
-def test_a_defect_of_load_is_not_taken_for_a_bad_picture(backbone: Backbone) -> None:
-    with pytest.raises(ZeroDivisionError):
-        list(read_batches(["x"], broken, backbone))
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_defect_of_load_is_not_taken_for_a_bad_picture(workers: int) -> None:
+    with BatchReader(SIDE, num_workers=workers) as reader, pytest.raises(ZeroDivisionError):
+        list(reader.batches(["x"], broken))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_what_is_raised_while_batches_are_used_begins_no_more_reading(error: type[BaseException]) -> None:
+    begun: list[str] = []
+    release = threading.Event()
+    names = [str(number) for number in range(40)]
+    threads = set(threading.enumerate())
+    with pytest.raises(error), BatchReader(SIDE, 2, 2) as reader:
+        load_grey = partial(grey, begun=begun, wait=lambda: release.wait(10) if len(begun) > 2 else None)
+        for _ in islice(reader.batches(names, load_grey), 1):
+            threading.Timer(0.2, release.set).start()
+            raise error
+    assert len(begun) <= 5
+    assert not [thread for thread in set(threading.enumerate()) - threads if thread.name.startswith("reading")]
+
+
+def test_formats_and_warnings_are_those_of_reading_in_line(tmp_path: Path) -> None:
+    for number, ending in enumerate(["webp", "tif", "gif", "bmp", "ppm", "jpg", "png"] * 3):
+        Image.new("RGB", (20, 20), (number, 2, 3)).save(tmp_path / f"{number}.{ending}")
+
+    def limited(path: Path) -> tuple[Image.Image, None]:
+        return read_image(path, max_pixels=1000), None
+
+    paths = sorted(tmp_path.iterdir())
+    with BatchReader(SIDE, 4, 4) as reader:
+        batches = list(reader.batches(paths, limited))
+    assert [path for batch in batches for path in batch.entries] == paths

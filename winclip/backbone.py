@@ -10,25 +10,28 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
 from winclip.clip import Clip, ImageTower
 from winclip.defaults import DEFAULT_MODEL, DEFAULT_PRETRAINED, DEMO_MODEL, DEMO_PRETRAINED, SCALES, check_scales
+from winclip.devices import Room, check_tf32, float32_products, resolve_device, to_device
 from winclip.embeddings import Embeddings
 from winclip.errors import InputError
 from winclip.files import file_sha256
-from winclip.images import CLIP_MEAN, CLIP_STD
+from winclip.images import CLIP_MEAN, CLIP_STD, normalise
 from winclip.linear import linear_rates, slowdown
 from winclip.pretrained import find_checkpoint, parse_config, read_checkpoint, read_config, tokenize
 
 _log = logging.getLogger("winclip")
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Backbone:
         mean, std: image normalisation per channel.
         device, dtype: where and in what precision the towers run.
         kernels: on the CPU ``packed`` or ``plain`` (``winclip.linear``), else ``device``.
+        tf32: multiply float32 matrices in TF32; without it they are multiplied in float32 in full.
+        room: how many images ``device`` was found to hold at once.
     """
 
     clip: Clip
@@ -54,6 +59,8 @@ class Backbone:
     device: torch.device
     dtype: torch.dtype
     kernels: str
+    tf32: bool = False
+    room: Room = field(default_factory=Room, compare=False)
 
     @property
     def image_size(self) -> int:
@@ -87,8 +94,8 @@ class Backbone:
 
     @property
     def precision(self) -> str:
-        """``float32``, ``bfloat16`` or ``float16``."""
-        return str(self.dtype).split(".")[-1]
+        """``float32``, ``tf32``, ``bfloat16`` or ``float16``."""
+        return "tf32" if self.tf32 else str(self.dtype).split(".")[-1]
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -110,9 +117,20 @@ class Backbone:
         }
 
     def encode(self, images: torch.Tensor) -> Embeddings:
-        """Embed (N, 3, S, S) preprocessed images from any device; see ``Embeddings``."""
-        with torch.inference_mode():
-            embeddings: Embeddings = self.clip.visual(images.to(self.device))
+        """Embed images from any device; see ``Embeddings``.
+
+        Where a GPU's memory runs out, fewer go through the tower at once; a warning says so the first time.
+
+        Args:
+            images: (N, S, S, 3) uint8 RGB pixels, or (N, 3, S, S) float32, preprocessed.
+        """
+        with torch.inference_mode(), float32_products(self.tf32):
+            return self.room.encode(self._encode, to_device(images, self.device))
+
+    def _encode(self, images: torch.Tensor) -> Embeddings:
+        if images.dtype == torch.uint8:
+            images = normalise(images, self.mean, self.std)
+        embeddings: Embeddings = self.clip.visual(images)
         return embeddings
 
     @torch.inference_mode()
@@ -127,10 +145,11 @@ class Backbone:
         """
         tokens, lengths = self._tokenize(prompts)
         embeddings = torch.empty(len(tokens), self.embed_dim, device=self.device)
-        for length in lengths.unique():
-            chosen = (lengths == length).nonzero().flatten()
-            cut = tokens[chosen, : int(length)].to(self.device)
-            embeddings[chosen.to(self.device)] = self.clip.encode_text(cut)
+        with float32_products(self.tf32):
+            for length in np.unique(lengths):
+                chosen = np.flatnonzero(lengths == length)
+                cut = torch.from_numpy(tokens[chosen, :length]).to(self.device)
+                embeddings[torch.from_numpy(chosen).to(self.device)] = self.clip.encode_text(cut)
         return embeddings
 
     def longest_prompt(self, prompts: Sequence[str]) -> int:
@@ -148,10 +167,10 @@ class Backbone:
         tower.load_state_dict(self.clip.visual.state_dict(), assign=True)
         return tower
 
-    def _tokenize(self, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token numbers, (N, L) int64 on the CPU, and the number of tokens of each prompt, (N,)."""
-        tokens = tokenize(list(prompts), self.context_length)
-        lengths = tokens.argmax(dim=-1) + 1
+    def _tokenize(self, prompts: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Token numbers, (N, L), and the number of tokens of each prompt, (N,)."""
+        tokens: npt.NDArray[np.int64] = tokenize(list(prompts), self.context_length).numpy()
+        lengths = tokens.argmax(axis=-1) + 1
         if int(lengths.max()) > self.context_length:
             worst = int(lengths.argmax())
             raise InputError(
@@ -178,14 +197,15 @@ def load_backbone(
             for the demo backbone its own weights.
         image_size: side in pixels, a multiple of the patch size; by default the model's own.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        precision: ``auto`` (fp32), ``fp32``, ``bf16``, ``fp16``.
+        precision: ``auto`` (fp32), ``fp32``, ``bf16``, ``fp16``, or ``tf32`` (CUDA alone): float32 whose
+            matrix products keep 10 bits of the mantissa.
         scales: sides of the windows in patches.
 
     Raises:
         InputError: if anything given is unknown, unreachable, or does not fit together.
     """
     torch_device = resolve_device(device)
-    dtype = resolve_precision(precision)
+    dtype = resolve_precision(precision, torch_device)
     if pretrained is None:
         pretrained = DEMO_PRETRAINED if model == DEMO_MODEL else DEFAULT_PRETRAINED
     raw, preprocessing = read_config(model)
@@ -219,6 +239,7 @@ def load_backbone(
         device=torch_device,
         dtype=dtype,
         kernels=kernels,
+        tf32=precision == "tf32",
     )
 
 
@@ -243,31 +264,16 @@ def choose_kernels(clip: Clip, device: torch.device, dtype: torch.dtype) -> str:
     return kernels
 
 
-def resolve_device(name: str) -> torch.device:
-    """The torch device for an option value.
-
-    Raises:
-        InputError: if the device is unknown or not present.
-    """
-    present = ["cpu"]
-    present += [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    present += ["mps"] if torch.backends.mps.is_available() else []
-    if name == "auto":
-        return torch.device("cuda" if "cuda:0" in present else present[-1])
-    wanted = "cuda:0" if name == "cuda" else name
-    if wanted not in present:
-        raise InputError(f"device '{name}' is not present; here are: auto, {', '.join(present)}")
-    return torch.device(wanted)
-
-
-def resolve_precision(name: str) -> torch.dtype:
+def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     """The dtype of the towers for an option value; ``auto`` is fp32.
 
     Raises:
-        InputError: if the name is unknown.
+        InputError: if the name is unknown, or tf32 is asked of a device that lacks it.
     """
     if name not in ("auto", *PRECISIONS):
         raise InputError(f"precision '{name}' is unknown; use auto, {', '.join(PRECISIONS)}")
+    if name == "tf32":
+        check_tf32(device)
     return PRECISIONS.get(name, torch.float32)
 
 

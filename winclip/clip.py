@@ -24,6 +24,8 @@ from winclip.windows import window_patches
 
 # Tokens up to which a sequence counts as short: a window of 3 x 3 patches has ten.
 _SHORT = 16
+# Sequences that CUDA's fused attention kernels take at once: they are counted in a grid's second or third dimension.
+_MOST_SEQUENCES = 65_535
 
 
 @dataclass(frozen=True)
@@ -206,12 +208,11 @@ class ImageTower(nn.Module):
 
         On the CPU images go through one at a time. Their tokens are enough to keep the matrix
         products at full rate, the activations stay near the cache, and the result of an image cannot
-        depend on the batch it is in.
+        depend on the batch it is in. Elsewhere all go together, as far as the attention kernels take them.
         """
-        images = images.to(self.proj.dtype)
-        if images.device.type != "cpu":
-            return self.embed(images)
-        return Embeddings.concatenate([self.embed(part, ROWS) for part in images.split(1)])
+        most = _MOST_SEQUENCES // max((self.grid - side + 1) ** 2 for side in self.scales)
+        step, rows = (1, ROWS) if images.device.type == "cpu" else (max(most, 1), None)
+        return Embeddings.concatenate([self.embed(part, rows) for part in images.to(self.proj.dtype).split(step)])
 
     def embed(self, images: torch.Tensor, rows: int | None = None) -> Embeddings:
         """Embed images of the tower's own dtype, all together; this part can be traced.
@@ -230,7 +231,7 @@ class ImageTower(nn.Module):
         self, tokens: torch.Tensor, projected: torch.Tensor, side: int, rows: int | None
     ) -> torch.Tensor:
         """All windows of one scale, (N, windows, embed_dim), attention inside the window only."""
-        patches = window_patches(self.grid, side).to(tokens.device)
+        patches = window_patches(self.grid, side, tokens.device)
         sequences = torch.cat([patches.new_zeros(len(patches), 1), patches + 1], dim=1)
         parts = 1 if rows is None else math.ceil(sequences.numel() / rows)
         if parts == 1:
@@ -253,7 +254,9 @@ class ImageTower(nn.Module):
 
     def _tokens(self, images: torch.Tensor) -> torch.Tensor:
         """Class token and patches with positional embedding, after ``ln_pre``: (N, 1 + grid * grid, width)."""
-        patches = self.conv1(images).flatten(2).transpose(1, 2)
+        # The convolution as a matrix product, since on CUDA a convolution in float32 is one in TF32 by default.
+        pixels = images.unflatten(3, (self.grid, -1)).unflatten(2, (self.grid, -1)).permute(0, 2, 4, 1, 3, 5)
+        patches = F.linear(pixels.flatten(1, 2).flatten(2), self.conv1.weight.flatten(1))
         class_token = self.class_embedding.expand(len(images), 1, -1)
         return self.ln_pre(torch.cat([class_token, patches], dim=1) + self.positional_embedding)
 
@@ -293,5 +296,5 @@ class Clip(nn.Module):
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
         for block in self.transformer.resblocks:
             x = block(x, causal=True)
-        ends = x[torch.arange(len(x)), tokens.argmax(dim=-1)]
+        ends = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]
         return (self.ln_final(ends) @ self.text_projection).float()

@@ -89,7 +89,7 @@ def add_model_options(
         parser.set_defaults(device="cpu", precision="fp32")
         return
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
-    group.add_argument("--precision", default="auto", help="auto, fp32, bf16, fp16 (auto: fp32)")
+    group.add_argument("--precision", default="auto", help="auto, fp32, tf32 (CUDA), bf16, fp16 (auto: fp32)")
 
 
 def model_options(values: dict[str, Any]) -> ModelOptions:
@@ -110,9 +110,9 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         "--batch_size",
         type=int,
         default=8,
-        help="images read and encoded together (8); a CPU still encodes one at a time, at about 3 MB for each",
+        help="images read and encoded together (8); a CPU still encodes one at a time, a GPU out of memory fewer",
     )
-    group.add_argument("--num_workers", type=int, help="processes that read images (4 with a GPU, else 0)")
+    group.add_argument("--num_workers", type=int, help="threads that read images ahead, 0 for none (usable cores)")
 
 
 def check_reading_options(values: dict[str, Any]) -> None:

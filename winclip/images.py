@@ -1,8 +1,9 @@
-"""From an image file, PIL image or array to the normalised tensor that the image tower takes."""
+"""From an image file, PIL image or array to resized pixels, and to the normalised tensor that the image tower takes."""
 
 from __future__ import annotations
 
 import struct
+import threading
 import warnings
 from collections.abc import Sequence
 from os import PathLike
@@ -20,6 +21,9 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 ImageLike = Union[str, "PathLike[str]", Image.Image, npt.NDArray[np.uint8], torch.Tensor]
+
+# The filters of warnings are shared by all threads that read.
+_warning_filters = threading.Lock()
 
 # What Pillow raises on files that are truncated, damaged, of another format, or too large to decode.
 _DECODING_ERRORS = (
@@ -82,15 +86,9 @@ def read_image(path: str | PathLike[str], *, upright: bool = False, max_pixels: 
     if not Path(path).is_file():
         raise InputError(f"image {path} does not exist")
     try:
-        with warnings.catch_warnings():
-            if max_pixels is not None:
-                # Pillow's warning at half its own limit says nothing new here.
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if max_pixels is not None:
-                    _check_size(image.size, max_pixels)
-                image.load()
-                return to_rgb(ImageOps.exif_transpose(image) if upright else image)
+        with _open(path, max_pixels) as image:
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image) if upright else image)
     except InputError as error:
         raise InputError(f"image {path}: {error}") from error
     except _DECODING_ERRORS as error:
@@ -99,10 +97,19 @@ def read_image(path: str | PathLike[str], *, upright: bool = False, max_pixels: 
         raise InputError(f"image {path} cannot be read ({type(error).__name__}: {error})") from error
 
 
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
+def _open(path: str | PathLike[str], max_pixels: int | None) -> Image.Image:
+    """An image that is not decoded yet, and not larger than the limit."""
+    if max_pixels is None:
+        return Image.open(path)
+    with _warning_filters, warnings.catch_warnings():
+        # Pillow's warning at half its own limit says nothing new here.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(path)
+    width, height = image.size
     if width * height > max_pixels:
+        image.close()
         raise InputError(f"{width} x {height} is more than {max_pixels:,} pixels, the limit; make it smaller")
+    return image
 
 
 def as_sequence(images: Sequence[ImageLike] | ImageLike) -> Sequence[ImageLike]:
@@ -162,6 +169,27 @@ def resize_straight(image: Image.Image, size: int, resampling: Image.Resampling)
     return image.resize((size, image.height), resampling).resize((size, size), resampling)
 
 
+def resized_pixels(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+    """The pixels of an image of any mode and size in ``size`` x ``size`` (bicubic, antialiased): (size, size, 3)."""
+    return np.asarray(resize_straight(to_rgb(image), size, Image.Resampling.BICUBIC))
+
+
+def normalise(pixels: torch.Tensor, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD) -> torch.Tensor:
+    """Normalise resized pixels on the device that they are on.
+
+    Args:
+        pixels: (N, S, S, 3) uint8.
+        mean: per channel, in [0, 1].
+        std: per channel, in [0, 1].
+
+    Returns:
+        (N, 3, S, S) float32.
+    """
+    # Plain numbers: a tensor of them would be one more copy to the device, and one that waits.
+    channels = [pixels[..., channel].float().div_(255).sub_(mean[channel]).div_(std[channel]) for channel in range(3)]
+    return torch.stack(channels, dim=1)
+
+
 def preprocess(
     image: Image.Image,
     size: int,
@@ -179,6 +207,4 @@ def preprocess(
     Returns:
         (3, size, size) float32.
     """
-    resized = resize_straight(to_rgb(image), size, Image.Resampling.BICUBIC)
-    channels_last = torch.from_numpy(np.array(resized)).float().div_(255)
-    return channels_last.sub_(torch.tensor(mean)).div_(torch.tensor(std)).permute(2, 0, 1).contiguous()
+    return normalise(torch.tensor(resized_pixels(image, size))[None], mean, std)[0]

@@ -64,6 +64,11 @@ class Associations:
         """Patches along a side of the image."""
         return math.isqrt(self.patch.shape[2])
 
+    def of_image(self, image: int) -> Associations:
+        """Those of one of the images."""
+        chosen = slice(image, image + 1)
+        return Associations(tuple(part[chosen] for part in self.windows), self.patch[chosen], self.scales)
+
     def nearest(self, references: Sequence[int] | None = None) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
         """Association with the bank of some references (all): (N, windows) for each scale, and (N, patches)."""
         chosen = slice(None) if references is None else list(references)

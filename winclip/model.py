@@ -19,7 +19,7 @@ from winclip.backbone import Backbone, load_backbone
 from winclip.defaults import DEFAULT_MODEL, SCALES, TEMPERATURE, check_temperature
 from winclip.embeddings import Embeddings
 from winclip.errors import InputError
-from winclip.images import ImageLike, as_image, as_sequence, preprocess
+from winclip.images import ImageLike, as_image, as_sequence, resized_pixels
 from winclip.memory import MemoryBank, read_memory, write_memory
 from winclip.prompts import PromptSet, load_prompt_set
 from winclip.scoring import GridScores, leave_one_out, score_images, upsample
@@ -208,9 +208,8 @@ class WinCLIP:
         """
         held = self._held(class_name)
         everyone = () if held.bank is None else range(len(held.bank))
-        with torch.inference_mode():
-            (found,) = score_images(embeddings, held.text, held.bank, [everyone], self.temperature)
-            return self._prediction(found)
+        (found,) = score_images(embeddings, held.text, held.bank, [everyone], self.temperature)
+        return self._prediction(found)
 
     def predict(
         self, images: Sequence[ImageLike] | ImageLike, batch_size: int = 8, *, class_name: str | None = None
@@ -255,8 +254,7 @@ class WinCLIP:
         held = self._held(class_name)
         if held.bank is None or len(held.bank) < 2:
             raise InputError(f"class '{held.name}' has too few references to leave one out; add at least 2")
-        with torch.inference_mode():
-            return self._prediction(self._left_out(held, held.bank))
+        return self._prediction(self._left_out(held, held.bank))
 
     def threshold(self, *, class_name: str | None = None, given: float | None = None) -> Threshold:
         """Where good ends for a class, from its references alone: a higher score is anomalous.
@@ -385,8 +383,8 @@ class WinCLIP:
 
     def _encode_batch(self, images: Sequence[ImageLike]) -> Embeddings:
         backbone = self.backbone
-        tensors = [preprocess(as_image(image), backbone.image_size, backbone.mean, backbone.std) for image in images]
-        return backbone.encode(torch.stack(tensors))
+        pixels = [resized_pixels(as_image(image), backbone.image_size) for image in images]
+        return backbone.encode(torch.from_numpy(np.stack(pixels)))
 
 
 def _named(embeddings: Embeddings) -> dict[str, torch.Tensor]:

@@ -13,9 +13,13 @@ import torch
 import torch.nn.functional as F
 
 from winclip.defaults import TEMPERATURE
+from winclip.devices import float32_products, to_cpu
 from winclip.embeddings import Embeddings
 from winclip.memory import Associations, MemoryBank, associate
 from winclip.windows import harmonic_spread
+
+# Bounds what leaving one out holds at once: 8 of 1,000 references of a 15 x 15 grid take 19 MB.
+_REFERENCES_AT_ONCE = 8
 
 
 class GridScores(NamedTuple):
@@ -46,6 +50,42 @@ def anomaly_probability(embeddings: torch.Tensor, text: torch.Tensor, temperatur
     return (cosine / temperature).softmax(dim=-1)[..., 1]
 
 
+class Comparison(NamedTuple):
+    """What is known of N images before any averaging, float32 on the CPU.
+
+    Attributes:
+        image: (N,) anomaly probability of the whole image.
+        windows: those of the windows, one (N, windows) for each scale, in the order of ``scales``.
+        associations: with every reference; None without references.
+        scales: sides of the windows in patches.
+    """
+
+    image: torch.Tensor
+    windows: tuple[torch.Tensor, ...]
+    associations: Associations | None
+    scales: tuple[int, ...]
+
+
+@torch.inference_mode()
+def compare(
+    embeddings: Embeddings, text: torch.Tensor, bank: MemoryBank | None, temperature: float = TEMPERATURE
+) -> Comparison:
+    """Compare N images with the class embeddings and with every reference, all on the device that they are on.
+
+    The results come to the CPU in one transfer.
+    """
+    with float32_products():
+        parts = [anomaly_probability(part, text, temperature) for part in (embeddings.cls, *embeddings.windows)]
+        if bank is not None:
+            found = associate(embeddings, bank)
+            parts += [*found.windows, found.patch]
+    scales = embeddings.scales
+    image, *others = to_cpu(parts)
+    windows, distances = tuple(others[: len(scales)]), others[len(scales) :]
+    associations = Associations(tuple(distances[:-1]), distances[-1], scales) if distances else None
+    return Comparison(image, windows, associations, scales)
+
+
 def zero_shot(embeddings: Embeddings, text: torch.Tensor, temperature: float = TEMPERATURE) -> GridScores:
     """Zero-shot results (paper, sections 4.1 and 4.2).
 
@@ -57,11 +97,12 @@ def zero_shot(embeddings: Embeddings, text: torch.Tensor, temperature: float = T
         text: (2, embed_dim), L2-normalised class embeddings, normal first.
         temperature: of the softmax.
     """
-    image = anomaly_probability(embeddings.cls, text, temperature).cpu().double()
-    reciprocals = [
-        1 / harmonic_spread(anomaly_probability(windows, text, temperature), embeddings.grid, side)
-        for windows, side in zip(embeddings.windows, embeddings.scales)
-    ]
+    return _zero_shot(compare(embeddings, text, None, temperature), embeddings.grid)
+
+
+def _zero_shot(compared: Comparison, grid: int) -> GridScores:
+    image = compared.image.double()
+    reciprocals = [1 / harmonic_spread(part, grid, side) for part, side in zip(compared.windows, compared.scales)]
     reciprocals.append(1 / image[:, None, None])
     maps = len(reciprocals) / reduce(torch.add, reciprocals)
     return GridScores(image, maps.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
@@ -80,6 +121,7 @@ def association_maps(associations: Associations, references: Sequence[int] | Non
     windows, patch = associations.nearest(references)
     grid = associations.grid
     maps = [harmonic_spread(values, grid, side) for values, side in zip(windows, associations.scales)]
+    # In float64 on the CPU alone: MPS has no float64.
     maps.append(patch.cpu().double().reshape(-1, grid, grid))
     return reduce(torch.add, maps) / len(maps)
 
@@ -106,7 +148,8 @@ def score_images(
 ) -> list[GridScores]:
     """Score N images with any number of subsets of the references (paper, section 4).
 
-    The images are compared with every reference once, whatever the number of subsets.
+    The images are compared with every reference once, whatever the number of subsets. On a GPU, products
+    and softmax run there, and everything after them on the CPU in float64.
 
     Args:
         embeddings: of the N images.
@@ -118,10 +161,10 @@ def score_images(
     Returns:
         The results for each subset.
     """
-    zero = zero_shot(embeddings, text, temperature)
-    if bank is None or not any(subsets):
+    compared = compare(embeddings, text, bank if any(subsets) else None, temperature)
+    zero, associations = _zero_shot(compared, embeddings.grid), compared.associations
+    if associations is None:
         return [zero for _ in subsets]
-    associations = associate(embeddings, bank)
     return [few_shot(zero, association_maps(associations, chosen)) if chosen else zero for chosen in subsets]
 
 
@@ -133,12 +176,17 @@ def leave_one_out(bank: MemoryBank, text: torch.Tensor, temperature: float = TEM
         text: (2, embed_dim), L2-normalised class embeddings, normal first.
         temperature: of the softmax.
     """
-    everyone = range(len(bank))
-    results = [
-        score_images(bank.embeddings[own : own + 1], text, bank, [[*everyone[:own], *everyone[own + 1 :]]], temperature)
-        for own in everyone
-    ]
-    return GridScores(*(torch.cat(parts) for parts in zip(*(result for (result,) in results))))
+    results = []
+    for start in range(0, len(bank), _REFERENCES_AT_ONCE):
+        part = bank.embeddings[start : start + _REFERENCES_AT_ONCE]
+        compared = compare(part, text, bank, temperature)
+        zero, associations = _zero_shot(compared, part.grid), compared.associations
+        assert associations is not None
+        for number in range(len(part)):
+            others = [other for other in range(len(bank)) if other != start + number]
+            maps = association_maps(associations.of_image(number), others)
+            results.append(few_shot(GridScores(*(values[number : number + 1] for values in zero)), maps))
+    return GridScores(*(torch.cat(parts) for parts in zip(*results)))
 
 
 def upsample(maps: torch.Tensor, size: int) -> torch.Tensor:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from winclip.backbone import Backbone
+from winclip.devices import float32_products
 from winclip.errors import InputError
 from winclip.files import write_atomically
 from winclip.prompts import PromptSet
@@ -72,4 +73,5 @@ def _mean_embedding(backbone: Backbone, texts: list[str], normalise_each: bool) 
     embeddings = backbone.embed_prompts(list(counts))
     if normalise_each:
         embeddings = F.normalize(embeddings, dim=-1)
-    return F.normalize(weights @ embeddings, dim=0)
+    with float32_products():
+        return F.normalize(weights @ embeddings, dim=0)

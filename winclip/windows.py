@@ -6,21 +6,24 @@ from functools import cache
 
 import torch
 
+_CPU = torch.device("cpu")
+
 
 @cache
-def window_patches(grid: int, side: int) -> torch.Tensor:
+def window_patches(grid: int, side: int, device: torch.device = _CPU) -> torch.Tensor:
     """Patch numbers of every ``side`` x ``side`` window, stride one patch (paper, section 4.2).
 
     Args:
         grid: patches along a side of the image.
         side: patches along a side of a window.
+        device: where the numbers are kept, so that they are copied there once.
 
     Returns:
         (windows, side * side) int64; windows row-major by their top-left patch, the patches of a
         window row-major, patch numbers row-major over the grid.
     """
     patches = torch.arange(grid * grid).reshape(grid, grid)
-    return patches.unfold(0, side, 1).unfold(1, side, 1).reshape(-1, side * side)
+    return patches.unfold(0, side, 1).unfold(1, side, 1).reshape(-1, side * side).to(device)
 
 
 def harmonic_spread(values: torch.Tensor, grid: int, side: int) -> torch.Tensor:
@@ -35,9 +38,18 @@ def harmonic_spread(values: torch.Tensor, grid: int, side: int) -> torch.Tensor:
     Returns:
         (N, grid, grid) float64 on the CPU.
     """
-    patches = window_patches(grid, side)
+    # In float64 on the CPU alone: MPS has no float64.
+    reciprocals = values.cpu().double().reciprocal().unflatten(1, (grid - side + 1, -1))
+    return _sum_of_windows(torch.ones_like(reciprocals[:1]), side) / _sum_of_windows(reciprocals, side)
+
+
+def _sum_of_windows(values: torch.Tensor, side: int) -> torch.Tensor:
+    """Per patch, the sum over the windows that hold it in row-major order: (N, g, g) to (N, grid, grid)."""
+    corners = values.shape[1]
+    grid = corners + side - 1
+    total = values.new_zeros(len(values), grid, grid)
     # Each window adds to its own patches alone, so that an infinite reciprocal stays there.
-    reciprocals = values.cpu().double().reciprocal().repeat_interleave(patches.shape[1], dim=1)
-    total = reciprocals.new_zeros(len(values), grid * grid).index_add_(1, patches.flatten(), reciprocals)
-    windows_per_patch = patches.flatten().bincount(minlength=grid * grid)
-    return (windows_per_patch / total).reshape(-1, grid, grid)
+    for row in reversed(range(side)):
+        for column in reversed(range(side)):
+            total[:, row : row + corners, column : column + corners] += values
+    return total

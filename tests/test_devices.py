@@ -1,0 +1,310 @@
+"""What would go wrong on a GPU, found without one: tensors that have a device and a shape but no values."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from tests.plain import assert_embeddings_close
+from winclip import clip as clip_module
+from winclip import scoring as scoring_module
+from winclip.backbone import PRECISIONS, Backbone
+from winclip.clip import Clip, ImageTower
+from winclip.defaults import DEFAULT_MODEL, DEMO_MODEL, SCALES
+from winclip.devices import Room, float32_products, to_cpu
+from winclip.images import CLIP_MEAN, CLIP_STD, normalise
+from winclip.memory import MemoryBank
+from winclip.pretrained import parse_config, read_config
+from winclip.prompts import PAPER, PromptSet
+from winclip.scoring import leave_one_out, score_images, upsample
+from winclip.text import class_embeddings
+from winclip.windows import window_patches
+
+CUDA = torch.device("cuda:0")
+FEW_PROMPTS = PromptSet(PAPER.normal_states[:2], PAPER.anomalous_states[:2], PAPER.templates[:2])
+_TOKENIZE = Backbone._tokenize
+_COPIES = {"aten::to", "aten::_to_copy", "aten::copy_"}
+_WAITS = {
+    "aten::_local_scalar_dense",
+    "aten::item",
+    "aten::is_nonzero",
+    "aten::equal",
+    "aten::nonzero",
+    "aten::masked_select",
+    "aten::bincount",
+    "aten::_unique2",
+    "aten::unique_dim",
+}
+
+
+class Forbidden(Exception):
+    """An operation that fails or waits on a GPU."""
+
+
+class Watch(TorchDispatchMode):
+    """Refuses what fails or waits on a GPU, and counts copies between it and the CPU.
+
+    Attributes:
+        to_host: copies from a GPU to the CPU.
+        waiting: copies to a GPU that wait until they are done.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_host = self.waiting = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = func._schema.name
+        if name == "aten::pin_memory":  # cannot be had without a GPU
+            return args[0]
+        given = _tensors((args, kwargs))
+        on_gpu = [tensor for tensor in given if tensor.device.type != "cpu"]
+        if name in _WAITS and on_gpu:
+            raise Forbidden(f"{name} waits for {on_gpu[0].device}")
+        out = func(*args, **(kwargs or {}))
+        made = _tensors(out)
+        # MPS casts before it copies.
+        if any(x.dtype == torch.float64 and x.device.type != "cpu" for x in (*given, *made)) or (
+            on_gpu and any(x.dtype == torch.float64 for x in made)
+        ):
+            raise Forbidden(f"{name} makes or takes float64 on {on_gpu[0].device if on_gpu else made[0].device}")
+        if name in _COPIES:
+            self._count(given, made, kwargs or {})
+        elif len({tensor.device for tensor in (*given, *made)}) > 1:
+            raise Forbidden(f"{name} mixes devices")
+        return out
+
+    def _count(self, given: list[torch.Tensor], made: list[torch.Tensor], kwargs: dict[str, Any]) -> None:
+        source, target = given[-1].device.type, made[0].device.type
+        self.to_host += source != "cpu" and target == "cpu"
+        self.waiting += source == "cpu" and target == "cuda" and not kwargs.get("non_blocking")
+
+
+def _tensors(values: object) -> list[torch.Tensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
+
+
+def tokenize_in_earnest(backbone: Backbone, prompts: Sequence[str]) -> Any:
+    with unset_fake_temporarily():
+        return _TOKENIZE(backbone, prompts)
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+    """Everything within is computed on fake tensors and watched."""
+    monkeypatch.setattr(Backbone, "_tokenize", tokenize_in_earnest)
+    window_patches.cache_clear()
+    with FakeTensorMode(allow_non_fake_inputs=True), Watch() as watch:
+        yield watch
+    window_patches.cache_clear()
+
+
+def fake_backbone(model: str, precision: str) -> Backbone:
+    config = parse_config(read_config(model)[0], model)
+    dtype, tf32 = PRECISIONS[precision], precision == "tf32"
+    try:
+        torch.set_default_dtype(dtype)
+        with CUDA:
+            clip = Clip(config, SCALES).eval().requires_grad_(False)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return Backbone(clip, model, "fake", "", CLIP_MEAN, CLIP_STD, CUDA, dtype, "device", tf32)
+
+
+def pixels(count: int, backbone: Backbone) -> torch.Tensor:
+    return torch.zeros(count, backbone.image_size, backbone.image_size, 3, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("model", [DEMO_MODEL, DEFAULT_MODEL])
+def test_the_whole_method_runs_on_a_gpu(watch: Watch, model: str, precision: str) -> None:
+    backbone = fake_backbone(model, precision)
+    text = class_embeddings(backbone, "metal nut", FEW_PROMPTS)
+    references = backbone.encode(pixels(3, backbone))
+    bank = MemoryBank.of(references).extended(MemoryBank.of(references))
+    assert {part.device for part in (text, bank.embeddings.cls, *bank.embeddings.windows)} == {CUDA}
+    for turn in range(2):
+        watch.to_host = watch.waiting = 0
+        results = score_images(backbone.encode(pixels(2, backbone)), text, bank, [[], [0], [1, 4], range(6)])
+        assert watch.to_host == 1
+        # The numbers of the windows' patches go to the device with the first batch.
+        assert turn == 0 or watch.waiting == 0
+    watch.to_host = 0
+    results.append(leave_one_out(bank, text))
+    assert watch.to_host == 1
+    for scores, maps in results:
+        assert (scores.device.type, scores.dtype, maps.dtype) == ("cpu", torch.float64, torch.float64)
+        assert upsample(maps, backbone.image_size).shape == (len(scores), backbone.image_size, backbone.image_size)
+
+
+def run_method(backbone: Backbone) -> None:
+    embeddings = backbone.encode(pixels(2, backbone))
+    text = torch.zeros(2, backbone.embed_dim, device=backbone.device)
+    score_images(embeddings, text, MemoryBank.of(embeddings), [[0, 1]])
+
+
+def in_one_step(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [tensor.to("cpu", torch.float64) for tensor in tensors]
+
+
+def one_by_one(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [torch.stack([torch.tensor(value.item()) for value in tensor.flatten()[:1]]) for tensor in tensors]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "instead", "message"),
+    [
+        (scoring_module, "to_cpu", in_one_step, "float64"),
+        (scoring_module, "to_cpu", one_by_one, "waits for"),
+        (clip_module, "window_patches", lambda grid, side, device: window_patches(grid, side), "mixes devices"),
+    ],
+)
+def test_a_defect_that_is_put_back_is_found(
+    watch: Watch,
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    name: str,
+    instead: Callable[..., object],
+    message: str,
+) -> None:
+    backbone = fake_backbone(DEMO_MODEL, "fp32")
+    run_method(backbone)
+    monkeypatch.setattr(module, name, instead)
+    with pytest.raises(Forbidden, match=message):
+        run_method(backbone)
+
+
+def test_more_windows_than_a_kernel_takes_go_in_parts(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = fake_backbone(DEMO_MODEL, "fp32")
+    together: list[int] = []
+    embed = ImageTower.embed
+
+    def counted(tower: ImageTower, images: torch.Tensor) -> Any:
+        together.append(len(images))
+        return embed(tower, images)
+
+    monkeypatch.setattr(ImageTower, "embed", counted)
+    # 196 windows of 2 x 2 patches an image: 334 images have 65,464 of them.
+    assert len(backbone.encode(pixels(700, backbone))) == 700
+    assert together == [334, 334, 32]
+
+
+class SmallTower(torch.nn.Module):
+    """Holds ``room`` images at once, and raises what a device raises for more."""
+
+    def __init__(self, tower: torch.nn.Module, room: int, error: RuntimeError) -> None:
+        super().__init__()
+        self.tower, self.room, self.error = tower, room, error
+        self.seen: list[int] = []
+
+    def forward(self, images: torch.Tensor) -> Any:
+        self.seen.append(len(images))
+        if len(images) > self.room:
+            raise self.error
+        return self.tower(images)
+
+
+OUT_OF_MEMORY = [
+    torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"),
+]
+
+
+def with_small_tower(backbone: Backbone, room: int, error: RuntimeError) -> tuple[Backbone, SmallTower]:
+    small = SmallTower(backbone.clip.visual, room, error)
+    clip = SimpleNamespace(visual=small, config=backbone.clip.config)
+    return replace(backbone, clip=clip, room=Room()), small  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_out_of_memory_halves_the_batch_once_and_for_all(
+    backbone: Backbone, caplog: pytest.LogCaptureFixture, error: RuntimeError
+) -> None:
+    smaller, tower = with_small_tower(backbone, 3, error)
+    images = torch.randint(0, 256, (9, 96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with _propagating(), caplog.at_level(logging.WARNING, "winclip"):
+        found = smaller.encode(images)
+        smaller.encode(images[:5])
+    assert tower.seen == [9, 4, 2, 2, 2, 2, 1, 2, 2, 1]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the device's memory does not hold 9 images at once; going on with fewer, a smaller --batch_size spares the"
+        " attempt"
+    ]
+    assert_embeddings_close(found, backbone.encode(images), 0)
+
+
+def test_one_image_that_does_not_fit_and_other_errors_are_raised(backbone: Backbone) -> None:
+    for error, seen in ((OUT_OF_MEMORY[0], [2, 1]), (RuntimeError("shapes differ"), [2])):
+        smaller, tower = with_small_tower(backbone, 0, error)
+        with pytest.raises(type(error), match=str(error)[:10]):
+            smaller.encode(torch.zeros(2, 96, 96, 3, dtype=torch.uint8))
+        assert tower.seen == seen
+
+
+@contextmanager
+def _propagating() -> Iterator[None]:
+    """The log of the project as pytest can see it, whatever an entry point did to it before."""
+    log = logging.getLogger("winclip")
+    before = log.propagate
+    log.propagate = True
+    try:
+        yield
+    finally:
+        log.propagate = before
+
+
+def test_pixels_and_preprocessed_images_give_the_same_embeddings(backbone: Backbone) -> None:
+    images = torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = backbone.encode(normalise(images, backbone.mean, backbone.std))
+    assert_embeddings_close(backbone.encode(images), expected, 0)
+
+
+def test_products_are_exact_within_and_the_users_setting_is_put_back(backbone: Backbone) -> None:
+    images = torch.zeros(1, 3, 96, 96)
+    expected = backbone.encode(images)
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert_embeddings_close(backbone.encode(images), expected, 0)
+        assert torch.get_float32_matmul_precision() == "medium"
+        with pytest.raises(ZeroDivisionError), float32_products(tf32=True):
+            assert torch.get_float32_matmul_precision() == "high"
+            raise ZeroDivisionError
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_a_setting_by_backend_is_put_back() -> None:
+    backend = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    if not hasattr(backend, "fp32_precision"):
+        pytest.skip("this torch has no setting by backend")
+    try:
+        backend.fp32_precision = "bf16"
+        with float32_products():
+            assert backend.fp32_precision == "ieee"
+        assert backend.fp32_precision == "bf16"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_tf32_is_named_as_what_it_is(backbone: Backbone) -> None:
+    fast = replace(backbone, tf32=True)
+    assert (backbone.fingerprint["precision"], fast.fingerprint["precision"]) == ("float32", "tf32")
+
+
+def test_tensors_come_to_the_cpu_with_their_shapes(watch: Watch) -> None:
+    given = [torch.zeros(2, device=CUDA), torch.zeros(2, 3, 4, device=CUDA), torch.zeros(0, 5, device=CUDA)]
+    assert [(part.shape, part.device.type) for part in to_cpu(given)] == [(part.shape, "cpu") for part in given]
+    assert watch.to_host == 1
