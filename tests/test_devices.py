@@ -191,9 +191,9 @@ def test_more_windows_than_a_kernel_takes_go_in_parts(watch: Watch, monkeypatch:
     together: list[int] = []
     embed = ImageTower.embed
 
-    def counted(tower: ImageTower, images: torch.Tensor) -> Any:
+    def counted(tower: ImageTower, images: torch.Tensor, *rest: Any) -> Any:
         together.append(len(images))
-        return embed(tower, images)
+        return embed(tower, images, *rest)
 
     monkeypatch.setattr(ImageTower, "embed", counted)
     # 196 windows of 2 x 2 patches an image: 334 images have 65,464 of them.
