@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -61,6 +62,22 @@ def evaluate(checkpoint: Path) -> Callable[..., int]:
         return status
 
     return call
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What the project's log says during the test, whatever an entry point did to the log before."""
+    messages: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    handler = Keep(logging.WARNING)
+    log = logging.getLogger("winclip")
+    log.addHandler(handler)
+    yield messages
+    log.removeHandler(handler)
 
 
 def make_data(root: Path) -> Path:

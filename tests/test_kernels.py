@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,12 +86,11 @@ def test_other_limits_of_the_processor_are_measured_anew(kernels_folder: Path, m
 
 @pytest.mark.parametrize(("half", "warned"), [(Rates(20, 18), True), (Rates(400, 430), False)])
 def test_a_half_precision_that_is_slower_is_warned_of(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, half: Rates, warned: bool
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str], half: Rates, warned: bool
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("winclip"), "propagate", True)
     load(checkpoint, monkeypatch, Rates(172, 146), half)
     said = "bfloat16 is 8.6 times as slow as fp32 on this processor, and less exact: better use --precision fp32"
-    assert [record.getMessage() for record in caplog.records] == [said] * warned
+    assert logged == [said] * warned
 
 
 def test_auto_is_fp32(checkpoint: Path) -> None:
