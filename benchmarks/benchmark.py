@@ -150,6 +150,9 @@ def random_backbone(model: str, precision: str) -> tuple[Backbone, open_clip.CLI
     dtype = PRECISIONS[precision]
     clip = clip.to(dtype).eval().requires_grad_(False)
     device = torch.device("cpu")
+    kernels = choose_kernels(config, device, dtype)
+    if kernels == "packed":
+        clip.visual.pack()
     backbone = Backbone(
         clip=clip,
         model=model,
@@ -159,7 +162,7 @@ def random_backbone(model: str, precision: str) -> tuple[Backbone, open_clip.CLI
         std=CLIP_STD,
         device=device,
         dtype=dtype,
-        kernels=choose_kernels(clip, device, dtype),
+        kernels=kernels,
     )
     return backbone, original.to(dtype)
 

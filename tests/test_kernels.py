@@ -76,6 +76,22 @@ def test_without_a_cache_folder_a_process_measures_once(tmp_path: Path, monkeypa
     assert linear_rates(64, 128, torch.float32) is linear_rates(64, 128, torch.float32)
 
 
+def test_the_users_precision_does_not_decide(kernels_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def measure(*_: object) -> Rates:
+        seen.append(torch.get_float32_matmul_precision())
+        return Rates(1, 2)
+
+    monkeypatch.setattr(linear, "_measure", measure)
+    try:
+        torch.set_float32_matmul_precision("medium")
+        linear_rates(64, 128, torch.float32)
+        assert (seen, torch.get_float32_matmul_precision()) == (["highest"], "medium")
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_other_limits_of_the_processor_are_measured_anew(kernels_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     linear_rates(64, 128, torch.float32)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from winclip.clip import Clip, ImageTower
+from winclip.clip import Clip, ClipConfig, ImageTower
 from winclip.defaults import DEFAULT_MODEL, DEFAULT_PRETRAINED, DEMO_MODEL, DEMO_PRETRAINED, SCALES, check_scales
 from winclip.devices import Room, check_tf32, float32_products, resolve_device, to_device
 from winclip.embeddings import Embeddings
@@ -214,10 +214,8 @@ def load_backbone(
     raw["quick_gelu"] = bool(raw.get("quick_gelu") or tag.get("quick_gelu") or pretrained == "openai")
     scales = check_scales(scales)
     config = parse_config(raw, model, image_size, scales)
-    if torch_device.type == "cpu":
-        linear_rates(config.width, config.mlp_width, torch.float32)
-        linear_rates(config.width, config.mlp_width, dtype)
-    # The checksum takes as long as the rest, so it is taken beside it; the rates were measured undisturbed.
+    # Before the checksum, which takes as long as the rest and is taken beside it: the measurement is undisturbed.
+    kernels = choose_kernels(config, torch_device, dtype)
     with ThreadPoolExecutor(1) as beside:
         checksum = beside.submit(file_sha256, checkpoint)
         state = read_checkpoint(checkpoint)
@@ -227,7 +225,8 @@ def load_backbone(
         _check_fit(state, clip, checkpoint, model)
         clip.load_state_dict(state, assign=True)
         clip = clip.to(torch_device, dtype).eval().requires_grad_(False)
-        kernels = choose_kernels(clip, torch_device, dtype)
+        if kernels == "packed":
+            clip.visual.pack()
     preprocessing = {**preprocessing, **tag}
     return Backbone(
         clip=clip,
@@ -243,14 +242,14 @@ def load_backbone(
     )
 
 
-def choose_kernels(clip: Clip, device: torch.device, dtype: torch.dtype) -> str:
-    """Pack the image tower's weights if that is faster on this machine, and say which it is.
+def choose_kernels(config: ClipConfig, device: torch.device, dtype: torch.dtype) -> str:
+    """``packed`` or ``plain``, the image tower's linear layers that are faster on this machine; off the CPU ``device``.
 
     Warns if a half precision is slower than fp32 here, as it is on processors without its arithmetic.
     """
     if device.type != "cpu":
         return "device"
-    sizes = clip.config.width, clip.config.mlp_width
+    sizes = config.width, config.mlp_width
     times = slowdown(*sizes, dtype)
     if times > 1:
         _log.warning(
@@ -258,10 +257,7 @@ def choose_kernels(clip: Clip, device: torch.device, dtype: torch.dtype) -> str:
             str(dtype).split(".")[-1],
             times,
         )
-    kernels = linear_rates(*sizes, dtype).kernels
-    if kernels == "packed":
-        clip.visual.pack()
-    return kernels
+    return linear_rates(*sizes, dtype).kernels
 
 
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:

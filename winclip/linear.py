@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from winclip.devices import float32_products
 from winclip.errors import InputError
 from winclip.files import cache_folder, write_atomically
 
@@ -106,7 +107,8 @@ def linear_rates(width: int, hidden: int, dtype: torch.dtype) -> Rates:
     entry = cache_folder("kernels") / f"{_machine_key()}-{width}-{hidden}-{str(dtype).split('.')[-1]}.json"
     rates = _read(entry)
     if rates is None:
-        rates = _measure(width, hidden, dtype)
+        with float32_products():  # as the encoder runs, whatever the program around has set
+            rates = _measure(width, hidden, dtype)
         with contextlib.suppress(InputError):
             write_atomically(entry, json.dumps({"plain": rates.plain, "packed": rates.packed}) + "\n")
     return rates
