@@ -40,7 +40,7 @@ from winclip.clip import Clip, ClipConfig
 from winclip.defaults import SCALES
 from winclip.files import write_atomically
 from winclip.images import CLIP_MEAN, CLIP_STD
-from winclip.linear import instruction_sets, packed_linear, processor
+from winclip.linear import instruction_sets, packed_linear, processor, slowdown
 from winclip.memory import MemoryBank
 from winclip.metrics import image_metrics, label_defects, pixel_metrics
 from winclip.pretrained import parse_config
@@ -185,7 +185,17 @@ def plain_encode(model: open_clip.CLIP, images: torch.Tensor) -> list[torch.Tens
 
 def benchmark_encoder(options: argparse.Namespace) -> list[Row]:
     """Seconds an image, against the bound and against one open_clip call per scale."""
-    return [row for precision in ("fp32", "bf16") for row in encoder_rows(options, precision)]
+    config = parse_config(open_clip.get_model_config(options.model), options.model)
+    precisions = ["fp32", "bf16"] if bf16_pays(config) else ["fp32"]
+    return [row for precision in precisions for row in encoder_rows(options, precision)]
+
+
+def bf16_pays(config: ClipConfig) -> bool:
+    """Whether bf16 is at least as fast as fp32 here; else its rows, which would take minutes, are left out."""
+    slow = slowdown(config.width, config.mlp_width, torch.bfloat16)
+    if slow > 1:
+        print(f"bfloat16 is left out: its linear layers are {slow:.1f} times as slow as fp32 on this processor")
+    return slow <= 1
 
 
 def encoder_rows(options: argparse.Namespace, precision: str) -> list[Row]:

@@ -20,6 +20,7 @@ from torch import nn
 
 from benchmarks.benchmark import (
     Row,
+    bf16_pays,
     bound_row,
     machine,
     matrix_products,
@@ -30,7 +31,6 @@ from benchmarks.benchmark import (
     random_backbone,
 )
 from winclip.defaults import SCALES
-from winclip.linear import slowdown
 from winclip.memory import MemoryBank
 from winclip.metrics import image_metrics, label_defects, pixel_metrics
 from winclip.prompts import REFERENCE
@@ -85,12 +85,9 @@ def agreement(one: torch.Tensor, other: torch.Tensor) -> float:
 def encoder_rows(repeats: int) -> list[Row]:
     """Zero-shot and few-shot an image against anomalib, encoding against OpenVINO."""
     backbone, original = random_backbone(MODEL, "fp32")
-    config = backbone.clip.config
-    slow = slowdown(config.width, config.mlp_width, torch.bfloat16)
-    if slow > 1:
-        print(f"bfloat16 is left out: its linear layers are {slow:.1f} times as slow as fp32 on this processor")
-    half = random_backbone(MODEL, "bf16")[0] if slow <= 1 else backbone
-    limits = {"f32": 1e-4, "bf16": 5e-2} if slow <= 1 else {"f32": 1e-4}
+    with_bf16 = bf16_pays(backbone.clip.config)
+    half = random_backbone(MODEL, "bf16")[0] if with_bf16 else backbone
+    limits = {"f32": 1e-4, "bf16": 5e-2} if with_bf16 else {"f32": 1e-4}
     size = backbone.image_size
     # Images of noise that is smooth enough to give different windows.
     noise = torch.randn(1 + REFERENCES, 3, 30, 30, generator=torch.Generator().manual_seed(3))
@@ -145,7 +142,7 @@ def encoder_rows(repeats: int) -> list[Row]:
         "encode": lambda: backbone.encode(image),
         "openvino f32": lambda: run_graphs("f32"),
     }
-    if slow <= 1:
+    if with_bf16:
         functions |= {
             "bf16 zero": lambda: predict(None, half),
             "bf16 encode": lambda: half.encode(image),
@@ -160,7 +157,7 @@ def encoder_rows(repeats: int) -> list[Row]:
         bound_row(backbone, times["encode"], matrix_rate(times)),
         Row("encoder", "an image, fp32", times["encode"], "OpenVINO, plain windows, fp32", times["openvino f32"]),
     ]
-    if slow <= 1:
+    if with_bf16:
         plain = "OpenVINO, plain windows, bf16"
         rows += [
             Row("zero-shot", "an image, bf16", times["bf16 zero"], anomalib["zero"], times["anomalib zero"]),
