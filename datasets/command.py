@@ -11,6 +11,7 @@ from datasets.index import write_index
 from datasets.items import DatasetIndex
 from datasets.registry import DATA_SETS, DataSet, default_root
 from winclip.command_line import exit_status
+from winclip.names import printable
 
 
 def run(name: str, arguments: Sequence[str] | None = None) -> int:
@@ -44,12 +45,12 @@ def build_parser(data_set: DataSet) -> argparse.ArgumentParser:
 
 def _write(data_set: DataSet, options: argparse.Namespace) -> int:
     choices = {name: value for name, value in vars(options).items() if name != "root"}
-    index = data_set.lister(options.root, lambda text: print(f"warning: {text}", file=sys.stderr), **choices)
+    index = data_set.lister(options.root, lambda text: print(f"warning: {printable(text)}", file=sys.stderr), **choices)
     path = write_index(index)
     if data_set.licence:
         print(data_set.licence)
     print(summary(index))
-    print(f"written: {path}")
+    print(f"written: {printable(str(path))}")
     return 0
 
 

@@ -18,6 +18,7 @@ from datasets.items import DatasetIndex, Item, stays_inside
 from datasets.registry import how_to_make
 from winclip.errors import InputError
 from winclip.files import write_atomically
+from winclip.names import printable
 
 META_FILE = "meta.json"
 
@@ -62,7 +63,7 @@ def write_index(index: DatasetIndex) -> Path:
     Classes and items are sorted, so that the same data set gives the same bytes on every machine.
 
     Raises:
-        InputError: if the root cannot be written to.
+        InputError: if the root cannot be written to, or ``load_index`` would refuse a name.
     """
     path = index.root / META_FILE
     content = {
@@ -72,6 +73,8 @@ def write_index(index: DatasetIndex) -> Path:
         }
         for part, classes in (("train", index.train), ("test", index.test))
     }
+    for part in content:
+        _read_part(path, content, part)
     write_atomically(path, json.dumps(content, indent=2) + "\n")
     return path
 
@@ -142,12 +145,15 @@ def _read_part(path: Path, content: dict[str, Any], part: str) -> dict[str, list
     items = {}
     for cls_name, entries in classes.items():
         place = f"{path}: {part}, class {cls_name!r}"
-        # Class names become names of files and cells of tables.
-        if cls_name in ("", ".", "..") or any(sign in "/\\" or sign < " " for sign in cls_name):
-            raise InputError(
-                f"{place}: a class name cannot be empty or dots, or hold slashes or line breaks; rename it"
-            )
         _refuse_broken_text(place, cls_name)
+        # Class names become names of files and cells of tables.
+        if cls_name in ("", ".", "..") or "/" in cls_name or "\\" in cls_name or printable(cls_name) != cls_name:
+            raise InputError(
+                f"{place}: a class name cannot be empty or dots, or hold slashes, line breaks or control characters;"
+                " rename it"
+            )
+        if cls_name == "mean":
+            raise InputError(f"{place}: the tables' row of means has this name; rename the class")
         if not isinstance(entries, list):
             raise InputError(f"{place}: expected a list of images and found {_kind(entries)}")
         items[cls_name] = [

@@ -16,6 +16,7 @@ from winclip.command_line import (
     model_options,
 )
 from winclip.errors import InputError
+from winclip.names import printable
 
 DEFAULT_SEED = 10
 
@@ -94,7 +95,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
     """
     values = vars(build_parser().parse_args(arguments))
     dataset = values["dataset"]
-    if not dataset or "/" in dataset or "\\" in dataset or dataset in (".", ".."):
+    if not dataset or "/" in dataset or "\\" in dataset or dataset in (".", "..") or printable(dataset) != dataset:
         raise InputError(f"--dataset '{dataset}' is not a name; the folder goes to --data_path")
     values["data_path"] = values["data_path"] or default_root(dataset)
     values["save_path"] = values["save_path"] or Path("results") / dataset

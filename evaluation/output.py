@@ -26,6 +26,7 @@ from winclip.command_line import log_to_terminal
 from winclip.files import write_atomically
 from winclip.linear import instruction_sets, processor
 from winclip.model import WinCLIP
+from winclip.names import printable
 
 if TYPE_CHECKING:
     from report.content import Report
@@ -42,7 +43,7 @@ class _Lines(logging.Handler):
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(self.format(record) + "\n")
+        self.lines.append(printable(self.format(record)) + "\n")
 
 
 class Output:

@@ -15,6 +15,7 @@ from datasets.items import Item
 from evaluation.published import PAPER, SOURCE, paper_mean, published_mean, published_table
 from evaluation.setting import Setting
 from report.content import Table
+from winclip.names import cell
 
 if TYPE_CHECKING:
     # They bring torch, which tables do without.
@@ -112,7 +113,7 @@ def results_csv(results: Results) -> str:
     def add(k_shot: int, seed: str, table: dict[str, Column]) -> None:
         for name, column in table.items():
             cells = [f"{100 * column[metric]:.6f}" if metric in column else "" for metric in METRICS]
-            rows.append([results.dataset, k_shot, seed, name, *cells])
+            rows.append([cell(results.dataset), k_shot, seed, cell(name), *cells])
 
     for k_shot, settings in _by_shots(results).items():
         tables = [with_mean(results.figures[setting]) for setting in settings]
@@ -128,7 +129,7 @@ def results_csv(results: Results) -> str:
 def scores_csv(results: Results) -> str:
     """scores.csv: one row per setting and image, nine significant digits."""
     rows = [
-        [k, seed, item.cls_name, item.specie_name, item.img_path, item.anomaly, f"{score:.9g}"]
+        [k, seed, *map(cell, (item.cls_name, item.specie_name, item.img_path)), item.anomaly, f"{score:.9g}"]
         for k, seed, scores in _by_setting(results.scores)
         for item, score in scores
     ]
@@ -138,7 +139,9 @@ def scores_csv(results: Results) -> str:
 def k_shot_csv(results: Results) -> str:
     """k_shot.csv: the references of every setting."""
     rows = [
-        [k, seed, item.cls_name, item.img_path] for k, seed, items in _by_setting(results.references) for item in items
+        [k, seed, cell(item.cls_name), cell(item.img_path)]
+        for k, seed, items in _by_setting(results.references)
+        for item in items
     ]
     return _csv(["k_shot", "seed", "cls_name", "img_path"], rows)
 
@@ -180,7 +183,10 @@ def markdown(tables: Iterable[Table]) -> str:
     """Tables under their titles, notes below them, as tables.md has them."""
     parts = []
     for table in tables:
-        rows = [*table.rows, *([] if table.mean is None else [table.mean])]
+        rows = [
+            [text.replace("|", "\\|") for text in row]
+            for row in [*table.rows, *([] if table.mean is None else [table.mean])]
+        ]
         text = tabulate(rows, table.header, tablefmt="pipe", stralign="left", disable_numparse=True)
         notes = "".join(f"{note}\n" for note in table.notes)
         parts.append(f"## {table.title}\n\n{text}\n" + (f"\n{notes}" if notes else ""))

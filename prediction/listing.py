@@ -11,6 +11,7 @@ from PIL import Image
 
 from winclip.errors import InputError
 from winclip.images import read_image
+from winclip.names import file_name
 
 PIXEL_LIMIT = 100_000_000
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -101,6 +102,10 @@ def common_folder(places: Sequence[str]) -> str:
         raise InputError(f"the pictures are on several drives ({', '.join(places)}); run once for each") from error
 
 
-def output_name(path: str, folder: str) -> str:
-    """What a picture is called in the output: its path below ``folder``, with forward slashes."""
-    return Path(os.path.relpath(path, folder)).as_posix()
+def output_name(path: str, folder: str, ending: str) -> str:
+    """What a picture's file in the output is called: its path below ``folder``, with forward slashes, and ``ending``.
+
+    A name that is too long with the ending is shortened, and stays its own.
+    """
+    below = Path(os.path.relpath(path, folder))
+    return below.with_name(file_name(below.name, ending)).as_posix()

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from types import TracebackType
 
 from winclip.drawing import Box
 from winclip.errors import InputError
+from winclip.files import temporary_beside
+from winclip.names import cell, from_cell
 
 _BOX = ("box_x", "box_y", "box_w", "box_h")
 PREDICTIONS = ("path", "score", "threshold", "anomalous", "area", *_BOX, "heat_map")
@@ -46,7 +47,7 @@ class Row:
         box = [""] * len(_BOX) if self.box is None else [str(value) for value in self.box]
         verdict = "yes" if self.anomalous else "no"
         figures = [f"{self.score:.9g}", f"{self.threshold:.9g}", verdict, f"{self.area:.6g}"]
-        return [self.path, *figures, *box, self.heat_map]
+        return [cell(self.path), *figures, *box, cell(self.heat_map)]
 
     def as_json(self) -> dict[str, object]:
         """The row as predictions.json has it."""
@@ -129,11 +130,19 @@ def read_rows(path: Path) -> Iterator[Row]:
         records = (record for record, _ in _records(file))
         next(records, None)  # the header
         for record in records:
-            (cells,) = csv.reader(io.StringIO(record.decode("utf-8", "surrogateescape"), newline=""))
+            (cells,) = csv.reader(io.StringIO(record.decode("utf-8", "replace"), newline=""))
             picture, score, threshold, verdict, area, *corners, heat_map = cells
             x, y, width, height = (int(corner) if corner else 0 for corner in corners)
             box = (x, y, width, height) if all(corners) else None
-            yield Row(picture, float(score), float(threshold), verdict == "yes", float(area), box, heat_map)
+            yield Row(
+                from_cell(picture),
+                float(score),
+                float(threshold),
+                verdict == "yes",
+                float(area),
+                box,
+                from_cell(heat_map),
+            )
 
 
 def write_json(rows: Path, target: Path) -> None:
@@ -142,7 +151,7 @@ def write_json(rows: Path, target: Path) -> None:
     Raises:
         InputError: if the file cannot be written.
     """
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    temporary = temporary_beside(target)
     try:
         with temporary.open("w", encoding="ascii", newline="") as file:
             separator = "[\n"
@@ -162,8 +171,7 @@ def write_json(rows: Path, target: Path) -> None:
 def _line(values: Sequence[object]) -> bytes:
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator="\n").writerow(values)
-    # File names are bytes on some systems; what is no UTF-8 goes back to what it was.
-    return buffer.getvalue().encode("utf-8", "surrogateescape")
+    return buffer.getvalue().encode("utf-8")
 
 
 def _records(file: io.BufferedReader) -> Iterator[tuple[bytes, int]]:

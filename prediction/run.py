@@ -21,6 +21,7 @@ from winclip.command_line import log_to_terminal
 from winclip.errors import InputError
 from winclip.files import cache_folder
 from winclip.model import WinCLIP
+from winclip.names import printable
 from winclip.reading import BatchReader
 from winclip.thresholds import Threshold
 
@@ -110,7 +111,7 @@ def _finish(options: Options, settings: dict[str, Any], threshold: Threshold, co
         report_predictions(save, settings, threshold, counts.unreadable)
     print(
         f"{counts.scored} pictures, {counts.anomalous} of them anomalous (threshold {threshold.score:.4g}),"
-        f" and {counts.unreadable} that could not be read; written to {save}"
+        f" and {counts.unreadable} that could not be read; written to {printable(str(save))}"
     )
     return 0
 

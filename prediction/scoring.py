@@ -18,6 +18,7 @@ from winclip.drawing import encoded, fit, heat_map, mask_image, strongest_region
 from winclip.errors import InputError
 from winclip.files import write_atomically
 from winclip.model import WinCLIP
+from winclip.names import cell
 from winclip.reading import Batch, BatchReader
 from winclip.thresholds import Threshold
 
@@ -91,14 +92,14 @@ def score(
                     progress.update()
             for path, reason in failed:
                 _log.warning("passed over: %s", reason)
-                output.failures.append((Path(path).as_posix(), reason))
+                output.failures.append((cell(Path(path).as_posix()), cell(reason)))
                 output.counts.unreadable += 1
                 progress.update()
 
 
 def heat_map_name(path: str, folder: str) -> str:
     """The file of a picture's heat map, below the output folder."""
-    return f"heatmaps/{output_name(path, folder)}.jpg"
+    return f"heatmaps/{output_name(path, folder, '.jpg')}"
 
 
 def _describe(
@@ -114,7 +115,7 @@ def _describe(
     files = {name: encoded(heat_map(picture, own_size, threshold.colours), "JPEG", quality=90)}
     if output.masks:
         white = mask_image(own_size, threshold.pixel)
-        files[f"masks/{output_name(path, output.folder)}.png"] = encoded(white, "PNG")
+        files[f"masks/{output_name(path, output.folder, '.png')}"] = encoded(white, "PNG")
     area, box = strongest_region(own_size, threshold.pixel)
     anomalous = score > threshold.score
     return Row(Path(path).as_posix(), score, threshold.score, anomalous, area, box, name), files

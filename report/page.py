@@ -18,6 +18,7 @@ from report.pictures import outline, thumbnail
 from report.plots import precision_recall_plot, pro_plot, roc_plot, score_histogram
 from winclip.drawing import COLOURS
 from winclip.files import write_atomically
+from winclip.names import printable
 
 _HERE = Path(__file__).parent
 _LABELS = {0: "good", 1: "defective", None: ""}
@@ -29,6 +30,7 @@ def render(report: Report) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -82,9 +84,9 @@ def _result(result: Result) -> dict[str, str]:
 
 def _card(card: Card) -> dict[str, Any]:
     return {
-        "name": card.name,
-        "class": card.class_name,
-        "type": card.defect_type or _LABELS[card.label],
+        "name": printable(card.name),
+        "class": printable(card.class_name),
+        "type": printable(card.defect_type) or _LABELS[card.label],
         "label": _LABELS[card.label],
         "width": card.image.width,
         "height": card.image.height,

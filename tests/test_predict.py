@@ -380,7 +380,7 @@ def test_listing(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list_pictures(["images"], leave_out=[Path("images/deep")]) == everything[:3]
     assert common_folder(["images/**/a.png", "images/deep"]) == str(pictures / "images")
     assert common_folder(["good/../images/a.png", "good"]) == str(pictures)
-    assert output_name("good/../images/a.png", str(pictures)) == "images/a.png"
+    assert output_name("good/../images/a.png", str(pictures), ".jpg") == "images/a.png.jpg"
 
 
 def test_output_inside_the_pictures_is_not_scored(run: Predict, pictures: Path) -> None:

@@ -22,6 +22,7 @@ from winclip.defaults import (
     check_temperature,
 )
 from winclip.errors import InputError
+from winclip.names import printable
 
 if TYPE_CHECKING:
     from winclip.model import WinCLIP
@@ -131,7 +132,7 @@ def exit_status(run: Callable[[], int]) -> int:
     try:
         return run()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
 
 
@@ -141,7 +142,7 @@ def log_to_terminal(log: logging.Logger, *more: logging.Handler) -> None:
 
     class ToTerminal(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            tqdm.write(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
+            tqdm.write(f"{record.levelname.lower()}: {printable(record.getMessage())}", file=sys.stderr)
 
     log.handlers[:] = [ToTerminal(), *more]
     log.setLevel(logging.INFO)

@@ -28,7 +28,7 @@ def write_atomically(path: str | PathLike[str], content: str | bytes) -> None:
     """
     target = Path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = target.parent / f".{target.name}.{secrets.token_hex(6)}.tmp"
+    temporary = temporary_beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _write_to_disk(temporary, data)
@@ -40,6 +40,11 @@ def write_atomically(path: str | PathLike[str], content: str | bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def temporary_beside(target: Path) -> Path:
+    """A hidden name in a file's folder, for its content until it is complete; short, since the file's may be long."""
+    return target.parent / f".winclip-{secrets.token_hex(8)}.tmp"
 
 
 def cache_folder(part: str) -> Path:
