@@ -10,13 +10,13 @@ import argparse
 import contextlib
 import html
 import os
-import signal
 import sys
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -278,18 +278,16 @@ def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
 
 
 def main(arguments: list[str]) -> int:
-    """Serve the page until Ctrl-C; returns the exit status: 0, or 2 after bad input."""
+    """Serve the page until a signal comes; returns an exit status of ``exit_status``."""
     options = build_parser().parse_args(arguments)
     if gr is None:
         print(f"error: the page needs gradio; install it with: {INSTALL}", file=sys.stderr)
         return 2
-    # So that the folder goes with a process that is told to end, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    return exit_status(lambda: serve(options))
+    return exit_status(lambda: serve(options), "the page is closed")
 
 
-def serve(options: argparse.Namespace) -> int:
-    """Load the model, and serve the page until Ctrl-C; returns 0.
+def serve(options: argparse.Namespace) -> NoReturn:
+    """Load the model, and serve the page until KeyboardInterrupt.
 
     Raises:
         InputError: if the model cannot be loaded, or the address cannot be used.
@@ -316,8 +314,9 @@ def serve(options: argparse.Namespace) -> int:
         except OSError as error:
             raise InputError(f"{error}; another --port or --host may be free") from error
         print(f"The page is at {page.share_url or address}; Ctrl-C stops it.", flush=True)
-        page.block_thread()
-    return 0
+        # Not block_thread, which ends in silence.
+        while True:
+            time.sleep(60)
 
 
 if __name__ == "__main__":

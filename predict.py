@@ -9,7 +9,7 @@ from winclip.command_line import exit_status
 
 
 def main(arguments: list[str]) -> int:
-    """Run and return the exit status: 0, 2 after bad input or if no picture could be read, 130 after Ctrl-C."""
+    """Run and return the exit status: 0, or one of ``exit_status``, which is 2 too if no picture could be read."""
 
     def command() -> int:
         options = parse_options(arguments)
@@ -18,14 +18,7 @@ def main(arguments: list[str]) -> int:
 
         return run(options)
 
-    try:
-        return exit_status(command)
-    except KeyboardInterrupt:
-        print(
-            "stopped; rows that are in the output folder are complete, and --resume goes on behind them",
-            file=sys.stderr,
-        )
-        return 130
+    return exit_status(command, "the same command with --resume goes on behind the rows in the output folder")
 
 
 if __name__ == "__main__":

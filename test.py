@@ -9,12 +9,8 @@ from winclip.command_line import exit_status
 
 
 def main(arguments: list[str]) -> int:
-    """Run and return the exit status: 0, 1 if the metrics' check failed, 2 after bad input, 130 after Ctrl-C."""
-    try:
-        return exit_status(lambda: _evaluate(arguments))
-    except KeyboardInterrupt:
-        print("stopped; classes finished so far are in the output folder", file=sys.stderr)
-        return 130
+    """Run and return the exit status: 0, 1 if the metrics' check failed, or one of ``exit_status``."""
+    return exit_status(lambda: _evaluate(arguments), "classes finished so far are in the output folder")
 
 
 def _evaluate(arguments: list[str]) -> int:

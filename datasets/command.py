@@ -18,7 +18,7 @@ def run(name: str, arguments: Sequence[str] | None = None) -> int:
     """List a data set as the arguments say (by default those of the process), and print how much it holds.
 
     Returns:
-        The exit status: 0, or 2 after an error that is printed.
+        The exit status: 0, or one of ``exit_status``.
     """
     data_set = DATA_SETS[name]
     options = build_parser(data_set).parse_args(arguments)

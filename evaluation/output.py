@@ -8,6 +8,8 @@ import logging
 import os
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +24,8 @@ from evaluation.options import Options
 from evaluation.results import Results, k_shot_csv, markdown, results_csv, scores_csv, tables
 from evaluation.scoring import ClassScores
 from winclip.backbone import Backbone
-from winclip.command_line import log_to_terminal
+from winclip.command_line import ending, log_to_terminal
+from winclip.errors import InputError
 from winclip.files import write_atomically
 from winclip.linear import instruction_sets, processor
 from winclip.model import WinCLIP
@@ -52,12 +55,22 @@ class Output:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._started = time.monotonic()
+        self._written = False
         self._log = _Lines()
         log_to_terminal(logging.getLogger("winclip"), self._log)
 
-    def open(self) -> None:
-        """Raises: InputError: if the folder cannot be written to."""
-        write_atomically(self._options.save_path / "log.txt", "")
+    @contextmanager
+    def ending_logged(self) -> Iterator[None]:
+        """Make what ends a run early the last line of log.txt, unless that is still an earlier run's."""
+        try:
+            yield
+        except BaseException as error:
+            self._log.emit(logging.LogRecord("winclip", logging.ERROR, __file__, 0, ending(error), None, None))
+            folder = self._options.save_path
+            if self._written or not (folder / "config.json").exists():
+                with suppress(InputError):  # as where the disk is full, which the error says already
+                    write_atomically(folder / "log.txt", "".join(self._log.lines))
+            raise
 
     def write(self, model: WinCLIP, results: Results, left_out: list[str], finished: bool) -> None:
         """Write what is known so far in place of what was written before."""
@@ -77,6 +90,7 @@ class Output:
             ("log.txt", "".join(self._log.lines)),
         ):
             write_atomically(self._options.save_path / name, content)
+        self._written = True
         # That of an earlier run shows other figures; this run's is made at the end.
         (self._options.save_path / "report.html").unlink(missing_ok=True)
 

@@ -24,7 +24,7 @@ from evaluation.results import Results, markdown, tables
 from evaluation.scoring import score_class
 from evaluation.setting import Setting
 from winclip.backbone import Backbone
-from winclip.files import cache_folder
+from winclip.files import cache_folder, lock_folder
 from winclip.prompts import PromptSet, load_prompt_set
 from winclip.reading import Batch, BatchReader
 from winclip.text import class_embeddings
@@ -62,7 +62,11 @@ def run(options: Options) -> Outcome:
     """
     output = Output(options)
     task = _checked_task(options)
-    output.open()
+    with lock_folder(options.save_path), output.ending_logged():
+        return _evaluate(options, task, output)
+
+
+def _evaluate(options: Options, task: _Task, output: Output) -> Outcome:
     model = options.model.load()
     results = Results(options.dataset, task.plan.settings)
     check = _metric_check(options)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +17,7 @@ from prediction.rows import FAILURES, PREDICTIONS, RowFile, read_rows, write_jso
 from prediction.scoring import Counts, Output, heat_map_name, score
 from winclip.command_line import log_to_terminal
 from winclip.errors import InputError
-from winclip.files import cache_folder
+from winclip.files import cache_folder, lock_folder
 from winclip.model import WinCLIP
 from winclip.names import printable
 from winclip.reading import BatchReader
@@ -33,7 +31,7 @@ def run(options: Options) -> int:
     """Score the pictures and write the files.
 
     Returns:
-        The exit status: 0, or 130 after Ctrl-C during the scoring.
+        The exit status, which is 0.
 
     Raises:
         InputError: if anything given is wrong, no picture can be read, or the output cannot be written;
@@ -42,8 +40,12 @@ def run(options: Options) -> int:
     log_to_terminal(_log)
     if options.demo and not options.inputs:
         options = _with_sample(options)
+    with lock_folder(options.save_path):
+        return _predict(options)
+
+
+def _predict(options: Options) -> int:
     save = options.save_path
-    _refuse_unwritable(save)
     pictures = list_pictures(options.inputs, leave_out=(save / "heatmaps", save / "masks"))
     folder = common_folder(options.inputs)
     references = without_shared(options.reference, pictures)
@@ -75,27 +77,24 @@ def run(options: Options) -> int:
             if go_on:
                 _log.info("%d pictures are done already, %d are left", counts.scored, len(left))
             output = Output(rows, failures, counts, folder, options.save_masks)
-            if not _score_all(left, reader, model, threshold, save, output):
-                return 130
+            _score_all(left, reader, model, threshold, save, output)
     return _finish(options, settings, threshold, counts)
 
 
 def _score_all(
     pictures: Sequence[str], reader: BatchReader, model: WinCLIP, threshold: Threshold, save: Path, output: Output
-) -> bool:
-    """Score, and say how to go on where that ends early; False after Ctrl-C."""
+) -> None:
+    """Score, and say how to go on where that ends early."""
     how_to_go_on = (
         f"the rows in {output.rows.path} are complete, and the same command with --resume goes on behind them"
     )
     counts, total = output.counts, output.counts.scored + len(pictures)
     try:
         score(pictures, reader, model, threshold, save, output)
-    except KeyboardInterrupt:
-        print(f"stopped after {counts.scored} of {total} pictures; {how_to_go_on}", file=sys.stderr)
-        return False
+    except KeyboardInterrupt as stop:
+        raise type(stop)(f"{counts.scored} of {total} pictures are done, {how_to_go_on}") from stop
     except InputError as error:
         raise InputError(f"{error}; {counts.scored} pictures are done, {how_to_go_on}") from error
-    return True
 
 
 def _finish(options: Options, settings: dict[str, Any], threshold: Threshold, counts: Counts) -> int:
@@ -130,17 +129,6 @@ def _with_sample(options: Options) -> Options:
     own = options.reference or options.memory
     reference = options.reference if own else (str(_SAMPLE / name / "train" / "good"),)
     return replace(options, inputs=(str(_SAMPLE / name / "test"),), class_name=name, reference=reference)
-
-
-def _refuse_unwritable(folder: Path) -> None:
-    """Before the work starts."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        reason = "" if os.access(folder, os.W_OK) else "Permission denied"
-    except OSError as error:
-        reason = error.strerror or str(error)
-    if reason:
-        raise InputError(f"cannot write to {folder} ({reason}); choose another --save_path")
 
 
 def _as_json(settings: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str]) -> int:
-    """Export and return the exit status: 0, or 2 after bad input."""
+    """Export and return the exit status: 0, or one of ``exit_status``."""
     options = build_parser().parse_args(arguments)
     return exit_status(lambda: export_class(options))
 

@@ -30,13 +30,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str]) -> int:
-    """Fetch and return the exit status: 0, 2 after bad input or without network, 130 after Ctrl-C."""
+    """Fetch and return the exit status: 0, or one of ``exit_status``, which is 2 too without network."""
     options = build_parser().parse_args(arguments)
-    try:
-        return exit_status(lambda: fetch(options.model, options.pretrained, options.output))
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on where this one ended", file=sys.stderr)
-        return 130
+    return exit_status(
+        lambda: fetch(options.model, options.pretrained, options.output),
+        "the same command goes on where this one ended",
+    )
 
 
 def fetch(model: str, pretrained: str, folder: Path) -> int:

@@ -95,9 +95,7 @@ def test_a_wrong_model_is_one_line(
 ) -> None:
     # main sets it, and the pages of later tests would inherit it.
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    before = signal.getsignal(signal.SIGTERM)
     assert app.main(["--model", "nonsense"]) == 2
-    signal.signal(signal.SIGTERM, before)
     assert capsys.readouterr().err.startswith("error: model 'nonsense'")
 
 
@@ -122,7 +120,7 @@ def address(checkpoint: Path, uploads: Path) -> Iterator[str]:
         assert line == f"The page is at http://127.0.0.1:{port}/; Ctrl-C stops it.\n"
         yield f"http://127.0.0.1:{port}/"
         process.send_signal(signal.SIGTERM)
-        process.wait(PATIENCE)
+        assert process.wait(PATIENCE) == 143
     assert list(uploads.glob("winclip-page-*")) == []
 
 

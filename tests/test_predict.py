@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from tests.conftest import ROOT
 from tests.test_report import embedded, pixels
 from tests.tiny import CONFIG
 from winclip import InputError, WinCLIP
-from winclip.files import write_atomically
+from winclip.files import lock_folder, write_atomically
 from winclip.thresholds import FEW, prediction_bound
 
 Predict = Callable[..., int]
@@ -74,7 +75,7 @@ def contents(save: Path) -> dict[str, bytes]:
 
 def error_line(capsys: Capture) -> str:
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("info:", "warning:"))]
-    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    assert len(lines) == 1 and lines[0].startswith(("error: ", "stopped by ")), lines
     return lines[0]
 
 
@@ -208,7 +209,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(prediction.scoring, "_describe", stop)
         assert run(*arguments, broken) == 130
-    assert f"stopped after {after} of 5 pictures" in capsys.readouterr().err
+    assert f"stopped by SIGINT; {after} of 5 pictures are done, the rows in" in error_line(capsys)
     assert len(rows(broken)) == after
     # A row that a power cut left half written.
     with (broken / "predictions.csv").open("a") as file:
@@ -471,9 +472,19 @@ def test_bad_input_is_one_line_and_status_2(
 def test_a_folder_without_write_permission_is_refused(
     run: Predict, pictures: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prediction.run.os.access", lambda path, mode: False)  # root may write anywhere
+    def refuse(*given: Any) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("winclip.files.os.open", refuse)  # root may write anywhere
     assert run(pictures / "images", "--save_path", pictures / "out") == 2
     assert f"cannot write to {pictures / 'out'} (Permission denied)" in error_line(capsys)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(run: Predict, pictures: Path, capsys: Capture) -> None:
+    with lock_folder(pictures / "out"):
+        assert run(pictures / "images", "--save_path", pictures / "out") == 2
+        assert len(list((pictures / "out").iterdir())) == 1
+    assert f"error: another run (process {os.getpid()} on" in error_line(capsys)
 
 
 def test_class_name_is_asked_for(capsys: Capture) -> None:

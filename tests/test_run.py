@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from evaluation.measuring import measure_class
 from tests.tiny import CONFIG
 from winclip import WinCLIP
+from winclip.files import lock_folder
 
 Evaluate = Callable[..., int]
 METRICS = ["auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp"]
@@ -287,6 +291,47 @@ def test_unreadable_image_stops_the_run_and_keeps_finished_classes(
     assert "--skip_unreadable" in error
     assert {row["objects"] for row in rows(tmp_path / "out" / "results.csv")} == {"bolt", "mean"}
     assert json.loads((tmp_path / "out" / "config.json").read_text())["finished"] is False
+    last = (tmp_path / "out" / "log.txt").read_text().splitlines()[-1]
+    assert last.endswith(error.replace("error:", " ERROR"))
+
+
+def test_a_signal_keeps_finished_classes_and_is_in_the_log(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_at_felt(scored: Any, *more: Any) -> Any:
+        if scored.class_name == "felt":
+            signal.raise_signal(signal.SIGTERM)
+        return measure_class(scored, *more)
+
+    monkeypatch.setattr("evaluation.run.measure_class", stop_at_felt)
+    save = tmp_path / "out"
+    assert evaluate(data, save) == 143
+    assert capsys.readouterr().err.splitlines()[-1].startswith("stopped by SIGTERM; ")
+    assert {row["objects"] for row in rows(save / "results.csv")} == {"bolt", "mean"}
+    assert (save / "log.txt").read_text().splitlines()[-1].endswith(" ERROR stopped by SIGTERM")
+    assert {path.name for path in save.iterdir()} == FILES
+
+
+def test_a_run_that_cannot_start_leaves_its_error_or_the_earlier_log(
+    evaluate: Evaluate, data: Path, tmp_path: Path
+) -> None:
+    save = tmp_path / "out"
+    assert evaluate(data, save, "--pretrained", "nowhere.pt") == 2
+    (log,) = save.iterdir()
+    assert "ERROR checkpoint nowhere.pt does not exist" in log.read_text().splitlines()[-1]
+    assert evaluate(data, save) == 0
+    before = log.read_text()
+    assert evaluate(data, save, "--pretrained", "nowhere.pt") == 2
+    assert log.read_text() == before
+
+
+def test_a_second_run_in_the_same_folder_is_refused(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with lock_folder(tmp_path / "out"):
+        assert evaluate(data, tmp_path / "out") == 2
+        assert len(list((tmp_path / "out").iterdir())) == 1
+    assert f"error: another run (process {os.getpid()} on" in capsys.readouterr().err
 
 
 def test_skip_unreadable_goes_on_and_counts(

@@ -6,9 +6,11 @@ Imports nothing heavy, so that ``--help`` and mistyped options answer at once.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -127,13 +129,54 @@ def check_reading_options(values: dict[str, Any]) -> None:
             raise InputError(f"--{name} {values[name]} must be at least {lowest}")
 
 
-def exit_status(run: Callable[[], int]) -> int:
-    """Run a command and return its exit status: its own, or 2 after bad input, which is printed in one line."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, which is heard like Ctrl-C."""
+
+
+def exit_status(run: Callable[[], int], how_to_go_on: str = "the same command starts again") -> int:
+    """Run a command and return its exit status: its own, 2 after bad input, 130 after SIGINT or 143 after SIGTERM.
+
+    Args:
+        run: the command. A signal raises KeyboardInterrupt in it, so that it can save what is finished.
+        how_to_go_on: said after a signal, in the one line on standard error that tells of a bad end; the
+            text of the KeyboardInterrupt, if it has one, takes its place.
+    """
     try:
-        return run()
+        with _signals_heard():
+            return run()
     except InputError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as stop:
+        print(printable(f"{ending(stop)}; {str(stop) or how_to_go_on}"), file=sys.stderr)
+        return 128 + _signal(stop)
+
+
+def ending(error: BaseException) -> str:
+    """What ended a run, for its log."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return f"stopped by {_signal(error).name}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _signal(stop: KeyboardInterrupt) -> signal.Signals:
+    return signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+
+
+@contextlib.contextmanager
+def _signals_heard() -> Iterator[None]:
+    def stop(number: int, frame: object) -> None:
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    # SIGINT too, which shells let their background jobs ignore.
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def log_to_terminal(log: logging.Logger, *more: logging.Handler) -> None:

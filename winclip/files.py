@@ -1,15 +1,30 @@
-"""Writing files so that each is complete or absent, never half written; and telling files apart."""
+"""Writing files so that each is complete or absent, by one run at a time; and telling files apart."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
+import platform
+import re
 import secrets
+import sys
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
 from winclip.errors import InputError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+_log = logging.getLogger("winclip")
+_LOCK = ".winclip.lock"
+_HOLDER = re.compile(r"\d+ on \S+")
+_TEMPORARY = re.compile(r"\.winclip-[0-9a-f]{16}\.tmp")
 
 
 def write_atomically(path: str | PathLike[str], content: str | bytes) -> None:
@@ -47,6 +62,38 @@ def temporary_beside(target: Path) -> Path:
     return target.parent / f".winclip-{secrets.token_hex(8)}.tmp"
 
 
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Let one run at a time write to an output folder, which is made where it is missing.
+
+    The lock is the system's, on a hidden file that is removed at the end, so it is free again when its
+    process is gone, however that ended. Temporary files of a run that was killed are removed first.
+
+    Raises:
+        InputError: if another run holds the folder, or the folder cannot be written to.
+    """
+    path = folder / _LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _open_locked(path)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder} ({error.strerror or error}); choose another --save_path") from error
+    try:
+        if os.fstat(descriptor).st_size:  # its run was killed
+            _remove_temporary(folder)
+        with contextlib.suppress(OSError):  # only the line that refuses a second run needs it
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()} on {platform.node()}".encode())
+        yield
+    finally:
+        if sys.platform == "win32":  # where an open file cannot be removed
+            os.close(descriptor)
+        with contextlib.suppress(OSError):
+            path.unlink()
+        if sys.platform != "win32":  # where a file that is closed first could be another run's by now
+            os.close(descriptor)
+
+
 def cache_folder(part: str) -> Path:
     """Where a part of what is kept between runs lies, by the XDG rule."""
     home = os.environ.get("XDG_CACHE_HOME")
@@ -69,3 +116,46 @@ def _write_to_disk(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _open_locked(path: Path) -> int:
+    """A descriptor of the lock file, with the lock."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock(descriptor)
+            # The run before may have removed the file since it was opened.
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except (BlockingIOError, PermissionError) as error:
+            found = _HOLDER.fullmatch(os.read(descriptor, 300).decode("utf-8", "replace"))
+            holder = f" (process {found[0]})" if found else ""
+            os.close(descriptor)
+            raise InputError(
+                f"another run{holder} writes to {path.parent}; wait for its end, or choose another --save_path"
+            ) from error
+        except OSError as error:
+            _log.warning("%s knows no locks (%s); see to it that one run at a time writes there", path.parent, error)
+            return descriptor
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        # Bytes that are locked cannot be read there; this one lies behind what is written.
+        os.lseek(descriptor, 1 << 20, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        finally:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _remove_temporary(folder: Path) -> None:
+    for here, _, names in os.walk(folder):
+        for name in filter(_TEMPORARY.fullmatch, names):
+            with contextlib.suppress(OSError):
+                (Path(here) / name).unlink()

@@ -1,0 +1,39 @@
+"""How a command ends."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from winclip import InputError
+from winclip.command_line import exit_status
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("said", ["", "3 of 5 are done"])
+def test_a_signal_ends_a_command_in_one_line(
+    number: signal.Signals, status: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(number)
+    saved = []
+
+    def run() -> int:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt as stop:
+            saved.append("what is finished")
+            raise type(stop)(said) from stop
+        return 0
+
+    assert exit_status(run, "the same command goes on") == status
+    assert capsys.readouterr().err == f"stopped by {number.name}; {said or 'the same command goes on'}\n"
+    assert saved and signal.getsignal(number) == before
+
+
+def test_bad_input_ends_a_command_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def run() -> int:
+        raise InputError("file nut.json does not exist")
+
+    assert exit_status(run) == 2
+    assert capsys.readouterr().err == "error: file nut.json does not exist\n"
