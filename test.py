@@ -10,7 +10,7 @@ from winclip.command_line import exit_status
 
 def main(arguments: list[str]) -> int:
     """Run and return the exit status: 0, 1 if the metrics' check failed, or one of ``exit_status``."""
-    return exit_status(lambda: _evaluate(arguments), "classes finished so far are in the output folder")
+    return exit_status(lambda: _evaluate(arguments), "the same command goes on where this one stopped")
 
 
 def _evaluate(arguments: list[str]) -> int:

@@ -24,7 +24,7 @@ from evaluation.measuring import measure_class
 from evaluation.options import parse_options
 from evaluation.reading import Reader
 from evaluation.references import encode_references, plan_references
-from evaluation.scoring import score_class
+from evaluation.scoring import join_scores, score_batch
 from winclip.backbone import Backbone
 from winclip.embeddings import Embeddings
 from winclip.images import normalise, read_image, resized_pixels
@@ -101,7 +101,7 @@ def run_classes(folder: Path, model: WinCLIP, shots: Sequence[str], workers: int
         reader = Reader(folder, model.backbone, files, options.skip_unreadable)
         for name, items in index.test.items():
             references = encode_references(reader, plan, name)
-            scored = score_class(reader.batches(items), model, text, references)
+            scored = join_scores([score_batch(batch, model, text, references) for batch in reader.batches(items)])
             for _ in measure_class(scored, model.backbone.image_size, options.aupro):
                 pass
 
@@ -119,7 +119,8 @@ def measured_class(folder: Path, model: WinCLIP, shots: Sequence[str]) -> Callab
     with BatchReader(model.backbone.image_size) as files:
         reader = Reader(folder, model.backbone, files, options.skip_unreadable)
         references = encode_references(reader, plan_references(options, index, [name]), name)
-        scored = score_class(reader.batches(items), model, random_text(model.backbone), references)
+        text = random_text(model.backbone)
+        scored = join_scores([score_batch(batch, model, text, references) for batch in reader.batches(items)])
     return lambda: list(measure_class(scored, model.backbone.image_size, options.aupro))
 
 

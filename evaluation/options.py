@@ -43,6 +43,7 @@ class Options:
     check_metrics: bool
     skip_unreadable: bool
     no_cache: bool
+    fresh: bool
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -83,6 +84,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     output.add_argument("--save_maps", action="store_true", help="also write the upsampled float maps")
     output.add_argument("--report", action="store_true", help="also write report.html: tables, curves and pictures")
+    again = output.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume",
+        dest="fresh",
+        action="store_false",
+        default=False,
+        help="go on where a run with the same options, weights, versions and data stopped (on by default)",
+    )
+    again.add_argument("--fresh", action="store_true", help="start over, whatever an earlier run has scored")
     add_reading_options(parser)
     return parser
 

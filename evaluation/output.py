@@ -23,10 +23,11 @@ from evaluation.measuring import Measured
 from evaluation.options import Options
 from evaluation.results import Results, k_shot_csv, markdown, results_csv, scores_csv, tables
 from evaluation.scoring import ClassScores
+from evaluation.setting import MAPS_FOLDER
 from winclip.backbone import Backbone
 from winclip.command_line import ending, log_to_terminal
 from winclip.errors import InputError
-from winclip.files import write_atomically
+from winclip.files import remove_file, write_atomically
 from winclip.linear import instruction_sets, processor
 from winclip.model import WinCLIP
 from winclip.names import printable
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from report.content import Report
 
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow", "opencv-python-headless")
+
+# The first says that the others are complete.
+_FILES = ("config.json", "results.csv", "tables.md", "scores.csv", "k_shot.csv", "report.html", "log.txt")
 
 
 class _Lines(logging.Handler):
@@ -55,7 +59,7 @@ class Output:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._started = time.monotonic()
-        self._written = False
+        self._begun = False
         self._log = _Lines()
         log_to_terminal(logging.getLogger("winclip"), self._log)
 
@@ -66,18 +70,41 @@ class Output:
             yield
         except BaseException as error:
             self._log.emit(logging.LogRecord("winclip", logging.ERROR, __file__, 0, ending(error), None, None))
-            folder = self._options.save_path
-            if self._written or not (folder / "config.json").exists():
+            if self._begun or not (self._options.save_path / "log.txt").exists():
                 with suppress(InputError):  # as where the disk is full, which the error says already
-                    write_atomically(folder / "log.txt", "".join(self._log.lines))
+                    self._write_log()
             raise
+
+    def begin(self) -> None:
+        """Remove the files of an earlier run, and no others; from here on the folder holds this run's.
+
+        Raises:
+            InputError: if the folder cannot be written to.
+        """
+        save = self._options.save_path
+        for name in _FILES:
+            remove_file(save / name)
+        for folder in (save / "maps").glob("*"):
+            if not MAPS_FOLDER.fullmatch(folder.name):
+                continue
+            for path in folder.glob("*.npz"):
+                remove_file(path)
+            with suppress(OSError):  # where others put files
+                folder.rmdir()
+        with suppress(OSError):
+            (save / "maps").rmdir()
+        self._begun = True
+        self._write_log()
+
+    def _write_log(self) -> None:
+        write_atomically(self._options.save_path / "log.txt", "".join(self._log.lines))
 
     def write(self, model: WinCLIP, results: Results, left_out: list[str], finished: bool) -> None:
         """Write what is known so far in place of what was written before."""
         config = {
             "finished": finished,
             "options": _resolved(self._options, model.backbone, results),
-            **_environment(model.backbone),
+            **environment(model.backbone),
             "unreadable_images": left_out,
             "seconds": round(time.monotonic() - self._started, 3),
         }
@@ -87,12 +114,9 @@ class Output:
             ("scores.csv", scores_csv(results)),
             ("k_shot.csv", k_shot_csv(results)),
             ("config.json", json.dumps(config, indent=2) + "\n"),
-            ("log.txt", "".join(self._log.lines)),
         ):
             write_atomically(self._options.save_path / name, content)
-        self._written = True
-        # That of an earlier run shows other figures; this run's is made at the end.
-        (self._options.save_path / "report.html").unlink(missing_ok=True)
+        self._write_log()
 
     def write_report(self, report: Report) -> None:
         """Write report.html."""
@@ -139,7 +163,8 @@ def facts(options: Options, model: WinCLIP) -> list[tuple[str, str]]:
     ]
 
 
-def _environment(backbone: Backbone) -> dict[str, Any]:
+def environment(backbone: Backbone) -> dict[str, Any]:
+    """Versions, weights and machine of a run."""
     versions = {"python": platform.python_version(), "winclip": winclip.__version__}
     for package in _PACKAGES:
         try:

@@ -38,10 +38,15 @@ class Reader:
         """
         for batch in self._reader.batches(items, self._load):
             for item, reason in batch.unreadable:
-                self._leave_out(item, reason)
+                self.leave_out(item, reason)
             yield batch
 
-    def _leave_out(self, item: Item, reason: str) -> None:
+    def leave_out(self, item: Item, reason: str) -> None:
+        """Count an item that cannot be read.
+
+        Raises:
+            InputError: without ``--skip_unreadable``.
+        """
         if not self._skip_unreadable:
             raise InputError(f"{reason}; mend it, or go on without such images with --skip_unreadable")
         _log.warning("left out: %s", reason)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field, replace
 
 from datasets.items import DatasetIndex, Item
 from datasets.references import draw_references, read_reference_list
@@ -39,13 +39,15 @@ class References:
         class_name: the class.
         items: every reference once, in the order of the bank.
         chosen: per setting, positions in ``items``; none for zero-shot.
-        bank: their memory bank; None if there are none.
+        unreadable: those that others took the place of, with the reason.
+        bank: their memory bank; None if there are none, or while they are not encoded.
     """
 
     class_name: str
     items: list[Item]
     chosen: dict[Setting, list[int]]
-    bank: MemoryBank | None
+    unreadable: dict[Item, str] = field(default_factory=dict)
+    bank: MemoryBank | None = None
 
 
 def plan_references(options: Options, index: DatasetIndex, classes: Sequence[str]) -> Plan:
@@ -89,6 +91,19 @@ def _settings(k_shots: Sequence[int], seeds: Sequence[int | None]) -> list[Setti
     return [Setting(k, seed) for k in k_shots for seed in (seeds if k else (None,))]
 
 
+def choose_references(plan: Plan, class_name: str, unreadable: dict[Item, str]) -> References:
+    """Take the first k images of every order, without encoding them.
+
+    Raises:
+        InputError: if too few are left without those that are known to be unreadable.
+    """
+    taken = {setting: _first(plan.orders[class_name], setting, class_name, unreadable) for setting in plan.settings}
+    items = list(dict.fromkeys(item for part in taken.values() for item in part))
+    position = {item: number for number, item in enumerate(items)}
+    chosen = {setting: [position[item] for item in part] for setting, part in taken.items()}
+    return References(class_name, items, chosen, unreadable)
+
+
 def encode_references(reader: Reader, plan: Plan, class_name: str) -> References:
     """Take the first k images of every order and encode each image once.
 
@@ -96,34 +111,30 @@ def encode_references(reader: Reader, plan: Plan, class_name: str) -> References
         InputError: if one cannot be read; with ``--skip_unreadable`` the next of its order takes its
             place, and it is an error if none is left.
     """
-    orders = plan.orders[class_name]
+    unreadable: dict[Item, str] = {}
     while True:
-        taken = {setting: _first(orders, setting, class_name) for setting in plan.settings}
-        items = list(dict.fromkeys(item for part in taken.values() for item in part))
-        embeddings, unreadable = _encode(reader, items)
-        if not unreadable:
-            break
-        orders = {seed: [item for item in order if item not in unreadable] for seed, order in orders.items()}
-    position = {item: number for number, item in enumerate(items)}
-    chosen = {setting: [position[item] for item in part] for setting, part in taken.items()}
-    return References(class_name, items, chosen, None if embeddings is None else MemoryBank.of(embeddings))
+        references = choose_references(plan, class_name, unreadable)
+        embeddings, failed = _encode(reader, references.items)
+        if not failed:
+            return replace(references, bank=None if embeddings is None else MemoryBank.of(embeddings))
+        unreadable |= failed
 
 
-def _first(orders: Orders, setting: Setting, class_name: str) -> list[Item]:
+def _first(orders: Orders, setting: Setting, class_name: str, unreadable: Container[Item]) -> list[Item]:
     if not setting.k_shot:
         return []
-    order = orders[setting.seed]
+    order = [item for item in orders[setting.seed] if item not in unreadable]
     if setting.k_shot > len(order):
         raise InputError(f"class {class_name} has too few readable reference images for {setting.k_shot} shots")
     return order[: setting.k_shot]
 
 
-def _encode(reader: Reader, items: Sequence[Item]) -> tuple[Embeddings | None, set[Item]]:
-    """The embeddings of the items, and those items that cannot be read."""
+def _encode(reader: Reader, items: Sequence[Item]) -> tuple[Embeddings | None, dict[Item, str]]:
+    """The embeddings of the items, and those items that cannot be read, with the reason."""
     parts: list[Embeddings] = []
-    unreadable: set[Item] = set()
+    unreadable: dict[Item, str] = {}
     for batch in reader.batches(items):
-        unreadable.update(item for item, _ in batch.unreadable)
+        unreadable.update(batch.unreadable)
         if batch.entries:
             parts.append(reader.backbone.encode(batch.images))
     return (Embeddings.concatenate(parts) if parts else None), unreadable

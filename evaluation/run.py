@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,22 +10,26 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from datasets.index import check_files, load_index, select_classes
-from datasets.items import DatasetIndex, Item
+from datasets.items import DatasetIndex
 from datasets.registry import published_order
-from datasets.samples import Mask
+from evaluation.checkpoint import FOLDER as CHECKPOINT
+from evaluation.checkpoint import Checkpoint, Part
+from evaluation.identity import identify
 from evaluation.measuring import measure_class
 from evaluation.options import Options
 from evaluation.output import Output, facts
 from evaluation.published import require_published
 from evaluation.reading import Reader
-from evaluation.references import Plan, encode_references, plan_references
+from evaluation.references import Plan, References, choose_references, encode_references, plan_references
 from evaluation.results import Results, markdown, tables
-from evaluation.scoring import score_class
+from evaluation.scoring import ClassScores, join_scores, score_batch
 from evaluation.setting import Setting
 from winclip.backbone import Backbone
+from winclip.errors import InputError
 from winclip.files import cache_folder, lock_folder
+from winclip.model import WinCLIP
 from winclip.prompts import PromptSet, load_prompt_set
-from winclip.reading import Batch, BatchReader
+from winclip.reading import BatchReader
 from winclip.text import class_embeddings
 
 if TYPE_CHECKING:
@@ -57,8 +60,10 @@ class _Task:
 def run(options: Options) -> Outcome:
     """Evaluate as the options say and write the files. What is finished is on disk after every class.
 
+    A run that ended early goes on where it stopped, unless ``fresh`` says otherwise.
+
     Raises:
-        InputError: if anything given is wrong; classes finished before are kept.
+        InputError: if anything given is wrong; what was scored before is kept.
     """
     output = Output(options)
     task = _checked_task(options)
@@ -68,23 +73,33 @@ def run(options: Options) -> Outcome:
 
 def _evaluate(options: Options, task: _Task, output: Output) -> Outcome:
     model = options.model.load()
+    identity = identify(task.index, task.classes, task.plan, model, task.prompts)
+    checkpoint = Checkpoint(options.save_path / CHECKPOINT, identity, task.plan.settings)
+    total = sum(len(task.index.test[name]) for name in task.classes)
+    _log.info("%s: %d classes, %d test images, %s", options.dataset, len(task.classes), total, _where(model.backbone))
+    known = checkpoint.open(options.fresh)
+    if known:
+        _log.info("going on where an earlier run stopped: %d of %d test images are scored already", known, total)
+    output.begin()
+    try:
+        with checkpoint, tqdm(total=total, unit="image", disable=None, dynamic_ncols=True) as progress:
+            return _evaluate_classes(options, task, model, output, checkpoint, progress)
+    except InputError as error:
+        raise InputError(f"{error}; what was scored is kept, and the same command goes on from there") from error
+
+
+def _evaluate_classes(
+    options: Options, task: _Task, model: WinCLIP, output: Output, checkpoint: Checkpoint, progress: tqdm[Any]
+) -> Outcome:
     results = Results(options.dataset, task.plan.settings)
     check = _metric_check(options)
     pictures = _run_pictures(options, task.index.root, results.settings)
     cache = None if options.no_cache else cache_folder("text")
-    total = sum(len(task.index.test[name]) for name in task.classes)
-    _log.info("%s: %d classes, %d test images, %s", options.dataset, len(task.classes), total, _where(model.backbone))
-    with (
-        BatchReader(model.backbone.image_size, options.batch_size, options.num_workers) as files,
-        tqdm(total=total, unit="image", disable=None, dynamic_ncols=True) as progress,
-    ):
+    with BatchReader(model.backbone.image_size, options.batch_size, options.num_workers) as files:
         reader = Reader(task.index.root, model.backbone, files, options.skip_unreadable)
         for name in task.classes:
             progress.set_description(name)
-            references = encode_references(reader, task.plan, name)
-            text = class_embeddings(model.backbone, name, task.prompts, cache)
-            batches = _counted(reader.batches(task.index.test[name]), progress)
-            scored = score_class(batches, model, text, references)
+            scored, references = _score_class(name, task, model, reader, checkpoint, cache, progress)
             for measured in measure_class(scored, model.backbone.image_size, options.aupro):
                 results.add(scored, measured, references)
                 if options.save_maps:
@@ -100,6 +115,43 @@ def _evaluate(options: Options, task: _Task, output: Output) -> Outcome:
     if check is None:
         return Outcome(markdown(shown), 0)
     return Outcome(markdown([*shown, check.table()]), 0 if check.passed else 1)
+
+
+def _score_class(
+    name: str,
+    task: _Task,
+    model: WinCLIP,
+    reader: Reader,
+    checkpoint: Checkpoint,
+    cache: Path | None,
+    progress: tqdm[Any],
+) -> tuple[ClassScores, References]:
+    """Score those images of a class that the checkpoint does not know yet; references that none needs are not read."""
+    items, known = task.index.test[name], checkpoint.restore(name)
+    if len(known) == len(items):
+        references = choose_references(task.plan, name, known.unreadable_references)
+        for item, reason in references.unreadable.items():
+            reader.leave_out(item, reason)
+    else:
+        references = encode_references(reader, task.plan, name)
+        if len(known) and list(references.unreadable) != list(known.unreadable_references):
+            _log.warning("%s: other references can be read than before, so it starts anew", name)
+            known = checkpoint.forget(name)
+    for item, reason in known.unreadable.items():
+        reader.leave_out(item, reason)
+    progress.update(len(known))
+    parts, left = [known.scores], items[len(known) :]
+    if left:
+        text = class_embeddings(model.backbone, name, task.prompts, cache)
+        for batch in reader.batches(left):
+            parts.append(score_batch(batch, model, text, references))
+            checkpoint.add(name, Part(parts[-1], dict(batch.unreadable), references.unreadable))
+            progress.update(len(batch.entries) + len(batch.unreadable))
+        checkpoint.save()
+    scored = join_scores(parts)
+    if not scored.items:
+        raise InputError(f"class {name} has no readable test image left")
+    return scored, references
 
 
 def _checked_task(options: Options) -> _Task:
@@ -134,9 +186,3 @@ def _run_pictures(options: Options, root: Path, settings: list[Setting]) -> RunP
 
 def _where(backbone: Backbone) -> str:
     return f"{backbone.model} ({backbone.pretrained}) on {backbone.device} in {backbone.precision}"
-
-
-def _counted(batches: Iterable[Batch[Item, Mask | None]], progress: tqdm[Any]) -> Iterator[Batch[Item, Mask | None]]:
-    for batch in batches:
-        yield batch
-        progress.update(len(batch.entries) + len(batch.unreadable))

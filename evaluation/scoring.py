@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,6 @@ from datasets.items import Item
 from datasets.samples import Mask
 from evaluation.references import References
 from evaluation.setting import Setting
-from winclip.errors import InputError
 from winclip.model import WinCLIP
 from winclip.reading import Batch
 from winclip.scoring import score_images
@@ -21,7 +20,7 @@ from winclip.scoring import score_images
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Scores of one class's N test images.
+    """Scores of N test images of one class, all of them or a part.
 
     Attributes:
         items: the images.
@@ -46,39 +45,33 @@ class ClassScores:
         return np.array([item.anomaly for item in self.items])
 
 
-def score_class(
-    batches: Iterable[Batch[Item, Mask | None]], model: WinCLIP, text: torch.Tensor, references: References
+def score_batch(
+    batch: Batch[Item, Mask | None], model: WinCLIP, text: torch.Tensor, references: References
 ) -> ClassScores:
-    """Encode every image once and score it in every setting.
+    """Encode images once and score them in every setting.
 
     Args:
-        batches: the class's test images.
+        batch: test images of a class; N may be 0.
         model: its backbone and temperature are used.
         text: (2, embed_dim) of the class.
         references: of the class, with the positions that each setting uses.
-
-    Raises:
-        InputError: if no image can be read.
     """
-    items: list[Item] = []
-    masks: list[Mask | None] = []
-    scores: dict[Setting, list[torch.Tensor]] = {setting: [] for setting in references.chosen}
-    maps: dict[Setting, list[torch.Tensor]] = {setting: [] for setting in references.chosen}
-    for batch in batches:
-        if not batch.entries:
-            continue
-        items += batch.entries
-        masks += batch.extras
+    scores, maps = {}, {}
+    if batch.entries:
         embeddings = model.backbone.encode(batch.images)
         results = score_images(embeddings, text, references.bank, list(references.chosen.values()), model.temperature)
         for setting, result in zip(references.chosen, results):
-            scores[setting].append(result.scores)
-            maps[setting].append(result.maps.float())
-    if not items:
-        raise InputError(f"class {references.class_name} has no readable test image left")
+            scores[setting], maps[setting] = result.scores.numpy(), result.maps.float()
+    return ClassScores(batch.entries, batch.extras, scores, maps)
+
+
+def join_scores(parts: Sequence[ClassScores]) -> ClassScores:
+    """Join parts of a class, in their order; those without images, which have no settings, add nothing."""
+    parts = [part for part in parts if part.items]
+    settings = parts[0].scores if parts else ()
     return ClassScores(
-        items,
-        masks,
-        {setting: torch.cat(parts).numpy() for setting, parts in scores.items()},
-        {setting: torch.cat(parts) for setting, parts in maps.items()},
+        [item for part in parts for item in part.items],
+        [mask for part in parts for mask in part.masks],
+        {setting: np.concatenate([part.scores[setting] for part in parts]) for setting in settings},
+        {setting: torch.cat([part.maps[setting] for part in parts]) for setting in settings},
     )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+# The folders of all settings.
+MAPS_FOLDER = re.compile(r"\d+shot(-seed-?\d+)?")
 
 
 @dataclass(frozen=True)

@@ -309,7 +309,7 @@ def test_a_signal_keeps_finished_classes_and_is_in_the_log(
     assert capsys.readouterr().err.splitlines()[-1].startswith("stopped by SIGTERM; ")
     assert {row["objects"] for row in rows(save / "results.csv")} == {"bolt", "mean"}
     assert (save / "log.txt").read_text().splitlines()[-1].endswith(" ERROR stopped by SIGTERM")
-    assert {path.name for path in save.iterdir()} == FILES
+    assert {path.name for path in save.iterdir()} == FILES | {".checkpoint"}
 
 
 def test_a_run_that_cannot_start_leaves_its_error_or_the_earlier_log(

@@ -94,6 +94,18 @@ def lock_folder(folder: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file if it is there.
+
+    Raises:
+        InputError: if it cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot remove {path} ({error.strerror or error}); choose another folder") from error
+
+
 def cache_folder(part: str) -> Path:
     """Where a part of what is kept between runs lies, by the XDG rule."""
     home = os.environ.get("XDG_CACHE_HOME")

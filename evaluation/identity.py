@@ -1,0 +1,83 @@
+"""What has to be the same for scores of two runs to belong together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets.items import DatasetIndex, Item
+from evaluation.output import environment
+from evaluation.references import Plan
+from winclip.model import WinCLIP
+from winclip.prompts import PromptSet
+
+
+@dataclass(frozen=True)
+class Identity:
+    """All of it, as JSON gives it back.
+
+    Attributes:
+        made_with: options, weights and versions by name.
+        machine: what may change the rounding of a score, and nothing else.
+        classes: per class, a checksum of ``made_with`` and of the list of its files with their sizes and times.
+    """
+
+    made_with: dict[str, Any]
+    machine: dict[str, Any]
+    classes: dict[str, str]
+
+
+def identify(index: DatasetIndex, classes: Iterable[str], plan: Plan, model: WinCLIP, prompts: PromptSet) -> Identity:
+    """The identity of a run. Its classes do not count: each is scored for itself."""
+    surroundings = environment(model.backbone)
+    made_with = {
+        **model.backbone.fingerprint,
+        "device": model.backbone.device.type,
+        "temperature": model.temperature,
+        "prompt_set": asdict(prompts),
+        "k_shot": [setting.k_shot for setting in plan.settings],
+        "seed": [setting.seed for setting in plan.settings],
+        **{f"{package} version": version for package, version in surroundings["versions"].items()},
+    }
+    as_read: dict[str, Any] = json.loads(json.dumps(made_with))
+    return Identity(
+        as_read,
+        surroundings["machine"],
+        {name: _checksum([as_read, _files(index, name, plan)]) for name in classes},
+    )
+
+
+def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The names under which two say something else."""
+    return [name for name in {**before, **now} if before.get(name) != now.get(name)]
+
+
+def _files(index: DatasetIndex, class_name: str, plan: Plan) -> list[object]:
+    """What is listed of a class's test images and possible references, and the state of their files."""
+    with_references = any(setting.k_shot for setting in plan.settings)
+    orders = plan.orders[class_name] if with_references else {}
+    references = dict.fromkeys(item for order in orders.values() for item in order)
+    return [
+        [[seed, [item.img_path for item in order]] for seed, order in orders.items()],
+        [[*asdict(item).values(), *_states(index.root, item)] for item in (*index.test[class_name], *references)],
+    ]
+
+
+def _states(root: Path, item: Item) -> list[tuple[int, int] | None]:
+    """Size and time of an item's image and mask; None where there is none."""
+    states: list[tuple[int, int] | None] = []
+    for path in filter(None, (item.img_path, item.mask_path)):
+        try:
+            state = (root / path).stat()
+            states.append((state.st_size, state.st_mtime_ns))
+        except OSError:
+            states.append(None)
+    return states
+
+
+def _checksum(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
