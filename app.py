@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -144,6 +144,9 @@ def judge(
     if paths:
         model.add_references([read_upload(path) for path in paths])
     threshold, found = model.threshold(), model.predict(image)
+    if copies := len(paths) - model.reference_count():
+        said = f"{copies} of the {len(paths)} good examples are copies of others and count once"
+        threshold = replace(threshold, caution="; ".join(filter(None, (said, threshold.caution))))
     return verdict_html(float(found.scores[0]), threshold), overlay_html(image, found.maps[0], threshold, opacity)
 
 

@@ -24,10 +24,11 @@ REPORT_PICTURES = 200
 _EPILOG = """\
 threshold:
   2 or more references: every reference is scored against the memory of the others, and the threshold is the
-  upper end of a one-sided 99 % prediction interval of these scores, mean + t * deviation * sqrt(1 + 1 / R) with
-  Student's t for R - 1 degrees of freedom. The target is 1 false alarm in 100 good pictures; it holds for scores
-  that are normally distributed and for pictures taken as the references were. Below 8 references t is large, the
-  threshold cautious and the log says so.
+  upper end of a one-sided 99 % prediction interval of the logits log(score / (1 - score)),
+  mean + 1.47 * t * deviation * sqrt(1 + 1 / R) with Student's t for R - 1 degrees of freedom; 1.47 because scores
+  of good pictures lean to the right. The target is 1 false alarm in 100 good pictures taken as the references
+  were; docs/thresholds.md has what was measured. Below 8 references t is large, the threshold cautious and the
+  log says so.
   1 reference: nothing can be left out; the threshold is 0.25, that is zero-shot probability 0.5 and no difference
   to the reference, so rather false alarms than misses.
   no reference: zero-shot probability 0.5.

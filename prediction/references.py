@@ -84,7 +84,7 @@ def add_references(model: WinCLIP, references: Sequence[str], reader: BatchReade
     for path in references:
         different.setdefault(_checksum(path), path)
     if len(different) < len(references):
-        _log.info("%d references are copies of others and count once", len(references) - len(different))
+        _log.warning("%d references are copies of others and count once", len(references) - len(different))
     for batch in read(list(different.values()), reader):
         for _, reason in batch.unreadable:
             _log.warning("reference left out: %s", reason)

@@ -34,6 +34,8 @@ def test_judgement_without_and_with_examples(backbone: Backbone) -> None:
     assert "opacity: 0.3" in overlay and overlay.count("data:image/webp") == 3
     verdict, _ = app.judge(model, FILES[0], "bolt", FILES[3:], 0.3)
     assert "2 references" in verdict and "threshold 0.500" not in verdict
+    verdict, _ = app.judge(model, FILES[0], "bolt", [*FILES[3:], FILES[3]], 0.3)
+    assert "1 of the 3 good examples are copies of others and count once" in verdict and "2 references" in verdict
 
 
 def test_what_does_not_work_is_said_without_folders(

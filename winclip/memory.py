@@ -20,6 +20,8 @@ from winclip.files import write_atomically
 
 # Bounds the largest temporary array of an association, bytes.
 _MAX_SIMILARITY_BYTES = 64 << 20
+# Entries of one picture's embeddings, which are of unit length, differ by less, whatever the batch and the device.
+_SAME = 1e-5
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,21 @@ class MemoryBank:
     def extended(self, other: MemoryBank) -> MemoryBank:
         """This bank with the references of another behind its own."""
         return MemoryBank(Embeddings.concatenate([self.embeddings, other.embeddings]))
+
+    def without_copies(self, start: int = 0) -> MemoryBank:
+        """The references that are not the same picture as one before them.
+
+        Args:
+            start: references before this position are known to differ.
+        """
+        cls, patch = self.embeddings.cls.cpu(), self.embeddings.patch
+        # Class tokens first, because they are small.
+        alike = (torch.cdist(cls[start:], cls, p=math.inf) <= _SAME).tolist()
+        kept = list(range(start))
+        for number, row in enumerate(alike, start):
+            if not any(row[k] and (patch[number] - patch[k]).abs().max() <= _SAME for k in kept):
+                kept.append(number)
+        return self if len(kept) == len(self) else MemoryBank(self.embeddings[torch.tensor(kept)])
 
 
 @dataclass(frozen=True)

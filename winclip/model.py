@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +26,8 @@ from winclip.prompts import PromptSet, load_prompt_set
 from winclip.scoring import GridScores, leave_one_out, score_images, upsample
 from winclip.text import class_embeddings
 from winclip.thresholds import Threshold, from_leave_one_out, without_spread
+
+_log = logging.getLogger("winclip")
 
 # Raised when a change of this project changes what a memory holds or the scores that come from it.
 _MEMORY_FORMAT = "winclip-memory-3"
@@ -159,6 +162,9 @@ class WinCLIP:
     ) -> None:
         """Add normal images of the class, or what ``encode`` made of them, to its memory bank; calls add up.
 
+        The same picture given again, in this call or an earlier one, is left out with a warning: it would
+        have nothing to differ from when it is left out, and the threshold would be too low.
+
         Args:
             images: one or several images as the class describes them, or embeddings.
             class_name: a class that was set; by default the one set last.
@@ -168,9 +174,12 @@ class WinCLIP:
         """
         held = self._held(class_name)
         embeddings = images if isinstance(images, Embeddings) else self.encode(images)
-        bank = MemoryBank.of(embeddings)
-        held.bank = bank if held.bank is None else held.bank.extended(bank)
-        held.left_out = None
+        bank, before = MemoryBank.of(embeddings), self.reference_count(class_name=held.name)
+        joined = bank if held.bank is None else held.bank.extended(bank)
+        different = joined.without_copies(before)
+        if len(different) < len(joined):
+            _log.warning("%d references are copies of others and count once", len(joined) - len(different))
+        held.bank, held.left_out = different, None
 
     def reference_count(self, *, class_name: str | None = None) -> int:
         """How many references a class has; by default the class set last.

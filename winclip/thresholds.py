@@ -12,6 +12,11 @@ FEW = 8
 
 _ZERO_SHOT = 0.5
 _HIGHEST_SCORE, _HIGHEST_LEVEL = 1.0, 2.0
+# The score of zero-shot probability 1 and a patch at a right angle to all those of the references.
+_OUT_OF_REACH = 0.75
+# How much farther the next of R values reaches if they follow a Gumbel distribution, not a normal one.
+_GUMBEL = 1.47
+_NEAREST_TO_0 = 1e-6
 # The colours around the pixel threshold cover at most this much to either side.
 _WIDEST = 0.25
 _NARROWEST = 0.01
@@ -58,43 +63,49 @@ def without_spread(count: int) -> Threshold:
 def from_leave_one_out(scores: Sequence[float], peaks: Sequence[float]) -> Threshold:
     """The threshold from R >= 2 references, each scored against the others.
 
-    Score and pixel threshold are the upper prediction bounds (``prediction_bound``) of the R scores and
-    of the R highest map values. References and good pictures to come are exchangeable, so what holds
-    for a reference against the others holds for the next good picture; it is slightly cautious, because
-    the reference meets R - 1 others and the picture meets all R. A bound above what a score or map can
-    reach is cut to that.
+    Score and pixel threshold are the prediction bounds (``prediction_bound``) of the R scores and of the R
+    highest map values. A reference meets R - 1 others and a picture to come meets all R, which is not
+    corrected: on the pictures of docs/thresholds.md it is a tenth of a deviation with 4 references, and
+    less with more.
     """
-    bound, pixel = prediction_bound(scores), prediction_bound(peaks)
+    bound, pixel = prediction_bound(scores, _HIGHEST_SCORE), prediction_bound(peaks, _HIGHEST_LEVEL)
     caution = ""
     if len(scores) < FEW:
         caution = f"the threshold rests on {len(scores)} references, which is few; give at least {FEW}"
-    if bound >= _HIGHEST_SCORE:
-        caution = f"{len(scores)} references differ too much for a threshold, nothing can exceed it; give more of them"
+    if bound > _OUT_OF_REACH:
+        caution = f"{len(scores)} references differ too much for a threshold, hardly anything exceeds it; give more"
     return Threshold(
-        min(bound, _HIGHEST_SCORE),
-        min(pixel, _HIGHEST_LEVEL),
+        bound,
+        pixel,
         _colours(fmean(peaks), pixel),
         f"{len(scores)} references, each scored against the others: upper end of the 99 % prediction interval",
         caution,
     )
 
 
-def prediction_bound(values: Sequence[float]) -> float:
+def prediction_bound(values: Sequence[float], highest: float) -> float:
     """The bound that the next value exceeds with probability ``FALSE_ALARM_RATE``.
 
-    For R values of one normal distribution, next - mean has the variance s^2 (1 + 1 / R), and divided
-    by its estimate it follows Student's t with R - 1 degrees of freedom. Mean + 2.33 deviations would
-    ignore that mean and deviation are estimates: with 4 values it lets 6 times as many pass.
-    Real scores lean to the right, so their rate is somewhat above the target.
+    Of the logits log(v / (highest - v)) it is mean + 1.47 t s sqrt(1 + 1 / R). For R values of one normal
+    distribution next - mean has the variance s^2 (1 + 1 / R), and divided by its estimate it follows
+    Student's t with R - 1 degrees of freedom. Scores of good pictures lean to the right even as logits, like
+    the Gumbel distribution of maxima, whose upper end is 1.47 times as far for 4 to 16 values, and less
+    (1.35) for many: there the bound errs to the safe side.
+
+    It assumes that the next picture was taken as the references were. docs/thresholds.md has the measured
+    rates. Logits also keep the bound below ``highest``, whatever the spread.
 
     Args:
-        values: 2 or more.
+        values: 2 or more in [0, highest].
+        highest: what no value exceeds.
     """
     # Late, because a run without references does not need it.
     from scipy.special import stdtrit
 
-    spread = stdev(values) * math.sqrt(1 + 1 / len(values))
-    return fmean(values) + float(stdtrit(len(values) - 1, 1 - FALSE_ALARM_RATE)) * spread
+    shares = [min(max(value / highest, _NEAREST_TO_0), 1 - _NEAREST_TO_0) for value in values]
+    logits = [math.log(share / (1 - share)) for share in shares]
+    reach = _GUMBEL * float(stdtrit(len(values) - 1, 1 - FALSE_ALARM_RATE)) * math.sqrt(1 + 1 / len(values))
+    return highest / (1 + math.exp(-(fmean(logits) + reach * stdev(logits))))
 
 
 def _colours(calm: float, pixel: float) -> tuple[float, float]:
