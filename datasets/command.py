@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from datasets.account import account
 from datasets.index import write_index
 from datasets.items import DatasetIndex
 from datasets.registry import DATA_SETS, DataSet, default_root
@@ -50,6 +51,7 @@ def _write(data_set: DataSet, options: argparse.Namespace) -> int:
     if data_set.licence:
         print(data_set.licence)
     print(summary(index))
+    print(account(data_set, index))
     print(f"written: {printable(str(path))}")
     return 0
 

@@ -60,7 +60,7 @@ def read_labels(path: Path) -> dict[str, float]:
 
 
 def list_elpv(root: Path, warn: Warn) -> DatasetIndex:
-    """Copy the images to ``root`` in the layout of MVTec AD and list them; ``warn`` is not called.
+    """Copy the images to ``root`` in the layout of MVTec AD and list them; ``warn`` says how many are left out.
 
     Images that are there already are compared and not copied again.
 
@@ -76,6 +76,9 @@ def list_elpv(root: Path, warn: Warn) -> DatasetIndex:
     train = [_copy(package, image, root, "train", "good") for image in functional[0::2]]
     test = [_copy(package, image, root, "test", "good") for image in functional[1::2]]
     test += [_copy(package, image, root, "test", "defective") for image in defective]
+    between = len(probabilities) - len(functional) - len(defective)
+    if between:
+        warn(f"{between} of {len(probabilities)} cells have a defect probability between 0 and 1 and are left out")
     return DatasetIndex(root, {CLASS: train}, {CLASS: test})
 
 

@@ -46,20 +46,27 @@ def list_folders_of_defects(
 
     Raises:
         InputError: if the root or all classes are missing, a class has no train or no test images,
-            an anomalous image has no mask, or two masks or images of a folder have the same name.
+            an anomalous image has no mask, two masks or images of a folder have the same name, or a
+            folder differs from that of good images in upper and lower case.
     """
     require_root(root)
     names = _choose_classes(root, layout, all_classes, warn)
     train, test = {}, {}
     for name in names:
         folder = root / name
+        _refuse_other_spelling(folder, layout.good)
         good = folder / "train" / layout.good
         train[name] = [_item(root, path, name, "good") for path in list_images(good)]
         test[name] = _list_test(folder, layout.good, allow_missing_masks, warn)
         if not train[name]:
-            raise InputError(f"class {name} has no images in {good}; complete or remove {folder}")
+            raise InputError(
+                f"class {name} has no images in {good}, folders below it left aside; complete or remove {folder}"
+            )
         if not test[name]:
-            raise InputError(f"class {name} has no images in the folders of {folder / 'test'}; complete or remove it")
+            raise InputError(
+                f"class {name} has no images in the folders of {folder / 'test'}, folders below those left aside;"
+                " complete or remove it"
+            )
     return DatasetIndex(root, train, test)
 
 
@@ -88,6 +95,15 @@ def _choose_classes(root: Path, layout: FolderLayout, all_classes: bool, warn: W
     if 0 < len(missing) < len(layout.classes):
         warn(f"classes of {layout.title} that are not in {root}: {', '.join(missing)}")
     return chosen
+
+
+def _refuse_other_spelling(class_folder: Path, good: str) -> None:
+    for part in ("train", "test"):
+        for folder in list_folders(class_folder / part):
+            if folder.name != good and folder.name.casefold() == good.casefold():
+                raise InputError(
+                    f"{folder} is not called {good!r}, so its images would not count as good; rename it or move them"
+                )
 
 
 def _list_test(class_folder: Path, good: str, allow_missing_masks: bool, warn: Warn) -> list[Item]:
@@ -150,6 +166,20 @@ def _warn_of_unused_masks(class_folder: Path, good: str, used: set[Path], warn: 
             # Some data sets carry black masks for their normal images.
             if unused and folder.name != good:
                 warn(f"{len(unused)} masks in {folder} belong to no image, the first is {unused[0].name}")
+
+
+def why_not_in_folders(parts: tuple[str, ...]) -> str:
+    """Why a file of a listed class is not listed; ``parts`` is its path below the root."""
+    _, part, *below = parts
+    if part in _MASK_FOLDERS:
+        return "masks of no anomalous image that is listed"
+    if part not in ("train", "test"):
+        return f"in none of train, test and {_MASK_FOLDERS[0]}"
+    if len(below) < 2:
+        return f"directly in {part}, in no folder that names good or a defect"
+    if len(below) > 2:
+        return "in folders inside the one that names good or a defect; move them up"
+    return "in a folder of train that is not the one of good images"
 
 
 def _item(root: Path, image: Path, cls_name: str, specie_name: str, mask: Path | None = None) -> Item:

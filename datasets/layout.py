@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from winclip.defaults import IMAGE_ENDINGS
 from winclip.errors import InputError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+# Of archive programs.
+ARCHIVE_FOLDER = "__MACOSX"
 
 Warn = Callable[[str], None]
 
@@ -20,12 +22,12 @@ def list_images(folder: Path) -> list[Path]:
     Raises:
         InputError: if the folder cannot be read.
     """
-    return [path for path in _list(folder) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    return [path for path in _list(folder) if path.suffix.lower() in IMAGE_ENDINGS and path.is_file()]
 
 
 def list_folders(folder: Path) -> list[Path]:
     """The folders of a folder, sorted by name, without hidden ones and those of archive programs."""
-    return [path for path in _list(folder) if path.is_dir() and path.name != "__MACOSX"]
+    return [path for path in _list(folder) if path.is_dir() and path.name != ARCHIVE_FOLDER]
 
 
 def _list(folder: Path) -> list[Path]:

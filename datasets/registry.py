@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.elpv import LICENCE, list_elpv
+from datasets.folders import why_not_in_folders
 from datasets.items import DatasetIndex
 from datasets.mvtec import MVTEC_CLASSES, list_mvtec
-from datasets.visa import VISA_CLASSES, list_visa
+from datasets.visa import VISA_CLASSES, list_visa, why_not_in_csv
 
 _PUBLISHED = Path(__file__).parent / "published"
 
@@ -28,6 +29,7 @@ class DataSet:
         script: command of its own that writes its meta.json; by default ``python -m datasets NAME``.
         has_choices: whether the lister takes the two keywords.
         licence: printed when its images are copied.
+        why_not: says why a file of a listed class is not listed, from the parts of its path below the root.
     """
 
     name: str
@@ -38,6 +40,7 @@ class DataSet:
     script: str = ""
     has_choices: bool = True
     licence: str = ""
+    why_not: Callable[[tuple[str, ...]], str] = why_not_in_folders
 
     @property
     def command(self) -> str:
@@ -63,6 +66,7 @@ DATA_SETS = {
             VISA_CLASSES,
             _PUBLISHED / "accurate_winclip.csv",
             "python visa.py",
+            why_not=why_not_in_csv,
         ),
         DataSet("elpv", "the solar cells of the package elpv-dataset", list_elpv, has_choices=False, licence=LICENCE),
     )

@@ -11,7 +11,7 @@ from PIL import Image
 
 from datasets.items import Item
 from winclip.errors import InputError
-from winclip.images import read_image, resize_straight
+from winclip.images import open_image, read_image, resize_straight, why_unreadable
 
 Mask = npt.NDArray[np.bool_]
 
@@ -59,10 +59,10 @@ def read_mask(path: Path) -> Mask:
     if not path.is_file():
         raise InputError(f"mask {path} does not exist")
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             channels = _colour_channels(image)
     except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged bytes
-        raise InputError(f"mask {path} cannot be read ({type(error).__name__}: {error})") from error
+        raise InputError(f"mask {path} cannot be read ({why_unreadable(error)})") from error
     defect: Mask = np.asarray(channels > 0)
     return defect if defect.ndim == 2 else np.asarray(defect.any(axis=2))
 

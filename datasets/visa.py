@@ -138,6 +138,11 @@ def _read_item(root: Path, place: str, row: dict[str, str], allow_missing_masks:
     return Item(image, mask or "", row["object"], "" if anomalous else "good", int(anomalous))
 
 
+def why_not_in_csv(parts: tuple[str, ...]) -> str:
+    """Why a file of a listed class is not listed; ``parts`` is its path below the root."""
+    return "not in split_csv/1cls.csv, or the mask of a normal image"
+
+
 def _existing_path(root: Path, place: str, column: str, path: str) -> str | None:
     """The path with forward slashes, or None if there is no such file in the root."""
     if not stays_inside(path):

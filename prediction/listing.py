@@ -3,41 +3,45 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
 
+from winclip.defaults import IMAGE_ENDINGS
 from winclip.errors import InputError
 from winclip.images import read_image
 from winclip.names import file_name
 
+_log = logging.getLogger("winclip")
 PIXEL_LIMIT = 100_000_000
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+# In an output folder: what the run was, and the folders of what it has drawn.
+RUN_FILE, DRAWN = "run.json", ("heatmaps", "masks")
 
 
-def list_pictures(places: Sequence[str], leave_out: Sequence[Path] = ()) -> list[str]:
+def list_pictures(places: Sequence[str]) -> list[str]:
     """The pictures of files, folders and patterns, each once, those of a folder in sorted order.
 
     A file is taken whatever its ending. In folders and all below them the files with one of
-    ``ENDINGS`` are taken; hidden files and folders are not.
+    ``IMAGE_ENDINGS`` are taken; hidden files and folders are not, nor what an earlier run has drawn.
 
     Args:
         places: paths and patterns; something that exists is no pattern.
-        leave_out: folders to stay out of, such as those that are written to.
 
     Raises:
         InputError: if a place does not exist or there is no picture at all.
     """
-    closed = {os.path.realpath(folder) for folder in leave_out}
     found: dict[str, str] = {}
     for place in places:
         for path in _expand(place):
-            for picture in _below(path, closed) if Path(path).is_dir() else (path,):
+            for picture in _below(path) if Path(path).is_dir() else (path,):
                 found.setdefault(_absolute(picture), picture)
     if not found:
-        raise InputError(f"no picture found in {', '.join(places)}; looked for files ending in {' '.join(ENDINGS)}")
+        raise InputError(
+            f"no picture found in {', '.join(places)}; looked for files ending in {' '.join(IMAGE_ENDINGS)}"
+        )
     return list(found.values())
 
 
@@ -48,19 +52,26 @@ def _expand(place: str) -> list[str]:
         raise InputError(f"{place} does not exist; give a file, a folder or a quoted pattern such as 'images/*.png'")
     # Not Path.glob, which takes no absolute patterns.
     matches = sorted(glob.glob(place, recursive=True))  # noqa: PTH207
+    matches = [path for path in matches if not any(map(_is_drawn, (Path(path), *Path(path).parents)))]
     return [path for path in matches if Path(path).is_dir() or _is_picture(path)]
 
 
-def _below(folder: str, closed: set[str]) -> Iterator[str]:
+def _below(folder: str) -> Iterator[str]:
     for here, folders, files in os.walk(folder):
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and os.path.realpath(Path(here) / name) not in closed
-        )
+        drawn = [name for name in folders if _is_drawn(Path(here) / name)]
+        if drawn:
+            _log.info("left aside in %s, what an earlier run has drawn: %s", here, ", ".join(sorted(drawn)))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in drawn)
         yield from (str(Path(here) / name) for name in sorted(files) if _is_picture(name))
 
 
+def _is_drawn(folder: Path) -> bool:
+    """Whether a run has drawn what is in a folder: its output folder holds a run.json from the beginning."""
+    return folder.name in DRAWN and (folder.parent / RUN_FILE).is_file()
+
+
 def _is_picture(path: str) -> bool:
-    return path.lower().endswith(ENDINGS) and not Path(path).name.startswith(".")
+    return path.lower().endswith(IMAGE_ENDINGS) and not Path(path).name.startswith(".")
 
 
 def _absolute(path: str | Path) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import winclip
+from prediction.listing import RUN_FILE
 from winclip.errors import InputError
 from winclip.files import write_atomically
 from winclip.model import WinCLIP
@@ -17,7 +18,7 @@ from winclip.prompts import PromptSet
 from winclip.thresholds import Threshold
 
 _log = logging.getLogger("winclip")
-_RUN, _TABLES = "run.json", ("predictions.csv", "predictions.json", "failures.csv", "report.html")
+_RUN, _TABLES = RUN_FILE, ("predictions.csv", "predictions.json", "failures.csv", "report.html")
 
 
 def model_settings(model: WinCLIP, class_name: str, prompts: PromptSet) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def run(options: Options) -> int:
 
 def _predict(options: Options) -> int:
     save = options.save_path
-    pictures = list_pictures(options.inputs, leave_out=(save / "heatmaps", save / "masks"))
+    pictures = list_pictures(options.inputs)
     folder = common_folder(options.inputs)
     references = without_shared(options.reference, pictures)
     class_name, prompts = class_and_prompts(options)

@@ -66,6 +66,8 @@ def test_small_package(tmp_path: Path) -> None:
     }
     assert read_image(root / "solar_cell/test/defective/cell7.png").getpixel((0, 0)) == (7, 7, 7)
     assert "CC BY-NC-SA 4.0" in done.stdout
+    assert done.stderr == "warning: 2 of 7 cells have a defect probability between 0 and 1 and are left out\n"
+    assert "5 files: 5 are listed as images or masks, 0 left out" in done.stdout
     assert "3 test images: 1 normal and 2 anomalous; 2 train images" in done.stdout
 
     # A second run repairs what was damaged and writes the same list.

@@ -139,7 +139,14 @@ def test_mvtec_meta_json(tmp_path: Path) -> None:
     content = (tmp_path / "meta.json").read_bytes()
     assert json.loads(content) == MVTEC_META
     assert list(json.loads(content)["test"]) == ["bottle", "metal_nut"]
-    assert [line.split() for line in done.stdout.splitlines()] == [
+    endings = "with another ending than .png .jpg .jpeg .bmp .tif .tiff .webp"
+    assert done.stdout.splitlines()[5:-1] == [
+        "22 files: 16 are listed as images or masks, 6 left out:",
+        "  2 hidden, or of an archive program; the first is bottle/test/.DS_Store",
+        "  2 masks of no anomalous image that is listed; the first is bottle/ground_truth/broken/001_mask.png",
+        f"  2 {endings}; the first is bottle/train/good/Thumbs.db",
+    ]
+    assert [line.split() for line in [*done.stdout.splitlines()[:5], done.stdout.splitlines()[-1]]] == [
         ["class", "train", "normal", "anomalous"],
         ["bottle", "2", "1", "3"],
         ["metal_nut", "1", "0", "3"],
@@ -179,6 +186,56 @@ def test_mvtec_unknown_folders(tmp_path: Path) -> None:
     assert "my part" not in done.stderr
     assert "warning: no train or test folder inside, left out: notes\n" in done.stderr
     assert list(load_index(tmp_path).test) == ["bottle", "metal_nut", "my part"]
+
+
+def test_mvtec_accounts_for_every_file(tmp_path: Path) -> None:
+    mvtec_tree(tmp_path)
+    touch(
+        tmp_path,
+        "bottle/train/good/002.webp",
+        "bottle/train/good/old/000.png",
+        "bottle/train/rest/000.png",
+        "bottle/test/000.png",
+        "bottle/test/broken/cam1/a\x1b[2J.png",
+        "bottle/test/broken/cam2/a/b.png",
+        "bottle/test/broken/003.gif",
+        "bottle/notes/000.png",
+        "bottle/000.png",
+        "my part/train/good/0.png",
+        "0.png",
+    )
+    (tmp_path / "bottle" / "test" / "broken" / "up").symlink_to(tmp_path / "bottle" / "test")
+    done = run("mvtec.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [entry.img_path for entry in load_index(tmp_path).train["bottle"]][-1] == "bottle/train/good/002.webp"
+    lines = done.stdout.splitlines()
+    assert lines[5] == "33 files: 17 are listed as images or masks, 16 left out:"
+    inside = "in folders inside the one that names good or a defect; move them up"
+    assert lines[6:-1] == [
+        "  1 directly in test, in no folder that names good or a defect; the first is bottle/test/000.png",
+        "  2 hidden, or of an archive program; the first is bottle/test/.DS_Store",
+        "  1 in a folder of train that is not the one of good images; the first is bottle/train/rest/000.png",
+        f"  3 {inside}; the first is bottle/test/broken/cam1/a\\x1b[2J.png",
+        "  2 in no class folder that is listed; the first is 0.png",
+        "  2 in none of train, test and ground_truth; the first is bottle/000.png",
+        "  2 masks of no anomalous image that is listed; the first is bottle/ground_truth/broken/001_mask.png",
+        "  3 with another ending than .png .jpg .jpeg .bmp .tif .tiff .webp; the first is bottle/test/broken/003.gif",
+    ]
+
+
+@pytest.mark.parametrize("folder", ["test/Good", "train/GOOD"])
+def test_mvtec_other_spelling_of_good(folder: str, tmp_path: Path) -> None:
+    mvtec_tree(tmp_path)
+    touch(tmp_path, f"bottle/{folder}/7.png")
+    message = f"{tmp_path / 'bottle' / folder} is not called 'good', so its images would not count as good; rename it"
+    expect_error(run("mvtec.py", tmp_path, "--allow_missing_masks"), tmp_path, message)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no such names")
+@pytest.mark.parametrize("name", ["a\nb", "a\\b", "mean"])
+def test_mvtec_class_folders_that_meta_json_cannot_name(name: str, tmp_path: Path) -> None:
+    touch(tmp_path, f"{name}/train/good/0.png", f"{name}/test/good/0.png")
+    expect_error(run("mvtec.py", tmp_path, "--all_classes"), tmp_path, f"meta.json: train, class {name!r}: ")
 
 
 def test_mvtec_own_data_alone(tmp_path: Path) -> None:
@@ -298,6 +355,12 @@ def test_visa_meta_json(line_end: str, tmp_path: Path) -> None:
     missing = ", ".join(name for name in VISA_CLASSES if name not in ("candle", "pcb1"))
     assert done.stderr == f"warning: classes of VisA without a folder in {tmp_path} or rows in 1cls.csv: {missing}\n"
     assert "4 test images: 2 normal and 2 anomalous; 3 train images" in done.stdout
+    assert "10 files: 9 are listed as images or masks, 1 left out:\n  1 with another ending" in done.stdout
+    touch(tmp_path, "pcb1/Data/Images/Normal/0004.JPG")
+    left_out = (
+        "  1 not in split_csv/1cls.csv, or the mask of a normal image; the first is pcb1/Data/Images/Normal/0004.JPG"
+    )
+    assert left_out in run("visa.py", tmp_path).stdout.splitlines()
     assert load_index(tmp_path).root == tmp_path
 
 

@@ -104,9 +104,34 @@ def test_what_is_no_image_is_named(tmp_path: Path) -> None:
         read_image(tmp_path)
     for name, content in (("text.png", b"no image"), ("empty.png", b"")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match=rf"image .*{name} cannot be read \(UnidentifiedImageError: ") as caught:
+        with pytest.raises(
+            InputError, match=rf"image .*{name} cannot be read \(it is none of PNG, JPEG, BMP"
+        ) as caught:
             read_image(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["ppm", "dds", "ico", "jp2", "tga", "eps", "pdf", "sgi", "im", "msp"])
+def test_formats_that_are_not_named_are_refused(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    mode = "1" if suffix == "msp" else "RGB"
+    Image.new(mode, (32, 32)).save(path, {"jp2": "JPEG2000"}.get(suffix, suffix))
+    with pytest.raises(InputError, match=r"image .*picture\.png cannot be read \(it is none of PNG, JPEG, BMP"):
+        read_image(path)
+
+
+def test_photographs_of_phones_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (32, 24), RED).save(path, "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+    assert read_image(path).size == (32, 24)
+
+
+@pytest.mark.parametrize("size", [(2001, 2), (1, 1001)])
+def test_pictures_that_are_too_long_are_refused(size: tuple[int, int], tmp_path: Path) -> None:
+    path = tmp_path / "long.png"
+    Image.new("L", size).save(path)
+    with pytest.raises(InputError, match=rf"image .*long\.png: {size[0]} x {size[1]} is more than 1,000 times as long"):
+        read_image(path)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "gif"])

@@ -378,7 +378,6 @@ def test_listing(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list_pictures(["images/*.png"]) == everything[:3]
     assert list_pictures(["images/**/a.png"]) == ["images/a.png", "images/deep/a.png"]
     assert list_pictures(["images/notes.txt"]) == ["images/notes.txt"]
-    assert list_pictures(["images"], leave_out=[Path("images/deep")]) == everything[:3]
     assert common_folder(["images/**/a.png", "images/deep"]) == str(pictures / "images")
     assert common_folder(["good/../images/a.png", "good"]) == str(pictures)
     assert output_name("good/../images/a.png", str(pictures), ".jpg") == "images/a.png.jpg"
@@ -388,6 +387,22 @@ def test_output_inside_the_pictures_is_not_scored(run: Predict, pictures: Path) 
     for _ in range(2):
         assert run(pictures / "images", "--save_path", pictures / "images") == 0
         assert len(rows(pictures / "images")) == 4
+
+
+def test_what_earlier_runs_have_drawn_is_neither_scored_nor_a_reference(run: Predict, pictures: Path) -> None:
+    images = pictures / "images"
+    assert run(images, "--save_path", images / "first", "--save_masks") == 0
+    (images / "heatmaps").mkdir()
+    (images / "heatmaps" / "own.png").write_bytes((images / "a.png").read_bytes())
+    assert run(images, "--reference", images, "--save_path", pictures / "out") == 0
+    assert {Path(row["path"]).name for row in rows(pictures / "out")} == {"a.png", "b.png", "c.png", "own.png"}
+    assert list_pictures([f"{images}/**/*.*"]) == sorted(
+        str(path) for path in images.rglob("*.png") if "first" not in path.parts
+    )
+    references = json.loads((pictures / "out" / "run.json").read_text())["settings"]["references"]
+    assert references == []
+    # What is named itself is meant.
+    assert len(list_pictures([str(images / "first" / "masks")])) == 4
 
 
 def test_references_among_the_pictures_are_left_out(run: Predict, pictures: Path, capsys: Capture) -> None:

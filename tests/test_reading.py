@@ -106,7 +106,7 @@ def test_what_is_raised_while_batches_are_used_begins_no_more_reading(error: typ
 
 
 def test_formats_and_warnings_are_those_of_reading_in_line(tmp_path: Path) -> None:
-    for number, ending in enumerate(["webp", "tif", "gif", "bmp", "ppm", "jpg", "png"] * 3):
+    for number, ending in enumerate(["webp", "tif", "gif", "bmp", "tiff", "jpg", "png"] * 3):
         Image.new("RGB", (20, 20), (number, 2, 3)).save(tmp_path / f"{number}.{ending}")
 
     def limited(path: Path) -> tuple[Image.Image, None]:

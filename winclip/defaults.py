@@ -1,4 +1,4 @@
-"""What the published tables were made with; light enough for a command line to import."""
+"""What the published tables were made with, and which pictures are read; light enough for a command line to import."""
 
 import math
 from collections.abc import Sequence
@@ -14,6 +14,10 @@ DEFAULT_MODEL = "ViT-B-16-plus-240"
 DEFAULT_PRETRAINED = "laion400m_e31"
 DEMO_MODEL = "demo-vit-240"
 DEMO_PRETRAINED = "demo"
+
+# The formats that are opened, and the endings that pictures are known by in folders.
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def check_temperature(temperature: float) -> float:

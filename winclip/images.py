@@ -13,14 +13,18 @@ from typing import Union
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from winclip.defaults import IMAGE_FORMATS
 from winclip.errors import InputError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 ImageLike = Union[str, "PathLike[str]", Image.Image, npt.NDArray[np.uint8], torch.Tensor]
+
+# Longer pictures show nothing on a page, and would take gigabytes on the way to a square.
+LARGEST_RATIO = 1000
 
 # The filters of warnings are shared by all threads that read.
 _warning_filters = threading.Lock()
@@ -86,7 +90,7 @@ def read_image(path: str | PathLike[str], *, upright: bool = False, max_pixels: 
     if not Path(path).is_file():
         raise InputError(f"image {path} does not exist")
     try:
-        with _open(path, max_pixels) as image:
+        with open_image(path, max_pixels) as image:
             image.load()
             return to_rgb(ImageOps.exif_transpose(image) if upright else image)
     except InputError as error:
@@ -94,19 +98,27 @@ def read_image(path: str | PathLike[str], *, upright: bool = False, max_pixels: 
     except _DECODING_ERRORS as error:
         if max_pixels is not None and isinstance(error, Image.DecompressionBombError):
             raise InputError(f"image {path} has more than {max_pixels:,} pixels, the limit; make it smaller") from error
-        raise InputError(f"image {path} cannot be read ({type(error).__name__}: {error})") from error
+        raise InputError(f"image {path} cannot be read ({why_unreadable(error)})") from error
 
 
-def _open(path: str | PathLike[str], max_pixels: int | None) -> Image.Image:
-    """An image that is not decoded yet, and not larger than the limit."""
-    if max_pixels is None:
-        return Image.open(path)
+def why_unreadable(error: Exception) -> str:
+    """What Pillow's error says of a file."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is none of {', '.join(IMAGE_FORMATS)}, or its beginning is damaged"
+    return f"{type(error).__name__}: {error}"
+
+
+def open_image(path: str | PathLike[str], max_pixels: int | None = None) -> Image.Image:
+    """An image that is not decoded yet, of ``IMAGE_FORMATS``, not larger than the limit and of a bearable shape."""
     with _warning_filters, warnings.catch_warnings():
         # Pillow's warning at half its own limit says nothing new here.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(path)
+        image = Image.open(path, formats=IMAGE_FORMATS)
     width, height = image.size
-    if width * height > max_pixels:
+    if max(width, height) > LARGEST_RATIO * min(width, height):
+        image.close()
+        raise InputError(f"{width} x {height} is more than {LARGEST_RATIO:,} times as long as wide; cut it into parts")
+    if max_pixels is not None and width * height > max_pixels:
         image.close()
         raise InputError(f"{width} x {height} is more than {max_pixels:,} pixels, the limit; make it smaller")
     return image
