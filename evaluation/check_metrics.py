@@ -51,7 +51,7 @@ def textbook_pixel_metrics(
 
     Returns:
         Those that are defined: none without defect or normal pixels or with a NaN; in ``steps`` no
-        ``aupro`` of constant or infinite maps.
+        ``aupro`` of maps that are constant, infinite or too close together for steps.
     """
     defective, scores = np.asarray(masks) != 0, maps.astype(np.float64)
     figures = {f"{name}_px": value for name, value in _rank_metrics(defective.ravel(), scores.ravel()).items()}
@@ -92,7 +92,7 @@ def _regions(masks: npt.NDArray[np.bool_]) -> list[tuple[npt.NDArray[np.intp], .
 def _aupro_steps(masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.float32]) -> float | None:
     """The area over 200 thresholds; a prediction is a score above the threshold."""
     lowest, highest = maps.min(), maps.max()
-    if lowest == highest or not np.isfinite(highest - lowest):
+    if not (highest - lowest) / PRO_STEPS > 0 or not np.isfinite(highest - lowest):
         return None
     regions = _regions(masks)
     starts = np.cumsum([0, *(len(region[0]) for region in regions[:-1])])

@@ -127,6 +127,18 @@ def test_constant_maps() -> None:
     assert pixel_metrics(label_defects(masks), maps, "exact")[0]["aupro"] == pytest.approx(0.15)
 
 
+def test_maps_whose_span_float_cannot_part() -> None:
+    masks = np.zeros((1, 4, 5), bool)
+    masks[0, 0] = True
+    for maps in (np.where(masks, np.float32(1e-45), np.float32(0)), np.where(masks, 5e-324, 0.0)):
+        figures, missing = pixel_metrics(label_defects(masks), maps)
+        assert figures == {"auroc_px": 1, "f1_px": 1, "ap_px": 1}
+        assert (
+            missing["aupro"].startswith("AUPRO in steps: scores from 0 to ") and "no room for 200" in missing["aupro"]
+        )
+        assert pixel_metrics(label_defects(masks), maps, "exact")[0]["aupro"] == 1
+
+
 @pytest.mark.parametrize("defective", [True, False])
 def test_nan_scores_are_reported(defective: bool) -> None:
     masks = np.zeros((1, 4, 4), bool)

@@ -178,7 +178,8 @@ def aupro_steps(scores: RankedScores, weight: npt.NDArray[np.float64]) -> float:
         weight: as in ``DefectPixels``, in the order given to ``rank``.
 
     Raises:
-        UndefinedMetric: if all kept points have one false positive rate, or a score is infinite.
+        UndefinedMetric: if all kept points have one false positive rate, a score is infinite, or the
+            scores are so close together that their type has no number between them for a step.
     """
     lowest = min(scores.defect[-1], *(part[0] for part in scores.normal))
     highest = max(scores.defect[0], *(part[-1] for part in scores.normal))
@@ -186,7 +187,10 @@ def aupro_steps(scores: RankedScores, weight: npt.NDArray[np.float64]) -> float:
         raise UndefinedMetric("all scores are equal")
     if not np.isfinite(highest - lowest):
         raise UndefinedMetric("some scores are infinite")
-    thresholds = np.arange(lowest, highest, (highest - lowest) / PRO_STEPS, dtype=np.float64)
+    step = (highest - lowest) / PRO_STEPS
+    if not step > 0:
+        raise UndefinedMetric(f"scores from {lowest:.3g} to {highest:.3g} leave no room for {PRO_STEPS} thresholds")
+    thresholds = np.arange(lowest, highest, step, dtype=np.float64)
     thresholds = _round_down(thresholds, scores.defect.dtype)
     rate = _count_above(scores.normal, thresholds, "right") / scores.normal_count
     found = _count_above([scores.defect[::-1]], thresholds, "right")
@@ -240,7 +244,7 @@ def pixel_metrics(
 
     Returns:
         The figures as fractions, and the reason for each that is undefined (no defect pixels, no
-        normal pixels, NaN; in mode ``steps`` also constant maps).
+        normal pixels, NaN; in mode ``steps`` also constant maps and those that float cannot part).
     """
     if mode not in AUPRO_MODES:
         raise ValueError(f"AUPRO mode '{mode}' is unknown; use {' or '.join(AUPRO_MODES)}")
