@@ -15,9 +15,12 @@ from evaluation.scoring import ClassScores
 from evaluation.setting import Setting
 from report.content import Card, Report, Result, SettingPage, Table, Wording
 from report.curves import ClassCurves, measure_class
-from report.pictures import heat_picture
+from report.pictures import LARGEST, LARGEST_HEAT, LONGEST_OUTLINE, heat_picture
 from winclip.images import read_image
 from winclip.metrics import DefectPixels
+
+# Bytes of the page's pictures; with more test images, the worst of each class are shown.
+PAGE_BYTES = 40_000_000
 
 _WORDS = Wording(
     good="good",
@@ -73,13 +76,33 @@ class RunPictures:
         notes = [*_NOTES]
         if not self._all_shown:
             notes.append("Curves and pictures are those of the first seed; the tables cover all seeds.")
+        counts = [len(scored.items) for scored in self._classes.values()]
+        if max(counts) > self._most:
+            shown = sum(min(count, self._most) for count in counts)
+            notes.append(
+                f"{shown} of {sum(counts)} pictures are shown, to keep the page below {PAGE_BYTES // 1_000_000} MB:"
+                f" of every class the {self._most} worst by {self._settings[-1].name}; tables and curves cover all."
+            )
         pages = [SettingPage(setting.name, self._curves[setting]) for setting in self._settings]
         return Report(title, pages, _WORDS, self._cards(), facts, tables, notes)
+
+    @property
+    def _most(self) -> int:
+        """How many pictures of a class are shown."""
+        largest = LARGEST + LONGEST_OUTLINE + LARGEST_HEAT * len(self._settings)
+        return max(1, PAGE_BYTES // largest // len(self._classes))
 
     def _cards(self) -> Iterator[Card]:
         for number, (name, scored) in enumerate(self._classes.items()):
             thresholds = {setting: self._curves[setting][number].threshold for setting in self._settings}
-            for position, item in enumerate(scored.items):
+            last = self._settings[-1]
+            ranks = [
+                rank(item.anomaly, float(score), thresholds[last])
+                for item, score in zip(scored.items, scored.scores[last])
+            ]
+            worst = sorted(range(len(ranks)), key=lambda position: ranks[position])[: self._most]
+            for position in sorted(worst):
+                item = scored.items[position]
                 image = read_image(self._root / item.img_path)
                 results = [
                     judge(
@@ -94,11 +117,20 @@ class RunPictures:
                 yield Card(item.img_path, image, name, item.specie_name, item.anomaly, mask, results)
 
 
+def rank(label: int, score: float, threshold: float | None) -> tuple[float, float]:
+    """The place of an image in the gallery, the smallest first; arguments as for ``judge``.
+
+    Wrong ones come first, those farthest from their threshold before others; then right ones, those nearest
+    to it first. Images without threshold or score are last, the highest scores first.
+    """
+    if threshold is None or not math.isfinite(score):
+        return 2.0, -score if math.isfinite(score) else math.inf
+    wrong_by = (score - threshold) * (-1 if label == 1 else 1)
+    return float((score > threshold) == (label == 1)), -wrong_by
+
+
 def judge(label: int, score: float, threshold: float | None, heat_map: Image.Image) -> Result:
     """Compare a score with the label of its image.
-
-    Wrong ones come first in the gallery, those farthest from their threshold before others; then right
-    ones, those nearest to it first. Images without threshold or score are last, the highest scores first.
 
     Args:
         label: 1 for defective, 0 for good.
@@ -108,10 +140,7 @@ def judge(label: int, score: float, threshold: float | None, heat_map: Image.Ima
     """
     if threshold is None or not math.isfinite(score):
         outcome = "no threshold" if threshold is None else "no score"
-        rank = (2.0, -score if math.isfinite(score) else math.inf)
     else:
         right = (score > threshold) == (label == 1)
-        wrong_by = (score - threshold) * (-1 if label == 1 else 1)
         outcome = "right" if right else "missed defect" if label == 1 else "false alarm"
-        rank = (float(right), -wrong_by)
-    return Result(score, threshold, outcome, rank, heat_map)
+    return Result(score, threshold, outcome, rank(label, score, threshold), heat_map)

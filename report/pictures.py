@@ -12,10 +12,10 @@ from PIL import Image
 from winclip.drawing import colour, data_url
 
 SIDE = 320
-# Characters of a thumbnail's data URI.
-LARGEST = 55_000
-# Heat maps are smooth, so fewer pixels are enough.
-HEAT_SIDE = 160
+# Characters of a thumbnail's data URI, and of an outline.
+LARGEST, LONGEST_OUTLINE = 55_000, 20_000
+# Heat maps are smooth, so fewer pixels are enough, and characters too.
+HEAT_SIDE, LARGEST_HEAT = 160, 12_000
 
 
 def thumbnail_size(size: Sequence[int], side: int) -> tuple[int, int]:
@@ -48,6 +48,8 @@ def heat_picture(heat_map: npt.NDArray[np.floating], size: tuple[int, int]) -> I
 def outline(mask: npt.NDArray[np.bool_]) -> str:
     """The borders of a mask's regions as an SVG path, in a square of 100 x 100 over the whole image.
 
+    Where regions are so many that their borders are longer than ``LONGEST_OUTLINE``, the box around them all.
+
     Args:
         mask: (h, w) bool.
     """
@@ -60,4 +62,10 @@ def outline(mask: npt.NDArray[np.bool_]) -> str:
         simple = cv2.approxPolyDP(contour, max(1.0, max(mask.shape) / 400), closed=True)[:, 0]
         points = (simple - 0.5) / (2 * width, 2 * height) * 100
         parts.append("M" + " ".join(f"{x:.1f},{y:.1f}" for x, y in points.clip(0, 100)) + "Z")
-    return "".join(parts)
+    path = "".join(parts)
+    if len(path) <= LONGEST_OUTLINE:
+        return path
+    box = np.zeros_like(mask)
+    rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
+    box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+    return outline(box)

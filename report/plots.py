@@ -64,7 +64,10 @@ def pro_plot(measured: ClassCurves) -> str:
 def score_histogram(measured: ClassCurves) -> str:
     """Numbers of good and defective images by score, and the threshold, as SVG."""
     scores = np.concatenate((measured.good, measured.defective))
-    edges = np.histogram_bin_edges(scores[np.isfinite(scores)], _BINS)
+    scores = scores[np.isfinite(scores)]
+    # Scores that differ by less than float can part into bins lie in one bin, as equal ones do.
+    close = scores.size > 0 and np.ptp(scores) < 1e-9
+    edges = np.histogram_bin_edges(scores, _BINS, (scores.min() - 0.5, scores.max() + 0.5) if close else None)
     with rc_context(_STYLE):
         figure, axes = _axes("image score", "images")
         axes.yaxis.get_major_locator().set_params(integer=True)

@@ -19,11 +19,13 @@ import pytest
 from PIL import Image
 from sklearn.metrics import auc, f1_score, precision_recall_curve, roc_curve
 
+import evaluation.report
 from evaluation.report import judge
 from report.content import Card, Report, Result, SettingPage, Table, Wording
 from report.curves import POINTS, best_f1_threshold, measure_class, precision_recall, rising_curve
 from report.page import render, write_report
-from report.pictures import heat_picture, outline, thumbnail
+from report.pictures import LARGEST, LARGEST_HEAT, heat_picture, outline, thumbnail
+from report.plots import score_histogram
 from tests.conftest import ROOT
 from winclip.drawing import data_url
 from winclip.metrics import PRO_LIMIT, aupro_exact, auroc, average_precision, label_defects, rank
@@ -172,9 +174,10 @@ def test_thumbnails_keep_the_aspect_and_stay_small() -> None:
     assert pixels(thumbnail(Image.new("RGB", (1000, 500)))).shape == (160, 320, 3)
     assert pixels(thumbnail(Image.new("RGB", (30, 50)))).shape == (50, 30, 3)
     assert pixels(thumbnail(Image.new("RGB", (5000, 2)))).shape == (1, 320, 3)
-    # Even where nothing can be compressed, 200 images with two heat maps stay under 15 MB.
+    # Even where nothing can be compressed, the page keeps to its size.
     heat = heat_picture(np.random.RandomState(0).rand(15, 15), (320, 320))
-    assert 200 * (len(thumbnail(Image.fromarray(noise))) + 2 * len(thumbnail(heat)) + 1000) < 15e6
+    assert len(thumbnail(Image.fromarray(noise))) <= LARGEST and len(thumbnail(heat)) <= LARGEST_HEAT
+    assert len(outline(noise[:, :, 0] > 200)) < 100 < len(outline(noise[:20, :20, 0] > 200))
 
 
 def test_heat_maps_share_one_scale() -> None:
@@ -219,6 +222,26 @@ def test_report_of_a_run(evaluate: Evaluate, data: Path, tmp_path: Path) -> None
         assert all(cell.strip() in page for cell in row.strip("|# ").split("|") if not set(cell) <= set(" :-"))
     assert evaluate(data, save) == 0
     assert not (save / "report.html").exists()
+
+
+def test_report_of_many_images_shows_the_worst_of_each_class(
+    evaluate: Evaluate, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evaluate(data, tmp_path / "whole", "--k_shot", "0", "1", "--report") == 0
+    monkeypatch.setattr(evaluation.report, "PAGE_BYTES", 5 * 100_000)
+    assert evaluate(data, tmp_path / "part", "--k_shot", "0", "1", "--report") == 0
+    whole, part = (embedded((tmp_path / name / "report.html").read_text()) for name in ("whole", "part"))
+    assert "4 of 12 pictures are shown" in (tmp_path / "part" / "report.html").read_text()
+    assert "pictures are shown" not in (tmp_path / "whole" / "report.html").read_text()
+    in_order = [whole["cards"][number] for number in whole["settings"][-1]["order"]]
+    worst = [[card for card in in_order if card["class"] == name][:2] for name in ("bolt", "felt")]
+    assert sorted(card["name"] for card in part["cards"]) == sorted(card["name"] for cards in worst for card in cards)
+    assert len(part["settings"][0]["results"]) == len(part["settings"][1]["results"]) == 4
+
+
+def test_histogram_of_scores_that_float_cannot_part() -> None:
+    for scores in ([0.5, float(np.nextafter(0.5, 1))], [0.0, 5e-324]):
+        assert "<svg" in score_histogram(measure_class("nut", [0, 1], scores, "no masks", {}))
 
 
 def test_run_without_masks_or_with_one_label_says_so(evaluate: Evaluate, data: Path, tmp_path: Path) -> None:
