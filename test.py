@@ -9,13 +9,19 @@ from winclip.command_line import exit_status
 
 
 def main(arguments: list[str]) -> int:
-    """Run and return the exit status: 0, 1 if the metrics' check failed, or one of ``exit_status``."""
+    """Run and return the exit status: 0, 1 if a check found something, or one of ``exit_status``."""
     return exit_status(lambda: _evaluate(arguments), "the same command goes on where this one stopped")
 
 
 def _evaluate(arguments: list[str]) -> int:
     options = parse_options(arguments)
     # Late, so that --help and mistyped options answer at once.
+    if options.check_data:
+        from evaluation.check_data import check_data
+
+        text, status = check_data(options)
+        print(text)
+        return status
     from evaluation.run import run
 
     outcome = run(options)

@@ -41,6 +41,7 @@ class Options:
     report: bool
     compare: bool
     check_metrics: bool
+    check_data: bool
     skip_unreadable: bool
     no_cache: bool
     fresh: bool
@@ -59,6 +60,11 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--data_path", type=Path, help="data set root, the folder with meta.json (data/DATASET)")
     data.add_argument("--save_path", type=Path, help="output folder (results/DATASET)")
     data.add_argument("--classes", nargs="+", metavar="C", help="only these classes")
+    data.add_argument(
+        "--check_data",
+        action="store_true",
+        help="only read every image and mask and list what is wrong with them; exit status 1 if anything is",
+    )
     data.add_argument("--skip_unreadable", action="store_true", help="leave out images that cannot be read")
     add_model_options(parser)
     prompts = parser.add_argument_group("prompts")

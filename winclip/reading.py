@@ -67,7 +67,7 @@ class BatchReader:
         """
         self._image_size = image_size
         self._batch_size = batch_size
-        workers = min(_usable_cores(), _MOST_WORKERS) if num_workers is None else num_workers
+        workers = usable_workers(num_workers)
         # Pillow takes a file for unknown while another thread registers the formats, so each sees to it first.
         self._pool = ThreadPoolExecutor(workers, "reading", initializer=Image.init) if workers else None
 
@@ -132,6 +132,11 @@ def _read(entry: Entry, load: Load[Entry, Extra], size: int) -> _Outcome[Extra]:
         return resized_pixels(image, size), extra
     except InputError as error:
         return str(error)
+
+
+def usable_workers(num_workers: int | None) -> int:
+    """The number of threads itself; for None that of the cores that this process may use, 16 at most."""
+    return min(_usable_cores(), _MOST_WORKERS) if num_workers is None else num_workers
 
 
 def _usable_cores() -> int:
