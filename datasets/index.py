@@ -17,8 +17,9 @@ from typing import Any
 from datasets.items import DatasetIndex, Item, stays_inside
 from datasets.registry import how_to_make
 from winclip.errors import InputError
-from winclip.files import write_atomically
+from winclip.files import is_file, write_atomically
 from winclip.names import printable
+from winclip.texts import read_json
 
 META_FILE = "meta.json"
 
@@ -39,7 +40,10 @@ def load_index(root: str | PathLike[str]) -> DatasetIndex:
         raise InputError(f"data set folder {folder} does not exist; put the data set there or name its place")
     if not path.is_file():
         raise InputError(f"{path} does not exist; {how_to_make()}")
-    content = _read_json(path)
+    try:
+        content = read_json(path, "list of images")
+    except InputError as error:
+        raise InputError(f"{error}; {how_to_make()}") from error
     if not isinstance(content, dict):
         raise InputError(f'{path}: expected {{"train": ..., "test": ...}} and found {_kind(content)}')
     train, test = (_read_part(path, content, part) for part in ("train", "test"))
@@ -118,22 +122,12 @@ def check_files(index: DatasetIndex, classes: Iterable[str], references: Iterabl
         wanted[item.img_path] = "image"
         if item.anomaly and item.mask_path:
             wanted.setdefault(item.mask_path, "mask")
-    missing = [path for path in wanted if not (index.root / path).is_file()]
+    missing = [path for path in wanted if not is_file(index.root / path)]
     if missing:
         raise InputError(
             f"{wanted[missing[0]]} {index.root / missing[0]} does not exist ({len(missing)} of {len(wanted)} files are"
             f" missing); complete the data set or write its {META_FILE} again"
         )
-
-
-def _read_json(path: Path) -> object:
-    try:
-        content: object = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({error}); {how_to_make()}") from error
-    return content
 
 
 def _read_part(path: Path, content: dict[str, Any], part: str) -> dict[str, list[Item]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from datasets.items import DatasetIndex, Item
 from winclip.errors import InputError
+from winclip.texts import read_text
 
 
 def draw_references(train_items: Sequence[Item], cls_name: str, k: int, seed: int) -> list[Item]:
@@ -87,11 +88,6 @@ def read_reference_list(
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"reference list {path} cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"reference list {path} is not UTF-8 text ({error.reason})") from error
+    text = read_text(path, "reference list")
     numbered = ((number, line.strip()) for number, line in enumerate(text.split("\n"), start=1))
     return [(number, line) for number, line in numbered if line and not line.startswith("#")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +10,8 @@ from PIL import Image
 
 from datasets.items import Item
 from winclip.errors import InputError
-from winclip.images import open_image, read_image, resize_straight, why_unreadable
+from winclip.files import is_file
+from winclip.images import open_image, read_image, resize_straight, strips, why_unreadable
 
 Mask = npt.NDArray[np.bool_]
 
@@ -56,25 +56,25 @@ def read_mask(path: Path) -> Mask:
     Raises:
         InputError: if the file is missing or cannot be decoded; the message names it.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"mask {path} does not exist")
     try:
         with open_image(path) as image:
-            channels = _colour_channels(image)
+            return np.concatenate([_has_colour(strip) for strip in strips(image)])
+    except InputError as error:
+        raise InputError(f"mask {path}: {error}") from error
     except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged bytes
         raise InputError(f"mask {path} cannot be read ({why_unreadable(error)})") from error
-    defect: Mask = np.asarray(channels > 0)
-    return defect if defect.ndim == 2 else np.asarray(defect.any(axis=2))
 
 
-def _colour_channels(image: Image.Image) -> npt.NDArray[Any]:
-    """(H, W) or (H, W, 3) values in which 0 is black."""
+def _has_colour(image: Image.Image) -> Mask:
+    """(H, W), False where an image is black."""
     if image.mode in ("1", "L", "F", "I") or image.mode.startswith("I;16"):
-        return np.asarray(image)
+        return np.asarray(np.asarray(image) > 0)
     if image.mode == "P":
         # By way of RGBA, because Pillow warns when it drops the transparency of a palette.
         image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(np.asarray(image.convert("RGB")).any(axis=2))
 
 
 def resize_mask(mask: Mask, size: int) -> Mask:

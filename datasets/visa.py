@@ -7,11 +7,14 @@ relative to the root.
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 from datasets.items import DatasetIndex, Item, stays_inside
 from datasets.layout import Warn, require_root
 from winclip.errors import InputError
+from winclip.files import is_file
+from winclip.texts import read_text
 
 # In the order of the published tables.
 VISA_CLASSES = (
@@ -78,22 +81,19 @@ def list_visa(root: Path, warn: Warn, *, all_classes: bool = False, allow_missin
 def _read_rows(path: Path) -> list[_Row]:
     if not path.is_file():
         raise InputError(f"{path} does not exist; VisA's archive holds it, --root names the folder above split_csv")
+    reader = csv.DictReader(io.StringIO(read_text(path, "list of images", ",\r\n"), newline=""))
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError(
-                    f"{path}: column {', '.join(missing)} is missing; expected the columns {', '.join(_COLUMNS)}"
-                )
-            return [
-                (f"{path}, line {reader.line_num}", {column: (row[column] or "").strip() for column in _COLUMNS})
-                for row in reader
-            ]
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a CSV file in UTF-8 ({error})") from error
+        missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
+        if missing:
+            raise InputError(
+                f"{path}: column {', '.join(missing)} is missing; expected the columns {', '.join(_COLUMNS)}"
+            )
+        return [
+            (f"{path}, line {reader.line_num}", {column: (row[column] or "").strip() for column in _COLUMNS})
+            for row in reader
+        ]
+    except csv.Error as error:
+        raise InputError(f"{path} is not a CSV file ({error})") from error
 
 
 def _choose_classes(root: Path, rows: list[_Row], all_classes: bool, warn: Warn) -> list[str]:
@@ -148,4 +148,4 @@ def _existing_path(root: Path, place: str, column: str, path: str) -> str | None
     if not stays_inside(path):
         raise InputError(f"{place}: {column} {path!r} leads out of {root}; expected a path relative to it")
     path = path.replace("\\", "/")
-    return path if path and (root / path).is_file() else None
+    return path if path and is_file(root / path) else None

@@ -16,7 +16,6 @@ from winclip.images import read_image
 from winclip.names import file_name
 
 _log = logging.getLogger("winclip")
-PIXEL_LIMIT = 100_000_000
 # In an output folder: what the run was, and the folders of what it has drawn.
 RUN_FILE, DRAWN = "run.json", ("heatmaps", "masks")
 
@@ -87,9 +86,9 @@ def read_picture(path: str | Path) -> Image.Image:
     """A picture as RGB, turned as its EXIF orientation says.
 
     Raises:
-        InputError: if it cannot be read or has more than ``PIXEL_LIMIT`` pixels; names the file.
+        InputError: if it cannot be read or has more pixels than the limit; names the file.
     """
-    return read_image(path, upright=True, max_pixels=PIXEL_LIMIT)
+    return read_image(path, upright=True)
 
 
 def common_folder(places: Sequence[str]) -> str:

@@ -215,7 +215,7 @@ def test_plain_towers_are_accepted_with_open_clips_parameters(name: str, grid: i
         ("ViT-B-16-plus-240", "laion400m_e33", "neither a file nor a tag.*laion400m_e31"),
         ("ViT-B-16-plus-240", "weights.pt", "checkpoint weights.pt does not exist"),
         (str(CONFIG), "laion400m_e31", "needs the path of its checkpoint"),
-        ("nowhere.json", None, "nowhere.json cannot be read as JSON"),
+        ("nowhere.json", None, "nowhere.json cannot be read"),
     ],
 )
 def test_unknown_names_are_answered_with_near_ones(model: str, pretrained: str | None, message: str) -> None:

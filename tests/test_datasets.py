@@ -139,13 +139,13 @@ def test_missing_data_set_or_meta_json_is_explained(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "no json", "[" * 100_000])
 def test_meta_json_that_is_no_json(text: str, tmp_path: Path) -> None:
     write_meta(tmp_path, text)
-    with pytest.raises(InputError, match=r"meta\.json is not JSON \("):
+    with pytest.raises(InputError, match=r"meta\.json is not JSON"):
         load_index(tmp_path)
 
 
 def test_meta_json_in_another_encoding(tmp_path: Path) -> None:
     (tmp_path / "meta.json").write_bytes('{"train": "größe"}'.encode("latin-1"))
-    with pytest.raises(InputError, match=r"meta\.json is not JSON \("):
+    with pytest.raises(InputError, match=r"meta\.json is not UTF-8 text \("):
         load_index(tmp_path)
 
 

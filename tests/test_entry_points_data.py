@@ -462,4 +462,4 @@ def test_visa_without_its_csv_file(tmp_path: Path) -> None:
 def test_visa_csv_in_another_encoding(tmp_path: Path) -> None:
     touch(tmp_path, "split_csv/1cls.csv")
     (tmp_path / "split_csv/1cls.csv").write_bytes(b"object,split,label,image,mask\n\xff\xfe,,,,\n")
-    expect_error(run("visa.py", tmp_path), tmp_path, "is not a CSV file in UTF-8")
+    expect_error(run("visa.py", tmp_path), tmp_path, "is not UTF-8 text")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from datasets.samples import read_mask
 from winclip.errors import InputError
 from winclip.images import (
     CLIP_MEAN,
@@ -151,7 +152,7 @@ def test_image_over_the_limit_of_pillow_is_refused(tmp_path: Path, monkeypatch: 
     path = tmp_path / "huge.png"
     Image.new("L", (40, 40)).save(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(InputError, match=r"huge\.png cannot be read \(DecompressionBombError: .*1600 pixels"):
+    with pytest.raises(InputError, match=r"huge\.png has more than 100,000,000 pixels, the limit"):
         read_image(path)
 
 
@@ -193,3 +194,29 @@ def test_tall_pictures_are_resized_to_the_stored_bytes(size: tuple[int, int]) ->
     assert hashlib.sha256(resized.tobytes()).hexdigest()[:16] == RESIZED[size]
     rows_first = image.resize((size[0], 96), Image.Resampling.BICUBIC).resize((96, 96), Image.Resampling.BICUBIC)
     assert rows_first.tobytes() != resized.tobytes()
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "PA", "CMYK", "I;16", "I"])
+def test_images_converted_in_strips_are_the_same(mode: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    noise = np.random.RandomState(1).randint(0, 256, (37, 20, 4)).astype(np.uint8)
+    deep = mode.startswith("I")
+    image = Image.fromarray(noise[..., 0].astype(np.uint16) * 257) if deep else Image.fromarray(noise, "RGBA")
+    image = image.convert(mode)
+    image.save(tmp_path / "mask.tif")
+    whole, mask = np.asarray(to_rgb(image)), read_mask(tmp_path / "mask.tif")
+    monkeypatch.setattr("winclip.images._STRIP_PIXELS", 100)
+    assert np.array_equal(np.asarray(to_rgb(image)), whole)
+    assert np.array_equal(read_mask(tmp_path / "mask.tif"), mask)
+    assert mask.shape == (37, 20) and mask.mean() > 0
+
+
+def test_an_image_too_large_for_the_memory_is_an_error_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    Image.new("L", (4, 4)).save(tmp_path / "huge.png")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    with pytest.raises(InputError, match=r"huge\.png cannot be read \(MemoryError"):
+        read_image(tmp_path / "huge.png")

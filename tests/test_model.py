@@ -219,7 +219,7 @@ def test_from_pretrained_loads_a_config_and_checkpoint(checkpoint: Path) -> None
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot be read as JSON"),
+        ("{", "prompts.json is not JSON"),
         (json.dumps({"templates": ["{}"]}), "exactly the keys normal_states, anomalous_states, templates"),
         (json.dumps({"normal_states": [], "anomalous_states": ["{}"], "templates": ["{}"]}), "'normal_states' must be"),
         (

@@ -20,7 +20,7 @@ from PIL import Image
 import predict
 import prediction.run
 import prediction.scoring
-from prediction.listing import PIXEL_LIMIT, common_folder, list_pictures, output_name
+from prediction.listing import common_folder, list_pictures, output_name
 from prediction.options import parse_options
 from prediction.rows import RowFile
 from tests.conftest import ROOT
@@ -28,6 +28,7 @@ from tests.test_report import embedded, pixels
 from tests.tiny import CONFIG
 from winclip import InputError, WinCLIP
 from winclip.files import lock_folder, write_atomically
+from winclip.images import PIXEL_LIMIT
 from winclip.thresholds import FEW, prediction_bound
 
 Predict = Callable[..., int]

@@ -219,7 +219,7 @@ def load_backbone(
     with ThreadPoolExecutor(1) as beside:
         checksum = beside.submit(file_sha256, checkpoint)
         state = read_checkpoint(checkpoint)
-        _resize_positional_embedding(state, config.grid)
+        _resize_positional_embedding(state, config)
         with torch.device("meta"):
             clip = Clip(config, scales)
         _check_fit(state, clip, checkpoint, model)
@@ -273,11 +273,12 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS.get(name, torch.float32)
 
 
-def _resize_positional_embedding(state: dict[str, torch.Tensor], grid: int) -> None:
+def _resize_positional_embedding(state: dict[str, torch.Tensor], config: ClipConfig) -> None:
     """Bicubic, antialiased, class token kept, as open_clip does when the image size differs."""
     name = "visual.positional_embedding"
-    if name not in state or state[name].dim() != 2:
+    if name not in state or state[name].dim() != 2 or state[name].shape[1] != config.width:
         return
+    grid = config.grid
     class_token, patches = state[name][:1], state[name][1:]
     old = math.isqrt(len(patches))
     if old == grid or old * old != len(patches) or old == 0:
@@ -293,7 +294,7 @@ def _check_fit(state: Mapping[str, torch.Tensor], clip: Clip, checkpoint: Path, 
     differing = [name for name in sorted({*expected, *found}) if expected.get(name) != found.get(name)]
     if differing:
         shown = "; ".join(
-            f"{name} is {found.get(name, 'missing')} in the file, {expected.get(name, 'absent')} in the model"
+            f"{name[:100]} is {found.get(name, 'missing')} in the file, {expected.get(name, 'absent')} in the model"
             for name in differing[:3]
         )
         more = f"; and {len(differing) - 3} more tensors" if len(differing) > 3 else ""

@@ -106,6 +106,20 @@ def remove_file(path: Path) -> None:
         raise InputError(f"cannot remove {path} ({error.strerror or error}); choose another folder") from error
 
 
+def is_file(path: str | PathLike[str]) -> bool:
+    """Whether there is such a file. Of a name that is too long for one, pathlib's raises an error."""
+    with contextlib.suppress(OSError):
+        return Path(path).is_file()
+    return False
+
+
+def is_folder(path: str | PathLike[str]) -> bool:
+    """Whether there is such a folder, likewise."""
+    with contextlib.suppress(OSError):
+        return Path(path).is_dir()
+    return False
+
+
 def cache_folder(part: str) -> Path:
     """Where a part of what is kept between runs lies, by the XDG rule."""
     home = os.environ.get("XDG_CACHE_HOME")

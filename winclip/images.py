@@ -5,9 +5,8 @@ from __future__ import annotations
 import struct
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Union
 
 import numpy as np
@@ -17,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from winclip.defaults import IMAGE_FORMATS
 from winclip.errors import InputError
+from winclip.files import is_file
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -25,6 +25,10 @@ ImageLike = Union[str, "PathLike[str]", Image.Image, npt.NDArray[np.uint8], torc
 
 # Longer pictures show nothing on a page, and would take gigabytes on the way to a square.
 LARGEST_RATIO = 1000
+# Decoded and converted to RGB these are 0.8 GB.
+PIXEL_LIMIT = 100_000_000
+# Pixels that are converted at once, by way of larger ones.
+_STRIP_PIXELS = 1 << 22
 
 # The filters of warnings are shared by all threads that read.
 _warning_filters = threading.Lock()
@@ -36,6 +40,7 @@ _DECODING_ERRORS = (
     ValueError,
     EOFError,
     IndexError,
+    MemoryError,
     struct.error,
     Image.DecompressionBombError,
 )
@@ -51,9 +56,26 @@ def to_rgb(image: Image.Image) -> Image.Image:
         InputError: for floating point images, whose range is unknown, and modes without a
             conversion.
     """
-    transparent = "transparency" in image.info
-    if image.mode == "RGB" and not transparent:
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
+    if image.width * image.height <= _STRIP_PIXELS:
+        return _strip_to_rgb(image)
+    whole, top = Image.new("RGB", image.size), 0
+    for part in map(_strip_to_rgb, strips(image)):
+        whole.paste(part, (0, top))
+        top += part.height
+    return whole
+
+
+def strips(image: Image.Image) -> Iterator[Image.Image]:
+    """An image in parts of few rows, for conversions whose steps take several times its memory."""
+    rows = max(_STRIP_PIXELS // max(image.width, 1), 1)
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _strip_to_rgb(image: Image.Image) -> Image.Image:
+    transparent = "transparency" in image.info
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.int64)
         if values.size and (values.min() < 0 or values.max() > 65535):
@@ -74,20 +96,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise InputError(f"no conversion from image mode {image.mode} to RGB; save the image as RGB") from error
 
 
-def read_image(path: str | PathLike[str], *, upright: bool = False, max_pixels: int | None = None) -> Image.Image:
+def read_image(path: str | PathLike[str], *, upright: bool = False, max_pixels: int = PIXEL_LIMIT) -> Image.Image:
     """Read and fully decode an image file as 8-bit RGB.
 
     Args:
         path: the file.
         upright: turn the image as its EXIF orientation says. By default it is left as stored, since
             the masks of the data sets belong to the stored pixels.
-        max_pixels: refuse larger images before they are decoded; by default Pillow's own limit holds.
+        max_pixels: refuse larger images before they are decoded.
 
     Raises:
         InputError: if the file is missing, truncated, not an image, or larger than the limit; the
             message names the file.
     """
-    if not Path(path).is_file():
+    if not is_file(path):
         raise InputError(f"image {path} does not exist")
     try:
         with open_image(path, max_pixels) as image:
@@ -96,7 +118,7 @@ def read_image(path: str | PathLike[str], *, upright: bool = False, max_pixels: 
     except InputError as error:
         raise InputError(f"image {path}: {error}") from error
     except _DECODING_ERRORS as error:
-        if max_pixels is not None and isinstance(error, Image.DecompressionBombError):
+        if isinstance(error, Image.DecompressionBombError):
             raise InputError(f"image {path} has more than {max_pixels:,} pixels, the limit; make it smaller") from error
         raise InputError(f"image {path} cannot be read ({why_unreadable(error)})") from error
 
@@ -108,7 +130,7 @@ def why_unreadable(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def open_image(path: str | PathLike[str], max_pixels: int | None = None) -> Image.Image:
+def open_image(path: str | PathLike[str], max_pixels: int = PIXEL_LIMIT) -> Image.Image:
     """An image that is not decoded yet, of ``IMAGE_FORMATS``, not larger than the limit and of a bearable shape."""
     with _warning_filters, warnings.catch_warnings():
         # Pillow's warning at half its own limit says nothing new here.

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import json
-import pickle
+import math
+import reprlib
 import zipfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 
 from winclip.clip import ClipConfig
 from winclip.defaults import DEMO_MODEL, DEMO_PRETRAINED, SCALES
 from winclip.errors import InputError
+from winclip.texts import read_json
 from winclip.weights import find_weights
 
 _DEMO_FOLDER = Path(__file__).parent / "demo"
@@ -36,6 +37,22 @@ _TOP_SETTINGS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_te
 _VISION_SETTINGS = {"image_size", "layers", "width", "head_width", "mlp_ratio", "patch_size", "patch_dropout"}
 _TEXT_SETTINGS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
 _WITHOUT_EFFECT = {"pool_type": ("tok", "argmax"), "pos_embed_type": ("learnable",)}
+
+# Beyond those of any published model, and small enough that nothing made of them fills a machine's memory.
+_LARGEST = {
+    "embed_dim": 4096,
+    "image_size": 4096,
+    "patch_size": 512,
+    "width": 4096,
+    "layers": 128,
+    "head_width": 1024,
+    "heads": 128,
+    "context_length": 1024,
+    "vocab_size": 1_000_000,
+}
+_WIDEST, _MOST_PATCHES = 16_384, 128
+
+_NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 # Found in checkpoints, not needed here.
 _UNUSED_TENSORS = {"logit_scale", "logit_bias", "attn_mask", "input_resolution", "context_length", "vocab_size"}
@@ -53,14 +70,29 @@ def read_config(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
                 f"model '{model}' is unknown to open_clip; near matches: {', '.join(near) or 'none'};"
                 " the path of an open_clip model config .json works too"
             )
-        return json.loads(configs[model].read_text(encoding="utf-8")), {}
-    try:
-        content = json.loads(Path(model).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"model config {model} cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"model config {model} is not a JSON object")
-    return dict(content.get("model_cfg", content)), dict(content.get("preprocess_cfg", {}))
+        return read_json(configs[model], "model config"), {}
+    content = read_json(model, "model config")
+    config = content.get("model_cfg", content) if isinstance(content, dict) else content
+    preprocessing = content.get("preprocess_cfg", {}) if isinstance(content, dict) else {}
+    if not isinstance(config, dict) or not isinstance(preprocessing, dict):
+        raise InputError(f"model config {model} is not made of JSON objects; compare it with open_clip's")
+    for name in ("mean", "std"):
+        _check_channels(model, name, preprocessing.get(name))
+    return config, preprocessing
+
+
+def _check_channels(model: str, name: str, values: Any) -> None:
+    """Normalisation is of three channels, of plain numbers, and nothing is divided by 0."""
+    lowest = 0.001 if name == "std" else -1
+    if values and not (
+        isinstance(values, list)
+        and len(values) == 3
+        and all(type(value) in (int, float) and lowest <= value <= 10 for value in values)
+    ):
+        raise InputError(
+            f"model config {model}: preprocess_cfg.{name} is {reprlib.repr(values)}; expected three numbers from"
+            f" {lowest} to 10"
+        )
 
 
 def _open_clip_configs() -> dict[str, Path]:
@@ -94,32 +126,35 @@ def parse_config(
         ("", raw, _TOP_SETTINGS),
     ):
         _refuse_unknown_settings(model, part, settings, known)
-    if not isinstance(vision.get("layers", 12), int):
+    if isinstance(vision.get("layers"), list):
         raise InputError(f"model '{model}' has a ResNet image tower; {_WORKING_KINDS}")
-    try:
-        width, text_width = int(vision.get("width", 768)), int(text.get("width", 512))
-        size = vision.get("image_size", 224)
-        size = size[0] if isinstance(size, (list, tuple)) and len(set(size)) == 1 else size
-        config = ClipConfig(
-            embed_dim=int(raw["embed_dim"]),
-            image_size=int(size) if image_size is None else image_size,
-            patch_size=int(vision.get("patch_size", 16)),
-            width=width,
-            layers=int(vision.get("layers", 12)),
-            heads=width // int(vision.get("head_width", 64)),
-            mlp_width=int(width * vision.get("mlp_ratio", 4.0)),
-            context_length=int(text.get("context_length", 77)),
-            vocab_size=int(text.get("vocab_size", 49408)),
-            text_width=text_width,
-            text_layers=int(text.get("layers", 12)),
-            text_heads=int(text.get("heads", 8)),
-            text_mlp_width=int(text_width * text.get("mlp_ratio", 4.0)),
-            quick_gelu=bool(raw.get("quick_gelu", False)),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"model config {model}: {type(error).__name__} {error}; compare it with open_clip's"
-        ) from error
+
+    if not isinstance(raw.get("quick_gelu") or False, bool):
+        raise InputError(f"model config {model}: quick_gelu is {raw['quick_gelu']!r:.100}; expected true or false")
+    side = vision.get("image_size")
+    square = isinstance(side, (list, tuple)) and len(side) == 2 and side[0] == side[1]
+    of_image = partial(_size, model, "vision_cfg.", {**vision, "image_size": side[0]} if square else vision)
+    of_text = partial(_size, model, "text_cfg.", text)
+    width, text_width = of_image("width", 768), of_text("width", 512)
+    config = ClipConfig(
+        embed_dim=_size(model, "", raw, "embed_dim"),
+        image_size=of_image("image_size", 224) if image_size is None else image_size,
+        patch_size=of_image("patch_size", 16),
+        width=width,
+        layers=of_image("layers", 12),
+        heads=width // of_image("head_width", 64),
+        mlp_width=_hidden_width(model, "vision_cfg.", vision, width),
+        context_length=of_text("context_length", 77),
+        vocab_size=of_text("vocab_size", 49408),
+        text_width=text_width,
+        text_layers=of_text("layers", 12),
+        text_heads=of_text("heads", 8),
+        text_mlp_width=_hidden_width(model, "text_cfg.", text, text_width),
+        quick_gelu=bool(raw.get("quick_gelu")),
+    )
+    for part, parted, heads in (("vision_cfg", width, config.heads), ("text_cfg", text_width, config.text_heads)):
+        if not heads or parted % heads:
+            raise InputError(f"model config {model}: {part}.width {parted} cannot be parted into {heads} heads alike")
     patch, largest = config.patch_size, max(scales)
     if config.image_size % patch or config.grid < largest:
         raise InputError(
@@ -127,14 +162,42 @@ def parse_config(
             f" {patch}, at least {largest * patch} for windows of {largest} patches a side; the nearest is"
             f" {max(largest, round(config.image_size / patch)) * patch}"
         )
+    if config.grid > _MOST_PATCHES:
+        raise InputError(
+            f"image size {config.image_size} does not work with {model}: it has {config.grid} patches of {patch} pixels"
+            f" a side; the limit is {_MOST_PATCHES}"
+        )
     return config
+
+
+def _size(model: str, part: str, settings: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    value = settings.get(key, default)
+    if type(value) is not int or not 1 <= value <= _LARGEST[key]:
+        raise InputError(
+            f"model config {model}: {part}{key} is {reprlib.repr(value)}; expected a whole number from 1 to"
+            f" {_LARGEST[key]:,}; compare it with open_clip's"
+        )
+    return value
+
+
+def _hidden_width(model: str, part: str, settings: Mapping[str, Any], width: int) -> int:
+    ratio = settings.get("mlp_ratio", 4.0)
+    if type(ratio) not in (int, float) or not 1 <= ratio * width <= _WIDEST:
+        raise InputError(
+            f"model config {model}: {part}mlp_ratio is {reprlib.repr(ratio)}; expected a number that makes of width"
+            f" {width} one from 1 to {_WIDEST:,}"
+        )
+    return int(width * ratio)
 
 
 def _refuse_unknown_settings(model: str, part: str, settings: Mapping[str, Any], known: set[str]) -> None:
     for key, value in settings.items():
         without_effect = value in (None, False) or value in _WITHOUT_EFFECT.get(key, ())
         if key not in known and not without_effect:
-            raise InputError(f"model '{model}' does not work here because of {part}{key} = {value!r}; {_WORKING_KINDS}")
+            raise InputError(
+                f"model '{model}' does not work here because of {part}{key[:100]} = {reprlib.repr(value)};"
+                f" {_WORKING_KINDS}"
+            )
 
 
 def find_checkpoint(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
@@ -178,7 +241,8 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     checkpoint's ``state_dict`` entry and ``module.`` prefixes are unwrapped.
 
     Raises:
-        InputError: if the file is damaged, holds anything but tensors, or is a TorchScript archive.
+        InputError: if the file is damaged, holds anything but tensors of finite numbers, or is a TorchScript
+            archive.
     """
     try:
         if path.suffix == ".safetensors":
@@ -191,8 +255,10 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
                 )
             # Mapped, so that nothing is copied; the old format, before torch 1.6, cannot be.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, safetensors.SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except InputError:
+        raise
+    except Exception as error:  # torch and zipfile raise errors of many kinds on damaged bytes
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise InputError(
             f"checkpoint {path} cannot be read as plain tensors ({reason}); it may be damaged, or hold code,"
             " which is never executed"
@@ -203,10 +269,27 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(f"checkpoint {path} holds no state dict")
     tensors = {name.removeprefix("module."): value for name, value in content.items()}
     return {
-        name: value.float()
+        name: _plain(path, name, value)
         for name, value in tensors.items()
         if isinstance(value, torch.Tensor) and name not in _UNUSED_TENSORS
     }
+
+
+def _plain(path: Path, name: str, value: torch.Tensor) -> torch.Tensor:
+    """A tensor of finite numbers in float32 that is no larger than what the file holds for it."""
+    kind = str(value.dtype).split(".")[-1]
+    if value.dtype not in _NUMBERS or value.layout != torch.strided or value.device.type != "cpu":
+        raise InputError(
+            f"checkpoint {path}: {name[:100]} is of {kind} or no dense tensor; expected plain weights in float16,"
+            " bfloat16, float32 or float64"
+        )
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise InputError(f"checkpoint {path}: {name[:100]} claims {value.numel():,} numbers, more than it holds")
+    value = value.float()
+    # One pass: what is infinite or NaN makes the sum so.
+    if not math.isfinite(float(value.sum())):
+        raise InputError(f"checkpoint {path}: {name[:100]} holds NaN or infinite numbers; fetch the file again")
+    return value
 
 
 def tokenize(prompts: list[str], context: int) -> torch.Tensor:

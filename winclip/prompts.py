@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from winclip.errors import InputError
+from winclip.texts import read_json
 
 _NORMAL_STATES = (
     "{}",
@@ -109,15 +109,18 @@ PAPER = PromptSet(
 
 NAMED_PROMPT_SETS = {"reference": REFERENCE, "paper": PAPER}
 _LISTS = ("normal_states", "anomalous_states", "templates")
+# The published sets have 154 prompts for each state and class.
+_MAX_PROMPTS, _MAX_CHARACTERS = 10_000, 1_000
 _SWITCHES = ("spaces_for_underscores", "normalise_each")
 
 
 def load_prompt_set(name: str) -> PromptSet:
     """A named prompt set, or one read from a JSON file.
 
-    The file holds ``normal_states``, ``anomalous_states`` and ``templates``: lists of strings, each
-    with exactly one ``{}``. It may hold ``spaces_for_underscores`` and ``normalise_each``, true or
-    false; both are false where they are left out, as in ``reference``.
+    The file holds ``normal_states``, ``anomalous_states`` and ``templates``: lists of strings of up to
+    1,000 characters, each with exactly one ``{}``, that give up to 10,000 prompts a state. It may hold
+    ``spaces_for_underscores`` and ``normalise_each``, true or false; both are false where they are left
+    out, as in ``reference``.
 
     Raises:
         InputError: if the name is unknown or the file is missing or malformed.
@@ -126,10 +129,7 @@ def load_prompt_set(name: str) -> PromptSet:
         return NAMED_PROMPT_SETS[name]
     if not name.endswith(".json"):
         raise InputError(f"prompt set '{name}' is unknown; use {', '.join(NAMED_PROMPT_SETS)} or a .json file")
-    try:
-        content = json.loads(Path(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"prompt set {name} cannot be read as JSON ({error})") from error
+    content = read_json(name, "prompt set")
     if not isinstance(content, dict) or not set(_LISTS) <= set(content) <= {*_LISTS, *_SWITCHES}:
         raise InputError(
             f"prompt set {name}: expected an object with exactly the keys {', '.join(_LISTS)},"
@@ -140,11 +140,19 @@ def load_prompt_set(name: str) -> PromptSet:
         if not isinstance(entries, list) or not entries:
             raise InputError(f"prompt set {name}: '{field}' must be a list of at least one string")
         for entry in entries:
-            if not isinstance(entry, str) or entry.count("{}") != 1:
-                raise InputError(f"prompt set {name}: {entry!r} in '{field}' must be a string with exactly one {{}}")
+            if not isinstance(entry, str) or entry.count("{}") != 1 or len(entry) > _MAX_CHARACTERS:
+                raise InputError(
+                    f"prompt set {name}: {reprlib.repr(entry)} in '{field}' must be a string with exactly one {{}},"
+                    f" of at most {_MAX_CHARACTERS:,} characters"
+                )
+            if any("\ud800" <= sign <= "\udfff" for sign in entry):
+                raise InputError(f"prompt set {name}: {reprlib.repr(entry)} in '{field}' is not valid Unicode")
+    prompts = max(len(content["normal_states"]), len(content["anomalous_states"])) * len(content["templates"])
+    if prompts > _MAX_PROMPTS:
+        raise InputError(f"prompt set {name} makes {prompts:,} prompts of a state; the limit is {_MAX_PROMPTS:,}")
     for field in _SWITCHES:
         if not isinstance(content.get(field, False), bool):
-            raise InputError(f"prompt set {name}: '{field}' is {content[field]!r}; expected true or false")
+            raise InputError(f"prompt set {name}: '{field}' is {reprlib.repr(content[field])}; expected true or false")
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
     return PromptSet(**values)
 
