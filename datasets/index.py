@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from os import PathLike
@@ -117,17 +118,42 @@ def check_files(index: DatasetIndex, classes: Iterable[str], references: Iterabl
     Raises:
         InputError: if files are missing; the message names the first and says how many there are.
     """
-    wanted: dict[str, str] = {}
-    for item in [*(item for name in classes for item in index.test[name]), *references]:
-        wanted[item.img_path] = "image"
-        if item.anomaly and item.mask_path:
-            wanted.setdefault(item.mask_path, "mask")
+    wanted = _wanted(index, classes, references)
     missing = [path for path in wanted if not is_file(index.root / path)]
     if missing:
         raise InputError(
             f"{wanted[missing[0]]} {index.root / missing[0]} does not exist ({len(missing)} of {len(wanted)} files are"
             f" missing); complete the data set or write its {META_FILE} again"
         )
+
+
+def refuse_links(index: DatasetIndex, classes: Iterable[str], references: Iterable[Item] = ()) -> None:
+    """See that no file a run will read lies outside of the data set folder, where a link can lead.
+
+    Args:
+        index, classes, references: as in ``check_files``.
+
+    Raises:
+        InputError: if one does; the message names it and where it lies.
+    """
+    root = os.path.realpath(index.root)
+    for path, what in _wanted(index, classes, references).items():
+        real = os.path.realpath(index.root / path)
+        if os.path.commonpath([root, real]) != root:
+            raise InputError(
+                f"{what} {index.root / path} is {real}, which a link leads to, outside of the data set folder; if your"
+                " data set is made of links, say so with --allow_links"
+            )
+
+
+def _wanted(index: DatasetIndex, classes: Iterable[str], references: Iterable[Item]) -> dict[str, str]:
+    """The files that a run will read, and what each is."""
+    wanted: dict[str, str] = {}
+    for item in [*(item for name in classes for item in index.test[name]), *references]:
+        wanted[item.img_path] = "image"
+        if item.anomaly and item.mask_path:
+            wanted.setdefault(item.mask_path, "mask")
+    return wanted
 
 
 def _read_part(path: Path, content: dict[str, Any], part: str) -> dict[str, list[Item]]:

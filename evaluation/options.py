@@ -43,6 +43,8 @@ class Options:
     check_metrics: bool
     check_data: bool
     skip_unreadable: bool
+    skip_bad_scores: bool
+    allow_links: bool
     no_cache: bool
     fresh: bool
 
@@ -66,6 +68,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="only read every image and mask and list what is wrong with them; exit status 1 if anything is",
     )
     data.add_argument("--skip_unreadable", action="store_true", help="leave out images that cannot be read")
+    data.add_argument("--skip_bad_scores", action="store_true", help="leave out images whose score is NaN")
+    data.add_argument(
+        "--allow_links", action="store_true", help="read images and masks that links lead to outside of data_path"
+    )
     add_model_options(parser)
     prompts = parser.add_argument_group("prompts")
     prompts.add_argument("--prompt_set", default="reference", help="reference, paper, or a .json file (reference)")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from datasets.index import check_files, load_index, select_classes
-from datasets.items import DatasetIndex
+from datasets.index import check_files, load_index, refuse_links, select_classes
+from datasets.items import DatasetIndex, Item
 from datasets.registry import published_order
 from evaluation.checkpoint import FOLDER as CHECKPOINT
 from evaluation.checkpoint import Checkpoint, Part
@@ -97,9 +97,17 @@ def _evaluate_classes(
     cache = None if options.no_cache else cache_folder("text")
     with BatchReader(model.backbone.image_size, options.batch_size, options.num_workers) as files:
         reader = Reader(task.index.root, model.backbone, files, options.skip_unreadable)
+        unscored: list[Item] = []
         for name in task.classes:
             progress.set_description(name)
             scored, references = _score_class(name, task, model, reader, checkpoint, cache, progress)
+            bad = scored.without_score()
+            for item in bad:
+                _log.warning("%s has no score: the model makes NaN of it", task.index.root / item.img_path)
+            if bad and (len(bad) == len(scored.items) or not options.skip_bad_scores):
+                unscored += bad
+                continue
+            scored = scored.without(bad) if bad else scored
             for measured in measure_class(scored, model.backbone.image_size, options.aupro):
                 results.add(scored, measured, references)
                 if options.save_maps:
@@ -108,7 +116,13 @@ def _evaluate_classes(
                     check.add(scored, measured)
                 if pictures is not None:
                     pictures.add(name, measured.setting, scored, measured.pixels, measured.figures)
-            output.write(model, results, reader.left_out, finished=name == task.classes[-1])
+            output.write(model, results, reader.left_out, finished=name == task.classes[-1] and not unscored)
+    if unscored:
+        raise InputError(
+            f"{len(unscored)} images have no score, the first is {task.index.root / unscored[0].img_path}; their"
+            " classes are not among the results. Try --precision fp32 or other weights, or leave such images out with"
+            " --skip_bad_scores"
+        )
     shown = tables(results, options.compare)
     if pictures is not None:
         output.write_report(pictures.report(f"WinCLIP on {options.dataset}", shown, facts(options, model)))
@@ -164,6 +178,8 @@ def _checked_task(options: Options) -> _Task:
     prompts = load_prompt_set(options.prompt_set)
     if not options.skip_unreadable:
         check_files(index, classes, plan.wanted())
+    if not options.allow_links:
+        refuse_links(index, classes, plan.wanted())
     return _Task(index, classes, plan, prompts)
 
 

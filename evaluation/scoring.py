@@ -39,6 +39,21 @@ class ClassScores:
         """The class."""
         return self.items[0].cls_name
 
+    def without_score(self) -> list[Item]:
+        """The images whose score is no number in some setting."""
+        good = np.logical_and.reduce([np.isfinite(scores) for scores in self.scores.values()])
+        return [item for item, fine in zip(self.items, good) if not fine]
+
+    def without(self, left_out: list[Item]) -> ClassScores:
+        """The same without some images."""
+        kept = [number for number, item in enumerate(self.items) if item not in left_out]
+        return ClassScores(
+            [self.items[number] for number in kept],
+            [self.masks[number] for number in kept],
+            {setting: scores[kept] for setting, scores in self.scores.items()},
+            {setting: maps[kept] for setting, maps in self.maps.items()},
+        )
+
     @property
     def labels(self) -> npt.NDArray[np.int64]:
         """(N,), 1 for defective images, else 0."""

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from prediction.listing import list_pictures
 from prediction.options import Options
@@ -15,7 +14,7 @@ from winclip.errors import InputError
 from winclip.files import file_sha256
 from winclip.memory import read_memory
 from winclip.model import WinCLIP
-from winclip.prompts import PromptSet, load_prompt_set, with_states
+from winclip.prompts import PromptSet, load_prompt_set, parse_prompt_set, with_states
 from winclip.reading import BatchReader
 
 _log = logging.getLogger("winclip")
@@ -58,15 +57,11 @@ def class_and_prompts(options: Options) -> tuple[str, PromptSet]:
                 f"memory {options.memory} does not fit: model is {made_with.get('model')!r}, not"
                 f" {named!r}; name the memory's with --model"
             )
-        try:
-            class_name = class_name or str(made_with["class_name"])
-            entries: dict[str, Any] = made_with["prompts"]
-            kept: dict[str, Any] = {
-                key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()
-            }
-            prompts = prompts if own_prompts else PromptSet(**kept)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"memory {options.memory} does not say its class and prompts; save it again") from error
+        if not isinstance(made_with.get("class_name"), str):
+            raise InputError(f"memory {options.memory} does not say its class and prompts; save it again")
+        class_name = class_name or made_with["class_name"]
+        if not own_prompts:
+            prompts = parse_prompt_set(made_with.get("prompts"), f"of memory {options.memory}")
     assert class_name is not None  # the options see to it
     return class_name, prompts
 

@@ -15,9 +15,10 @@ from tqdm import tqdm
 from prediction.listing import output_name, read_picture
 from prediction.rows import Row, RowFile
 from winclip.drawing import encoded, fit, heat_map, mask_image, strongest_region
+from winclip.embeddings import Embeddings
 from winclip.errors import InputError
 from winclip.files import write_atomically
-from winclip.model import WinCLIP
+from winclip.model import Prediction, WinCLIP
 from winclip.names import cell
 from winclip.reading import Batch, BatchReader
 from winclip.thresholds import Threshold
@@ -69,7 +70,7 @@ def _load(path: str) -> tuple[Image.Image, None]:
 def score(
     pictures: Sequence[str], reader: BatchReader, model: WinCLIP, threshold: Threshold, save: Path, output: Output
 ) -> None:
-    """Score pictures and write what comes of them below ``save``; those that cannot be read are passed over.
+    """Score pictures and write what comes of them below ``save``; those without a result are passed over.
 
     Raises:
         InputError: if something cannot be written.
@@ -78,10 +79,13 @@ def score(
         for batch in read(pictures, reader):
             failed = list(batch.unreadable)
             if batch.entries:
-                out = model.score(model.backbone.encode(batch.images))
-                for path, value, anomaly_map in zip(batch.entries, out.scores, out.maps):
+                results = _score_each(model, model.backbone.encode(batch.images))
+                for path, result in zip(batch.entries, results):
+                    if isinstance(result, InputError):
+                        failed.append((path, f"image {path}: {result}"))
+                        continue
                     try:
-                        row, files = _describe(path, float(value), anomaly_map, threshold, output)
+                        row, files = _describe(path, float(result.scores[0]), result.maps[0], threshold, output)
                     except InputError as error:  # the file changed since it was read first
                         failed.append((path, str(error)))
                         continue
@@ -95,6 +99,16 @@ def score(
                 output.failures.append((cell(Path(path).as_posix()), cell(reason)))
                 output.counts.unreadable += 1
                 progress.update()
+
+
+def _score_each(model: WinCLIP, embeddings: Embeddings) -> list[Prediction | InputError]:
+    """The result of each picture or why it has none; all are scored together if all have one."""
+    ones = [slice(number, number + 1) for number in range(len(embeddings))]
+    try:
+        out = model.score(embeddings)
+        return [Prediction(out.scores[one], out.maps[one]) for one in ones]
+    except InputError as error:
+        return [error] if len(ones) == 1 else [result for one in ones for result in _score_each(model, embeddings[one])]
 
 
 def heat_map_name(path: str, folder: str) -> str:

@@ -44,6 +44,12 @@ class Embeddings:
         """Apply a function to every part."""
         return Embeddings(function(self.cls), tuple(map(function, self.windows)), function(self.patch), self.scales)
 
+    @property
+    def finite(self) -> torch.Tensor:
+        """(N,) bool: whether there is neither NaN nor infinity among the embeddings of an image."""
+        parts = (self.cls, *self.windows, self.patch)
+        return torch.stack([part.flatten(1).isfinite().all(dim=1) for part in parts]).all(dim=0)
+
     def normalised(self) -> Embeddings:
         """The same with every embedding of unit length."""
         return self.map(lambda part: F.normalize(part, dim=-1))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -17,11 +18,16 @@ import torch.nn.functional as F
 from winclip.embeddings import Embeddings
 from winclip.errors import InputError
 from winclip.files import write_atomically
+from winclip.texts import parse_json
 
 # Bounds the largest temporary array of an association, bytes.
 _MAX_SIMILARITY_BYTES = 64 << 20
 # Entries of one picture's embeddings, which are of unit length, differ by less, whatever the batch and the device.
 _SAME = 1e-5
+
+# How far from 1 the length of an embedding normalised in float32 may be.
+_UNIT_LENGTH = 1e-4
+_SAVE_AGAIN = "save it again from the references"
 
 
 @dataclass(frozen=True)
@@ -122,13 +128,53 @@ def read_memory(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor], dic
     """
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
-            made_with = json.loads((file.metadata() or {}).get("winclip", "null"))
+            made_with = parse_json((file.metadata() or {}).get("winclip", "null"), "what it was made with")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise InputError(f"memory {path} cannot be read ({error}); save it again from the references") from error
+    except Exception as error:  # safetensors and torch raise errors of many kinds on damaged bytes
+        raise InputError(f"memory {path} cannot be read ({error}); {_SAVE_AGAIN}") from error
     if not isinstance(made_with, dict):
-        raise InputError(f"memory {path} cannot be read (it does not say what it was made with); save it again")
+        raise InputError(f"memory {path} cannot be read (it does not say what it was made with); {_SAVE_AGAIN}")
     return tensors, made_with
+
+
+def check_tensors(tensors: Mapping[str, torch.Tensor], sizes: Mapping[str, Sequence[int]], grid: int) -> None:
+    """See that a memory holds what ``WinCLIP.save_memory`` writes.
+
+    Args:
+        tensors: of the memory.
+        sizes: the shape of one reference's embeddings by their name.
+        grid: patches along a side of the image.
+
+    Raises:
+        InputError: if a tensor is missing or not known, its type or shape is another, the parts hold different
+            numbers of references, a number is NaN, infinite or out of range, or an embedding is not of unit length.
+    """
+    first = next(iter(sizes))
+    count = len(tensors[first]) if first in tensors and tensors[first].dim() else 0
+    expected = {name: (torch.float32, (count, *size)) for name, size in sizes.items()}
+    if count != 1:
+        expected["left_out_scores"] = torch.float64, (count,)
+        expected["left_out_maps"] = torch.float64, (count, grid, grid)
+    if set(tensors) != set(expected):
+        held, wanted = (reprlib.repr(sorted(names)) for names in (tensors, expected))
+        raise InputError(f"it holds {held}, not {wanted}; {_SAVE_AGAIN}")
+    for name, (dtype, shape) in expected.items():
+        problem = _problem(tensors[name], dtype, shape, of_unit_length=name in sizes)
+        if problem:
+            raise InputError(f"{name} {problem}; {_SAVE_AGAIN}")
+
+
+def _problem(tensor: torch.Tensor, dtype: torch.dtype, shape: tuple[int, ...], of_unit_length: bool) -> str:
+    if tensor.dtype != dtype or tensor.shape != shape or not tensor.numel():
+        return f"is {tuple(tensor.shape)} of {tensor.dtype}, not {shape} of {dtype} with at least one reference"
+    if not tensor.isfinite().all():
+        return "holds NaN or infinite numbers"
+    if of_unit_length:
+        longest = float((tensor.norm(dim=-1) - 1).abs().max())
+        return f"holds embeddings that are not of unit length but {longest:.3g} off" if longest > _UNIT_LENGTH else ""
+    # Scores reach 1, maps 2.
+    highest = 1 if tensor.dim() == 1 else 2
+    return "" if tensor.min() >= 0 and tensor.max() <= highest else f"is not from 0 to {highest}"
 
 
 def _distances(queries: torch.Tensor, references: torch.Tensor) -> torch.Tensor:

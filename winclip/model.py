@@ -21,7 +21,7 @@ from winclip.defaults import DEFAULT_MODEL, SCALES, TEMPERATURE, check_temperatu
 from winclip.embeddings import Embeddings
 from winclip.errors import InputError
 from winclip.images import ImageLike, as_image, as_sequence, resized_pixels
-from winclip.memory import MemoryBank, read_memory, write_memory
+from winclip.memory import MemoryBank, check_tensors, read_memory, write_memory
 from winclip.prompts import PromptSet, load_prompt_set
 from winclip.scoring import GridScores, leave_one_out, score_images, upsample
 from winclip.text import class_embeddings
@@ -170,10 +170,11 @@ class WinCLIP:
             class_name: a class that was set; by default the one set last.
 
         Raises:
-            InputError: if the class is not set, there is no image, or one cannot be read.
+            InputError: if the class is not set, there is no image, or one cannot be read or embedded.
         """
         held = self._held(class_name)
         embeddings = images if isinstance(images, Embeddings) else self.encode(images)
+        _refuse_nan(embeddings.finite, "reference")
         bank, before = MemoryBank.of(embeddings), self.reference_count(class_name=held.name)
         joined = bank if held.bank is None else held.bank.extended(bank)
         different = joined.without_copies(before)
@@ -213,11 +214,12 @@ class WinCLIP:
             class_name: a class that was set; by default the one set last.
 
         Raises:
-            InputError: if the class is not set.
+            InputError: if the class is not set, or a score is no number, which is never taken for a good one.
         """
         held = self._held(class_name)
         everyone = () if held.bank is None else range(len(held.bank))
         (found,) = score_images(embeddings, held.text, held.bank, [everyone], self.temperature)
+        _refuse_nan(found.scores.isfinite(), "image")
         return self._prediction(found)
 
     def predict(
@@ -231,7 +233,7 @@ class WinCLIP:
             class_name: a class that was set; by default the one set last.
 
         Raises:
-            InputError: if the class is not set, there is no image, or one cannot be read.
+            InputError: if the class is not set, there is no image, or one cannot be read or has no score.
         """
         name = self._held(class_name).name
         parts = [
@@ -342,14 +344,18 @@ class WinCLIP:
         ]
         if differing:
             raise InputError(f"memory {path} does not fit: {'; '.join(differing)}")
-        device, scales = self.backbone.device, self.backbone.scales
+        backbone, config = self.backbone, self.backbone.clip.config
+        sides, grid = {side: f"windows_{side}" for side in backbone.scales}, backbone.grid
+        windows = {name: ((grid - side + 1) ** 2, config.embed_dim) for side, name in sides.items()}
         try:
-            windows = tuple(tensors[f"windows_{side}"] for side in scales)
-            bank = MemoryBank(Embeddings(tensors["cls"], windows, tensors["patch"], scales).map(lambda x: x.to(device)))
-            several = len(bank) > 1
-            left_out = GridScores(tensors["left_out_scores"], tensors["left_out_maps"]) if several else None
-        except KeyError as error:
-            raise InputError(f"memory {path} does not fit: it holds {', '.join(sorted(tensors))}") from error
+            check_tensors(tensors, {"cls": (config.embed_dim,), **windows, "patch": (grid**2, config.width)}, grid)
+        except InputError as error:
+            raise InputError(f"memory {path} does not fit: {error}") from error
+        of_windows = tuple(tensors[name] for name in sides.values())
+        embeddings = Embeddings(tensors["cls"], of_windows, tensors["patch"], backbone.scales)
+        bank = MemoryBank(embeddings.map(lambda part: part.to(backbone.device)))
+        several = len(bank) > 1
+        left_out = GridScores(tensors["left_out_scores"], tensors["left_out_maps"]) if several else None
         held.bank, held.left_out = bank, left_out
 
     def _made_with(self, held: _Class) -> dict[str, Any]:
@@ -400,6 +406,14 @@ def _named(embeddings: Embeddings) -> dict[str, torch.Tensor]:
     """The parts of embeddings as a memory file names them."""
     windows = {f"windows_{side}": part for side, part in zip(embeddings.scales, embeddings.windows)}
     return {"cls": embeddings.cls, **windows, "patch": embeddings.patch}
+
+
+def _refuse_nan(good: torch.Tensor, what: str) -> None:
+    """Raises: InputError: if one of several images, (N,) bool, is not good."""
+    bad = [number for number, fine in enumerate(good.tolist()) if not fine]
+    if bad:
+        which = "" if len(good) == 1 else f" of {what} {reprlib.repr(bad)[1:-1]} of {len(good)}, counted from 0"
+        raise InputError(f"the model makes NaN{which}, which is no score; try --precision fp32, or other weights")
 
 
 def _batches(images: Iterable[ImageLike], size: int) -> Iterator[list[ImageLike]]:

@@ -129,7 +129,15 @@ def load_prompt_set(name: str) -> PromptSet:
         return NAMED_PROMPT_SETS[name]
     if not name.endswith(".json"):
         raise InputError(f"prompt set '{name}' is unknown; use {', '.join(NAMED_PROMPT_SETS)} or a .json file")
-    content = read_json(name, "prompt set")
+    return parse_prompt_set(read_json(name, "prompt set"), name)
+
+
+def parse_prompt_set(content: Any, name: str) -> PromptSet:
+    """The prompt set that a JSON object as in ``load_prompt_set`` describes; ``name`` is said in errors.
+
+    Raises:
+        InputError: if it is malformed.
+    """
     if not isinstance(content, dict) or not set(_LISTS) <= set(content) <= {*_LISTS, *_SWITCHES}:
         raise InputError(
             f"prompt set {name}: expected an object with exactly the keys {', '.join(_LISTS)},"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import reduce
 from typing import NamedTuple
@@ -90,7 +91,7 @@ def zero_shot(embeddings: Embeddings, text: torch.Tensor, temperature: float = T
     """Zero-shot results (paper, sections 4.1 and 4.2).
 
     The map is, per patch, the harmonic mean of every scale's map and the image score. NaN and infinite
-    entries become 0.
+    entries become 0; the score of an image with a NaN anywhere is NaN.
 
     Args:
         embeddings: of N images.
@@ -105,7 +106,9 @@ def _zero_shot(compared: Comparison, grid: int) -> GridScores:
     reciprocals = [1 / harmonic_spread(part, grid, side) for part, side in zip(compared.windows, compared.scales)]
     reciprocals.append(1 / image[:, None, None])
     maps = len(reciprocals) / reduce(torch.add, reciprocals)
-    return GridScores(image, maps.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+    # The map shows nothing of a NaN, so the score has to.
+    bad = reduce(torch.logical_or, (part.isnan().any(dim=1) for part in compared.windows))
+    return GridScores(image.masked_fill(bad, math.nan), maps.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
 
 
 def association_maps(associations: Associations, references: Sequence[int] | None = None) -> torch.Tensor:
