@@ -13,7 +13,7 @@ from pathlib import Path
 from datasets.items import DatasetIndex, Item, stays_inside
 from datasets.layout import Warn, require_root
 from winclip.errors import InputError
-from winclip.files import is_file
+from winclip.files import is_file, is_folder
 from winclip.texts import read_text
 
 # In the order of the published tables.
@@ -103,7 +103,7 @@ def _choose_classes(root: Path, rows: list[_Row], all_classes: bool, warn: Warn)
             raise InputError(f"{place}: object is {row['object']!r}; expected the name of a class folder")
     unknown = [name for name in listed if name not in VISA_CLASSES]
     wanted = [name for name in listed if all_classes or name in VISA_CLASSES]
-    chosen = [name for name in wanted if (root / name).is_dir()]
+    chosen = [name for name in wanted if is_folder(root / name)]
     if not chosen:
         hint = f"; --all_classes takes these: {', '.join(unknown)}" if unknown and not all_classes else ""
         raise InputError(f"{root} holds no class folder of VisA such as {root / 'candle'} that 1cls.csv lists{hint}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 from tests.tiny import CONFIG, GOLDEN, golden_images, stages
 from winclip import InputError, WinCLIP
 from winclip.backbone import Backbone
+from winclip.embeddings import Embeddings
 from winclip.memory import read_memory, write_memory
 from winclip.prompts import PAPER, REFERENCE, PromptSet, load_prompt_set, with_states
 
@@ -164,7 +166,7 @@ def test_memory_made_with_anything_else_is_refused(model: WinCLIP, checkpoint: P
             model.load_memory(path)
     for missing in tensors:
         write_memory(path, {name: tensor for name, tensor in tensors.items() if name != missing}, made_with)
-        with pytest.raises(InputError, match=r"it holds (cls|left_out_maps)"):
+        with pytest.raises(InputError, match=rf"it (lacks \['{missing}'|holds unknown \['left)"):
             model.load_memory(path)
     model.set_class("metal_nut", PAPER)
     write_memory(path, tensors, made_with)
@@ -177,6 +179,71 @@ def test_memory_made_with_anything_else_is_refused(model: WinCLIP, checkpoint: P
     path.write_bytes(safetensors.torch.save({"cls": torch.zeros(1)}))
     with pytest.raises(InputError, match="does not say what it was made with"):
         model.load_memory(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("patch", lambda part: part * float("nan"), "patch holds NaN or infinite numbers"),
+        ("cls", lambda part: part * 100, "cls holds embeddings that are not of unit length but 99 off"),
+        ("windows_2", lambda part: part * 0, "windows_2 holds embeddings that are not of unit length"),
+        ("windows_3", lambda part: part[:, :3], r"windows_3 is \(2, 3, 32\) of torch.float32, not \(2, 16, 32\)"),
+        ("windows_3", lambda part: part.double(), r"windows_3 is \(2, 16, 32\) of torch.float64, not"),
+        ("patch", lambda part: part[:1], r"patch is \(1, 36, 64\) of torch.float32, not \(2, 36, 64\)"),
+        ("cls", lambda part: part[:0], r"cls is \(0, 32\) .* with at least one reference"),
+        ("cls", lambda part: part[:1], r"it holds unknown \['left_out_maps', 'left_out_scores'\]"),
+        ("left_out_scores", lambda part: part + 2, "left_out_scores is not from 0 to 1"),
+        ("left_out_maps", lambda part: -part, "left_out_maps is not from 0 to 2"),
+        ("left_out_maps", lambda part: part[:1], r"left_out_maps is \(1, 6, 6\)"),
+    ],
+)
+def test_memory_of_other_contents_is_refused(
+    model: WinCLIP,
+    tmp_path: Path,
+    name: str,
+    change: Callable[[torch.Tensor], torch.Tensor],
+    message: str,
+) -> None:
+    path = tmp_path / "nut.safetensors"
+    model.add_references(golden_images()[3:])
+    model.save_memory(path)
+    tensors, made_with = read_memory(path)
+    write_memory(path, {**tensors, name: change(tensors[name])}, made_with)
+    with pytest.raises(InputError, match=f"memory .*nut.safetensors does not fit: {message}.*; save it again"):
+        model.load_memory(path)
+    assert model.reference_count() == 2
+
+
+def test_memories_of_every_precision_and_of_one_reference_are_taken(checkpoint: Path, tmp_path: Path) -> None:
+    for precision in ("fp32", "bf16", "fp16"):
+        model = WinCLIP.from_pretrained(str(CONFIG), str(checkpoint), device="cpu", precision=precision)
+        model.set_class("metal nut")
+        for image in golden_images()[:2]:
+            model.add_references(image)
+            model.save_memory(tmp_path / "nut.safetensors")
+            model.load_memory(tmp_path / "nut.safetensors")
+
+
+def broken(embeddings: Embeddings, part: str) -> Embeddings:
+    """The same with a NaN in the second image."""
+    changed = embeddings.map(torch.clone)
+    {"cls": changed.cls, "windows": changed.windows[0], "patch": changed.patch}[part][1].view(-1)[5] = float("nan")
+    return changed
+
+
+@pytest.mark.parametrize("part", ["cls", "windows", "patch"])
+def test_a_nan_is_never_a_score(model: WinCLIP, part: str) -> None:
+    embeddings = model.encode(golden_images()[:3])
+    bad = broken(embeddings, part)
+    with pytest.raises(InputError, match="the model makes NaN of reference 1 of 3, counted from 0"):
+        model.add_references(bad)
+    if part != "patch":  # which zero-shot does not look at
+        with pytest.raises(InputError, match="the model makes NaN of image 1 of 3, counted from 0, which is no score"):
+            model.score(bad)
+    model.add_references(embeddings)
+    with pytest.raises(InputError, match="the model makes NaN, which is no score; try --precision fp32, or other"):
+        model.score(bad[1:2])
+    assert np.isfinite(model.score(bad[:1]).scores).all()
 
 
 def test_a_new_class_drops_the_references(model: WinCLIP) -> None:

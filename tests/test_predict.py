@@ -27,8 +27,10 @@ from tests.conftest import ROOT
 from tests.test_report import embedded, pixels
 from tests.tiny import CONFIG
 from winclip import InputError, WinCLIP
+from winclip.embeddings import Embeddings
 from winclip.files import lock_folder, write_atomically
 from winclip.images import PIXEL_LIMIT
+from winclip.scoring import GridScores, score_images
 from winclip.thresholds import FEW, prediction_bound
 
 Predict = Callable[..., int]
@@ -531,3 +533,24 @@ def test_help_is_instant_and_states_the_rule() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "99 % prediction interval" in done.stdout and "1 false alarm in 100 good pictures" in done.stdout
     assert done.stdout.endswith("False\n")
+
+
+def test_a_picture_without_a_score_is_a_failure_and_not_good(
+    run: Predict, pictures: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(pictures / "images", "--save_path", pictures / "whole") == 0
+    score = score_images
+
+    def score_badly(embeddings: Embeddings, *more: Any) -> list[GridScores]:
+        (found,) = score(embeddings, *more)
+        bad = (found.scores - float(rows(pictures / "whole")[1]["score"])).abs() < 1e-8  # of b.png
+        return [GridScores(found.scores.masked_fill(bad, float("nan")), found.maps)]
+
+    monkeypatch.setattr("winclip.model.score_images", score_badly)
+    run(pictures / "images", "--save_path", pictures / "out")
+    assert [Path(row["path"]).name for row in rows(pictures / "out")] == ["a.png", "a.png", "c.png"]
+    reasons = {Path(row["path"]).name: row["reason"] for row in rows(pictures / "out", "failures.csv")}
+    assert reasons["b.png"] == (
+        f"image {pictures / 'images' / 'b.png'}: the model makes NaN, which is no score;"
+        " try --precision fp32, or other weights"
+    )

@@ -12,12 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from evaluation.measuring import measure_class
 from tests.tiny import CONFIG
 from winclip import WinCLIP
+from winclip.clip import ImageTower
+from winclip.embeddings import Embeddings
 from winclip.files import lock_folder
+from winclip.images import normalise, resized_pixels
 
 Evaluate = Callable[..., int]
 METRICS = ["auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp"]
@@ -293,6 +297,34 @@ def test_unreadable_image_stops_the_run_and_keeps_finished_classes(
     assert json.loads((tmp_path / "out" / "config.json").read_text())["finished"] is False
     last = (tmp_path / "out" / "log.txt").read_text().splitlines()[-1]
     assert last.endswith(error.replace("error:", " ERROR"))
+
+
+def test_an_image_without_a_score_costs_its_class_alone(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evaluate(data, tmp_path / "whole") == 0
+    wanted = torch.tensor(resized_pixels(Image.open(data / "bolt/test/good/1.png"), 96))
+    encode = ImageTower.embed
+
+    def encode_badly(self: ImageTower, images: torch.Tensor, rows: int | None = None) -> Embeddings:
+        embeddings = encode(self, images, rows)
+        bad = (images - normalise(wanted[None])).abs().flatten(1).amax(dim=1) < 1e-3
+        return embeddings.map(lambda part: torch.where(bad.view(-1, *[1] * (part.dim() - 1)), torch.nan, part))
+
+    monkeypatch.setattr(ImageTower, "embed", encode_badly)
+    save = tmp_path / "out"
+    assert evaluate(data, save) == 2
+    name = data / "bolt/test/good/1.png"
+    error = capsys.readouterr().err
+    assert f"warning: {name} has no score: the model makes NaN of it" in error
+    assert f"error: 1 images have no score, the first is {name}; their classes are not among the results" in error
+    assert {row["objects"] for row in rows(save / "results.csv")} == {"felt", "mean"}
+    assert json.loads((save / "config.json").read_text())["finished"] is False
+    assert evaluate(data, save, "--skip_bad_scores") == 0
+    left = [row["img_path"] for row in rows(save / "scores.csv")]
+    assert [row["img_path"] for row in rows(tmp_path / "whole" / "scores.csv") if row["img_path"] in left] == left
+    assert len(left) == 11 and "bolt/test/good/1.png" not in left
+    assert {row["objects"] for row in rows(save / "results.csv")} == {"bolt", "felt", "mean"}
 
 
 def test_a_signal_keeps_finished_classes_and_is_in_the_log(

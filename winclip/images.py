@@ -140,7 +140,7 @@ def open_image(path: str | PathLike[str], max_pixels: int = PIXEL_LIMIT) -> Imag
     if max(width, height) > LARGEST_RATIO * min(width, height):
         image.close()
         raise InputError(f"{width} x {height} is more than {LARGEST_RATIO:,} times as long as wide; cut it into parts")
-    if max_pixels is not None and width * height > max_pixels:
+    if width * height > max_pixels:
         image.close()
         raise InputError(f"{width} x {height} is more than {max_pixels:,} pixels, the limit; make it smaller")
     return image

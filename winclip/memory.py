@@ -155,9 +155,9 @@ def check_tensors(tensors: Mapping[str, torch.Tensor], sizes: Mapping[str, Seque
     if count != 1:
         expected["left_out_scores"] = torch.float64, (count,)
         expected["left_out_maps"] = torch.float64, (count, grid, grid)
-    if set(tensors) != set(expected):
-        held, wanted = (reprlib.repr(sorted(names)) for names in (tensors, expected))
-        raise InputError(f"it holds {held}, not {wanted}; {_SAVE_AGAIN}")
+    for problem, names in (("lacks", set(expected) - set(tensors)), ("holds unknown", set(tensors) - set(expected))):
+        if names:
+            raise InputError(f"it {problem} {reprlib.repr(sorted(names))}; {_SAVE_AGAIN}")
     for name, (dtype, shape) in expected.items():
         problem = _problem(tensors[name], dtype, shape, of_unit_length=name in sizes)
         if problem:

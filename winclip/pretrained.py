@@ -132,8 +132,9 @@ def parse_config(
     if not isinstance(raw.get("quick_gelu") or False, bool):
         raise InputError(f"model config {model}: quick_gelu is {raw['quick_gelu']!r:.100}; expected true or false")
     side = vision.get("image_size")
-    square = isinstance(side, (list, tuple)) and len(side) == 2 and side[0] == side[1]
-    of_image = partial(_size, model, "vision_cfg.", {**vision, "image_size": side[0]} if square else vision)
+    if isinstance(side, (list, tuple)) and len(side) == 2 and side[0] == side[1]:
+        vision = {**vision, "image_size": side[0]}
+    of_image = partial(_size, model, "vision_cfg.", vision)
     of_text = partial(_size, model, "text_cfg.", text)
     width, text_width = of_image("width", 768), of_text("width", 512)
     config = ClipConfig(
