@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from datasets.registry import DATA_SETS, default_root
 from winclip.command_line import (
@@ -25,6 +28,7 @@ DEFAULT_SEED = 10
 class Options:
     """What a run was asked to do. Names are those of the command line."""
 
+    config: Path | None
     dataset: str
     data_path: Path
     save_path: Path
@@ -55,6 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="test.py",
         description="Evaluate WinCLIP zero-shot and few-shot on a data set with a meta.json; prints one table for every"
         " number of shots and writes results.csv, tables.md, scores.csv, k_shot.csv, config.json and log.txt.",
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="config.json of a run to repeat; options given beside it count more"
     )
     data = parser.add_argument_group("data")
     known = ", ".join(DATA_SETS)
@@ -115,7 +122,11 @@ def parse_options(arguments: Sequence[str]) -> Options:
     Raises:
         InputError: if a value makes no sense; argparse itself exits with status 2 on unknown options.
     """
-    values = vars(build_parser().parse_args(arguments))
+    parser = build_parser()
+    values = vars(parser.parse_args(arguments))
+    if values["config"] is not None:
+        parser.set_defaults(**_options_of_run(parser, values["config"]))
+        values = vars(parser.parse_args(arguments))
     dataset = values["dataset"]
     if not dataset or "/" in dataset or "\\" in dataset or dataset in (".", "..") or printable(dataset) != dataset:
         raise InputError(f"--dataset '{dataset}' is not a name; the folder goes to --data_path")
@@ -134,6 +145,61 @@ def parse_options(arguments: Sequence[str]) -> Options:
         values[name] = None if values[name] is None else tuple(values[name])
     model = model_options(values)
     return Options(**values, model=model)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of the config.json of a run; its ``options`` are an object, what they hold is not checked.
+
+    Raises:
+        InputError: if the file cannot be read, or is something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"--config {path} cannot be read ({error}); give the config.json of a run") from error
+    if not isinstance(content, dict) or not isinstance(content.get("options"), dict):
+        raise InputError(f"--config {path} holds no options; give the config.json of a run")
+    return content
+
+
+def _options_of_run(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
+    """The options that a config.json names, as the parser gives them; not where the run wrote."""
+    actions = {action.dest: action for action in parser._actions}
+    found = {}
+    for name, value in read_config(path)["options"].items():
+        if name in ("config", "save_path"):
+            continue
+        try:
+            found[name] = _as_parsed(actions[name], value)
+        except (KeyError, ValueError) as error:
+            raise InputError(
+                f"--config {path}: option {reprlib.repr(name)} cannot be {reprlib.repr(value)};"
+                " mend it, or run again without --config"
+            ) from error
+    return found
+
+
+def _as_parsed(action: argparse.Action, value: Any) -> Any:
+    """A value from a config.json as the parser would give it; raises ValueError if it would not."""
+    if value is None and action.default is None:
+        return None
+    if action.nargs == 0 and isinstance(value, bool):
+        return value
+    if action.nargs == "+" and isinstance(value, list) and value:
+        return [_one_parsed(action, part) for part in value]
+    if action.nargs is None:
+        return _one_parsed(action, value)
+    raise ValueError
+
+
+def _one_parsed(action: argparse.Action, value: Any) -> Any:
+    kind: Any = action.type or str
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError
+    parsed = kind(str(value))
+    if action.choices is not None and parsed not in action.choices:
+        raise ValueError
+    return parsed
 
 
 def _refuse_repeated(option: str, numbers: list[int] | None) -> None:

@@ -20,11 +20,11 @@ import torch
 
 import winclip
 from evaluation.measuring import Measured
-from evaluation.options import Options
+from evaluation.options import Options, read_config
 from evaluation.results import Results, k_shot_csv, markdown, results_csv, scores_csv, tables
 from evaluation.scoring import ClassScores
 from evaluation.setting import MAPS_FOLDER
-from winclip.backbone import Backbone
+from winclip.backbone import PRECISIONS, Backbone
 from winclip.command_line import ending, log_to_terminal
 from winclip.errors import InputError
 from winclip.files import remove_file, write_atomically
@@ -34,6 +34,8 @@ from winclip.names import printable
 
 if TYPE_CHECKING:
     from report.content import Report
+
+_log = logging.getLogger("winclip")
 
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow", "opencv-python-headless")
 
@@ -58,6 +60,8 @@ class Output:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        # Before this run's takes its place.
+        self._before = read_config(options.config) if options.config else None
         self._started = time.monotonic()
         self._begun = False
         self._log = _Lines()
@@ -99,11 +103,19 @@ class Output:
     def _write_log(self) -> None:
         write_atomically(self._options.save_path / "log.txt", "".join(self._log.lines))
 
+    def warn_of_changes(self, backbone: Backbone) -> None:
+        """Warn if the run that ``--config`` names had other versions, weights or another machine."""
+        if self._before is not None:
+            changed = [part for part, now in environment(backbone).items() if self._before.get(part) != now]
+            if changed:
+                names = ", ".join(changed)
+                _log.warning("%s of this run differ from those in %s, so figures can too", names, self._options.config)
+
     def write(self, model: WinCLIP, results: Results, left_out: list[str], finished: bool) -> None:
         """Write what is known so far in place of what was written before."""
         config = {
             "finished": finished,
-            "options": _resolved(self._options, model.backbone, results),
+            "options": _resolved(self._options, model.backbone, results, finished),
             **environment(model.backbone),
             "unreadable_images": left_out,
             "seconds": round(time.monotonic() - self._started, 3),
@@ -132,19 +144,20 @@ class Output:
         write_atomically(folder / f"{scored.class_name}.npz", buffer.getvalue())
 
 
-def _resolved(options: Options, backbone: Backbone, results: Results) -> dict[str, Any]:
-    """Every option by name, with the values that were used where none was given."""
+def _resolved(options: Options, backbone: Backbone, results: Results, finished: bool) -> dict[str, Any]:
+    """Every option by name, with the values that were used where none was given, as ``--config`` takes them."""
     values = asdict(options)
     values = {**values, **values.pop("model")}
     resolved = {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
     return {
         **resolved,
-        "k_shot": sorted({setting.k_shot for setting in results.settings}),
-        "classes": results.classes,
+        "k_shot": list(dict.fromkeys(setting.k_shot for setting in results.settings)),
+        "seed": None if options.reference_list else options.seed,
+        "classes": results.classes if finished else options.classes,
         "pretrained": backbone.pretrained,
         "image_size": backbone.image_size,
         "device": str(backbone.device),
-        "precision": backbone.precision,
+        "precision": "tf32" if backbone.tf32 else next(n for n, kind in PRECISIONS.items() if kind == backbone.dtype),
     }
 
 

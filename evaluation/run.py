@@ -73,6 +73,7 @@ def run(options: Options) -> Outcome:
 
 def _evaluate(options: Options, task: _Task, output: Output) -> Outcome:
     model = options.model.load()
+    output.warn_of_changes(model.backbone)
     identity = identify(task.index, task.classes, task.plan, model, task.prompts)
     checkpoint = Checkpoint(options.save_path / CHECKPOINT, identity, task.plan.settings)
     total = sum(len(task.index.test[name]) for name in task.classes)

@@ -47,19 +47,25 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def evaluate(checkpoint: Path) -> Callable[..., int]:
-    """Calls test.py's main with the tiny model; gives the exit status."""
+def evaluation_main() -> Main:
+    """The main of test.py."""
     specification = importlib.util.spec_from_file_location("evaluate_test_py", ROOT / "test.py")
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
+    main: Main = module.main
+    return main
+
+
+@pytest.fixture(scope="session")
+def evaluate(evaluation_main: Main, checkpoint: Path) -> Callable[..., int]:
+    """Calls test.py's main with the tiny model; gives the exit status."""
 
     def call(data: Path, save: Path, *more: str) -> int:
         model = [] if "--model" in more else ["--model", str(CONFIG)]
         weights = [] if "--pretrained" in more else ["--pretrained", str(checkpoint)]
         places = ["--dataset", "small", "--data_path", str(data), "--save_path", str(save)]
-        status: int = module.main([*places, *model, *weights, "--device", "cpu", *more])
-        return status
+        return evaluation_main([*places, *model, *weights, "--device", "cpu", *more])
 
     return call
 
