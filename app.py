@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import html
+import logging
 import os
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,7 +30,7 @@ from winclip.command_line import add_model_options, exit_status, model_options
 from winclip.defaults import DEFAULT_MODEL, DEMO_MODEL
 from winclip.drawing import COLOURS, colour, data_url
 from winclip.errors import InputError
-from winclip.images import read_image
+from winclip.images import read_image, resized_pixels
 from winclip.thresholds import Threshold
 
 # Read by Gradio when it is imported: nothing is reported home.
@@ -38,10 +40,19 @@ try:
 except ImportError:
     gr = None  # type: ignore[assignment]
 
+_log = logging.getLogger("winclip")
+
 INSTALL = "python -m pip install -e '.[app]'"
-MAX_EXAMPLES = 16
+# Of a picture, and of a request.
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 40_000_000
+MAX_EXAMPLES = 16
+MAX_NAME = 200
+MAX_SECONDS = 120
+MAX_FIELDS_BYTES = 1_000_000
+# Of all requests together. One is judged at a time, and of its pictures one is decoded at a time.
+MAX_WAITING = 32
+MAX_KEPT_BYTES = 2_000_000_000
 SHOWN_SIDE = 960
 SAMPLE_EXAMPLES = 8
 
@@ -89,20 +100,65 @@ def read_upload(path: str) -> Image.Image:
         raise InputError(str(error).replace(path, name)) from error
 
 
+class Limits:
+    """Between server and page: refuses requests that are too large, and uploads while the page holds enough of them.
+
+    Args:
+        application: the page, called by the ASGI convention.
+        folder: where uploads are kept.
+    """
+
+    def __init__(self, application: Callable[..., Any], folder: Path) -> None:
+        self._application = application
+        self._folder = folder
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Answer a request."""
+        from starlette.responses import PlainTextResponse
+
+        refusal = self._refusal(scope) if scope["type"] == "http" and scope["method"] == "POST" else None
+        answer = self._application if refusal is None else PlainTextResponse(refusal[1], refusal[0])
+        await answer(scope, receive, send)
+
+    def _refusal(self, scope: dict[str, Any]) -> tuple[int, str] | None:
+        """HTTP status and reason, or None where the request is taken."""
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        if not length.isdigit():
+            return 411, "the length of the request is missing"
+        upload = scope["path"].endswith("/upload")
+        # Every file has a few lines of its own around it.
+        limit = MAX_EXAMPLES * MAX_BYTES + MAX_FIELDS_BYTES if upload else MAX_FIELDS_BYTES
+        if int(length) > limit:
+            return 413, f"the request has more than {limit:,} bytes, the limit"
+        if upload and int(length) + self._kept() > MAX_KEPT_BYTES:
+            return 503, "the page holds as many pictures as it can; try again later"
+        return None
+
+    def _kept(self) -> int:
+        total = 0
+        for path in self._folder.rglob("*"):
+            # It can be gone by now.
+            with contextlib.suppress(OSError):
+                total += path.stat().st_size
+        return total
+
+
 class SessionFiles:
     """The files that each open page has uploaded, so that they go when the page is closed.
 
-    A file is kept by the hash of its content, so two pages can hold the same one.
+    A file is kept by the hash of its content, so two pages can hold the same one. ``own`` are files of
+    the page itself, which stay.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, own: set[str] | None = None) -> None:
+        self._own = set(map(Path, own or ()))
         self._files: dict[str, set[Path]] = {}
         self._lock = threading.Lock()
 
     def add(self, session: str, paths: list[str]) -> None:
         """Note files of a session."""
         with self._lock:
-            self._files.setdefault(session, set()).update(map(Path, paths))
+            self._files.setdefault(session, set()).update({*map(Path, paths)} - self._own)
 
     def forget(self, session: str) -> None:
         """Remove the files of a session that no other session holds."""
@@ -131,18 +187,25 @@ def judge(
         The verdict, and picture with heat map, as HTML.
 
     Raises:
-        InputError: if there is no picture, too many examples, or one of them or the class name does not work.
+        InputError: if there is no picture, too many examples, one of them or the class name does not work, or all
+            of it takes too long.
     """
     if picture is None:
         raise InputError("there is no picture yet; drop one, or pick a sample picture")
     paths = examples or []
     if len(paths) > MAX_EXAMPLES:
         raise InputError(f"{len(paths)} good examples are too many; the limit is {MAX_EXAMPLES}")
-    image = read_upload(picture)
+    if len(class_name) > MAX_NAME:
+        raise InputError(f"the class name is too long: {len(class_name)} characters; the limit is {MAX_NAME}")
+    started, size = time.monotonic(), loaded.backbone.image_size
     model = WinCLIP(loaded.backbone, loaded.temperature)
     model.set_class(class_name)
-    if paths:
-        model.add_references([read_upload(path) for path in paths])
+    for path in paths:
+        # One after the other, so that one large picture is in memory at a time.
+        model.add_references(resized_pixels(read_upload(path), size))
+        if time.monotonic() - started > MAX_SECONDS:
+            raise InputError(f"this takes more than {MAX_SECONDS} seconds, the limit; use fewer or smaller pictures")
+    image = read_upload(picture)
     threshold, found = model.threshold(), model.predict(image)
     if copies := len(paths) - model.reference_count():
         said = f"{copies} of the {len(paths)} good examples are copies of others and count once"
@@ -212,9 +275,20 @@ def _paths(uploads: Any) -> Any:
     return uploads and [upload.path for upload in uploads.root]
 
 
+def _fetch_nothing(component: gr.components.Component) -> None:
+    """Gradio would fetch a picture from an address in place of an upload."""
+    move = component.async_move_resource_to_block_cache
+
+    async def move_upload(path: str | Path | None) -> str | None:
+        if str(path).startswith(("http://", "https://")):
+            raise gr.Error("the page fetches no addresses; upload the picture", print_exception=False)
+        return await move(path)
+
+    component.async_move_resource_to_block_cache = move_upload  # type: ignore[assignment, method-assign]
+
+
 def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
     """The page."""
-    files = SessionFiles()
 
     def remember(paths: str | list[str] | None, request: gr.Request) -> None:
         files.add(str(request.session_hash), [paths] if isinstance(paths, str) else paths or [])
@@ -227,6 +301,11 @@ def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
             return judge(model, picture, class_name, examples, opacity)
         except InputError as error:
             raise gr.Error(html.escape(str(error)), duration=None, print_exception=False) from error
+        except Exception as error:
+            # It can name anything, so it is for the log.
+            _log.exception("a picture could not be judged")
+            reason = "the picture could not be judged; the log of the page says why"
+            raise gr.Error(reason, duration=None, print_exception=False) from error
 
     def pick(with_examples: bool, event: gr.SelectData) -> tuple[str, str, list[str] | None]:
         sample = samples[event.index]
@@ -250,6 +329,8 @@ def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
                 )
                 # Gradio would leave an empty file behind for each.
                 examples.preprocess = _paths  # type: ignore[assignment, method-assign]
+                for component in (picture, examples):
+                    _fetch_nothing(component)
                 button = gr.Button("Look for anomalies", variant="primary")
             with gr.Column():
                 verdict = gr.HTML(EMPTY)
@@ -265,9 +346,12 @@ def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
                 buttons=[],
             )
         gr.Markdown(
-            f"Limits: {MAX_BYTES // 1_000_000} MB and {MAX_PIXELS // 1_000_000} megapixels a picture. Pictures stay on"
-            " the machine that runs this page and are removed when the page is closed."
+            f"Limits: {MAX_BYTES // 1_000_000} MB and {MAX_PIXELS // 1_000_000} megapixels a picture, {MAX_SECONDS} s a"
+            " request; requests are answered one after the other. Pictures stay on the machine that runs this page and"
+            " are removed when the page is closed."
         )
+        drawn = {path for sample in samples for path in (sample.picture, *sample.examples)}
+        files = SessionFiles(drawn | gallery.keep_in_cache)
         picture.upload(remember, picture, show_progress="hidden", queue=False)
         examples.upload(remember, examples, show_progress="hidden", queue=False)
         page.unload(forget)
@@ -277,7 +361,8 @@ def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
         class_name.submit(run, inputs, results)
         gallery.select(pick, with_examples, [picture, class_name, examples]).then(run, inputs, results)
         opacity.input(None, opacity, js=SET_OPACITY)
-    return page
+    # Events of one function wait for each other, and no request goes past the queue.
+    return page.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
 
 
 def main(arguments: list[str]) -> int:
@@ -300,6 +385,8 @@ def serve(options: argparse.Namespace) -> NoReturn:
         os.environ["GRADIO_TEMP_DIR"] = folder
         model = model_options(vars(options)).load()
         page = build_page(model, draw_samples(Path(folder)))
+        from starlette.middleware import Middleware  # comes with Gradio
+
         try:
             _, address, _ = page.launch(
                 server_name=options.host,
@@ -307,6 +394,8 @@ def serve(options: argparse.Namespace) -> NoReturn:
                 share=options.share,
                 quiet=True,
                 max_file_size=MAX_BYTES,
+                enable_monitoring=False,
+                app_kwargs={"middleware": [Middleware(Limits, folder=Path(folder))]},
                 footer_links=["settings"],
                 run_history=False,
                 ssr_mode=False,

@@ -163,11 +163,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _options_of_run(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
-    """The options that a config.json names, as the parser gives them; not where the run wrote."""
+    """The options that a config.json names, as the parser gives them; not where the run wrote and started from."""
     actions = {action.dest: action for action in parser._actions}
     found = {}
     for name, value in read_config(path)["options"].items():
-        if name in ("config", "save_path"):
+        if name in ("config", "save_path", "fresh"):
             continue
         try:
             found[name] = _as_parsed(actions[name], value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import shutil
 import signal
@@ -9,15 +11,21 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import gradio
 import gradio_client
 import numpy as np
 import pytest
 from PIL import Image
 
 import app
+from benchmarks.load_test import Question, ask, connect, load
 from tests.conftest import ROOT
 from tests.tiny import CONFIG, GOLDEN
 from winclip import InputError, WinCLIP
@@ -46,7 +54,8 @@ def test_what_does_not_work_is_said_without_folders(
     for picture, class_name, examples, message in (
         (None, "bolt", None, "no picture yet"),
         (FILES[0], " ", None, "class name is empty"),
-        (FILES[0], "bolt " * 80, None, "too long"),
+        (FILES[0], "b " * 99, None, "too long: a prompt"),
+        (FILES[0], "bolt" * 100, None, "too long: 400 characters; the limit is 200"),
         (FILES[0], "bolt", FILES[:1] * 17, "17 good examples are too many"),
         (str(text), "bolt", None, "notes.png cannot be read"),
     ):
@@ -61,6 +70,75 @@ def test_what_does_not_work_is_said_without_folders(
         app.read_upload(FILES[0])
 
 
+def test_one_picture_is_decoded_at_a_time_and_for_a_limited_time(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = app.read_upload
+    seen: list[weakref.ref[Image.Image]] = []
+
+    def watched(path: str) -> Image.Image:
+        assert [image for image in seen if image() is not None] == []
+        image = read(path)
+        seen.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(app, "read_upload", watched)
+    app.judge(WinCLIP(backbone), FILES[0], "bolt", FILES[1:], 0.5)
+    assert len(seen) == len(FILES)
+    monkeypatch.setattr(app, "MAX_SECONDS", 0)
+    with pytest.raises(InputError, match="more than 0 seconds, the limit"):
+        app.judge(WinCLIP(backbone), FILES[0], "bolt", FILES[1:], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("path", "length", "status"),
+    [
+        ("/gradio_api/upload", b"300000000", 200),
+        ("/gradio_api/upload", b"400000000", 413),
+        ("/gradio_api/upload", None, 411),
+        ("/gradio_api/queue/join", b"1000", 200),
+        ("/gradio_api/queue/join", b"2000000", 413),
+        ("/full/upload", b"300", 503),
+    ],
+)
+def test_large_requests_and_uploads_to_a_full_page_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, length: bytes | None, status: int
+) -> None:
+    if path.startswith("/full"):
+        monkeypatch.setattr(app, "MAX_KEPT_BYTES", 1000)
+    (tmp_path / "kept.png").write_bytes(b"x" * 900)
+    sent: list[dict[str, Any]] = []
+
+    async def answer(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await send({"status": 200})
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    headers = [] if length is None else [(b"content-length", length)]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+    asyncio.run(app.Limits(answer, tmp_path)(scope, None, send))
+    assert sent[0]["status"] == status
+
+
+def test_errors_nobody_thought_of_are_for_the_log(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, logged: list[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(f"no room in {tmp_path}")
+
+    monkeypatch.setattr(app, "judge", fail)
+    page = app.build_page(WinCLIP(backbone), [])
+    run = next(function.fn for function in page.fns.values() if function.api_name == "judge")
+    assert run is not None
+    with pytest.raises(gradio.Error) as raised:
+        run(FILES[0], "bolt", None, 0.5)
+    assert raised.value.message == "the picture could not be judged; the log of the page says why"
+    assert logged == ["a picture could not be judged"]
+
+
 def test_uploads_are_turned_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -69,18 +147,18 @@ def test_uploads_are_turned_upright(tmp_path: Path) -> None:
 
 
 def test_files_go_with_the_last_session_that_holds_them(tmp_path: Path) -> None:
-    both, own = tmp_path / "a" / "both.png", tmp_path / "b" / "own.png"
-    for path in (both, own):
+    both, own, drawn = (tmp_path / name / "part.png" for name in ("both", "own", "drawn"))
+    for path in (both, own, drawn):
         path.parent.mkdir()
         path.write_bytes(b"")
-    files = app.SessionFiles()
-    files.add("one", [str(both), str(own)])
+    files = app.SessionFiles({str(drawn)})
+    files.add("one", [str(both), str(own), str(drawn)])
     files.add("two", [str(both)])
     files.forget("one")
     assert both.exists() and not own.parent.exists()
     files.forget("two")
     files.forget("two")
-    assert not both.parent.exists()
+    assert not both.parent.exists() and drawn.exists()
 
 
 def test_without_gradio_the_command_is_named() -> None:
@@ -132,6 +210,48 @@ def test_page_answers_over_http(address: str) -> None:
     assert "score" in verdict and "data:image/webp" in overlay
     with pytest.raises(gradio_client.exceptions.AppError, match="class name is empty"):
         client.predict(gradio_client.handle_file(FILES[0]), "", None, 0.5, api_name="/judge")
+
+
+def test_four_users_get_the_answers_that_one_gets(address: str) -> None:
+    pictures = [Path(file) for file in FILES]
+    questions = [Question(pictures[n], name, pictures[3:][:n]) for n, name in enumerate(("bolt", "felt", "nut"))]
+    single = connect(address)
+    answers = [ask(single, question) for question in questions]
+    assert len(set(answers)) == 3
+    found = load(address, questions, answers, users=4, requests=12)
+    assert (len(found.seconds), found.failed, found.differing) == (12, 0, 0)
+
+
+def post(url: str, content: object) -> bytes:
+    """What a server answers to JSON."""
+    request = urllib.request.Request(url, json.dumps(content).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        return bytes(answer.read())
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (str(ROOT / "docs" / "figures" / "sample.jpg"), "null"),
+        ("/nowhere/part.png", "null"),
+        ("http://127.0.0.1:9/part.png", "the page fetches no addresses; upload the picture"),
+    ],
+)
+def test_page_takes_uploads_alone_and_names_no_folder(address: str, path: str, expected: str) -> None:
+    call = f"{address}gradio_api/call/judge"
+    data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, "bolt", None, 0.5]
+    event = json.loads(post(call, {"data": data}))["event_id"]
+    with urllib.request.urlopen(f"{call}/{event}", timeout=PATIENCE) as stream:
+        answer = stream.read().decode()
+    assert answer.startswith("event: error") and expected in answer
+    assert "/" not in answer
+
+
+def test_page_serves_no_other_file_and_nothing_goes_past_the_queue(address: str) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(f"{address}gradio_api/file={ROOT / 'app.py'}", timeout=PATIENCE)
+    with pytest.raises(urllib.error.HTTPError, match=r"40[134]"):
+        post(f"{address}gradio_api/run/judge", {"data": [None, "bolt", None, 0.5]})
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")

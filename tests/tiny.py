@@ -20,7 +20,10 @@ CONFIG = GOLDEN / "tiny" / "model_config.json"
 
 
 def recipe_tensor(name: str, shape: tuple[int, ...], number: int) -> torch.Tensor:
-    """Tensor ``number`` of the sorted state dict, as the golden recipe draws it."""
+    """Tensor ``number`` of the sorted state dict, as the golden recipe draws it.
+
+    Roots divide in float64, as NumPy 2 does by itself and NumPy 1 does not.
+    """
     v = np.random.RandomState(1000 + number).standard_normal(shape).astype(np.float32)
     if name.endswith(("ln_pre.weight", "ln_post.weight", "ln_final.weight")) or ".ln_1.w" in name or ".ln_2.w" in name:
         v = 1 + 0.1 * v
@@ -29,11 +32,11 @@ def recipe_tensor(name: str, shape: tuple[int, ...], number: int) -> torch.Tenso
     elif name == "token_embedding.weight" or name.endswith(("positional_embedding", "class_embedding")):
         v = 0.5 * v
     elif name == "visual.conv1.weight":
-        v = v / np.sqrt(np.prod(shape[1:]))
+        v = v.astype(np.float64) / np.sqrt(np.prod(shape[1:]))
     elif name == "logit_scale":
         v = np.float32(2.6592)
     else:
-        v = v * 1.5 / np.sqrt(shape[0] if name in ("text_projection", "visual.proj") else shape[1])
+        v = (v * 1.5).astype(np.float64) / np.sqrt(shape[0] if name in ("text_projection", "visual.proj") else shape[1])
     return torch.from_numpy(np.asarray(v, dtype=np.float32))
 
 
