@@ -136,14 +136,19 @@ def refuse_links(index: DatasetIndex, classes: Iterable[str], references: Iterab
     Raises:
         InputError: if one does; the message names it and where it lies.
     """
-    root = os.path.realpath(index.root)
     for path, what in _wanted(index, classes, references).items():
-        real = os.path.realpath(index.root / path)
-        if os.path.commonpath([root, real]) != root:
+        real = outside(index.root, path)
+        if real:
             raise InputError(
                 f"{what} {index.root / path} is {real}, which a link leads to, outside of the data set folder; if your"
                 " data set is made of links, say so with --allow_links"
             )
+
+
+def outside(root: Path, path: str) -> str:
+    """Where a file of a data set really is if that is outside of its root, where a link can lead; else empty."""
+    inside, real = os.path.realpath(root), os.path.realpath(root / path)
+    return "" if os.path.commonpath([inside, real]) == inside else real
 
 
 def _wanted(index: DatasetIndex, classes: Iterable[str], references: Iterable[Item]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.index import load_index, select_classes
+from datasets.index import load_index, outside, select_classes
 from datasets.items import DatasetIndex, Item
 from datasets.samples import read_mask
 from evaluation.options import Options
@@ -31,6 +31,7 @@ SMALLEST_SIDE, LONGEST = 32, 10
 # In the order of the text. Every problem is of one of these kinds.
 KINDS = {
     "unreadable": "cannot be read",
+    "link": "outside of the data set folder, where a link leads; --allow_links reads it",
     "mask size": "mask and image differ in size",
     "empty mask": "mask of a defective image without a defect pixel",
     "good with defect": "good image whose mask has defect pixels",
@@ -94,7 +95,7 @@ def check_data(options: Options) -> tuple[str, int]:
         for item in items
     ]
     masked = {name for name in classes if any(item.anomaly and item.mask_path for item in index.test[name])}
-    seen = list(_read_all(index, entries, masked, options.num_workers))
+    seen = list(_read_all(index, entries, masked, options))
     problems = [problem for one in seen for problem in one.problems]
     problems += [*_repeated(seen), *_other_modes(seen), *_bad_names(classes, entries)]
     order = list(KINDS)
@@ -124,21 +125,28 @@ def _lines(problems: list[Problem]) -> Iterator[str]:
             yield from (f"  {printable(problem.text)}" for problem in of_kind)
 
 
-def _read_all(index: DatasetIndex, entries: list[_Entry], masked: set[str], workers: int | None) -> Iterator[_Seen]:
+def _read_all(index: DatasetIndex, entries: list[_Entry], masked: set[str], options: Options) -> Iterator[_Seen]:
     """What every entry shows, in order, read in threads."""
-    read = partial(_read, root=index.root, masked=masked)
+    read = partial(_read, root=index.root, masked=masked, allow_links=options.allow_links)
     # Pillow takes a file for unknown while another thread registers the formats, so each sees to it first.
-    with ThreadPoolExecutor(usable_workers(workers) or 1, initializer=Image.init) as pool:
+    with ThreadPoolExecutor(usable_workers(options.num_workers) or 1, initializer=Image.init) as pool:
         yield from tqdm(pool.map(read, entries), total=len(entries), unit="image", disable=None, dynamic_ncols=True)
 
 
-def _read(entry: _Entry, root: Path, masked: set[str]) -> _Seen:
+def _read(entry: _Entry, root: Path, masked: set[str], allow_links: bool) -> _Seen:
     item, problems = entry.item, []
 
     def found(kind: str, path: str, text: str) -> None:
         problems.append(Problem(kind, item.cls_name, path, text))
 
     digest, mode, size = "", "", None
+    if not allow_links:
+        for path in filter(None, (item.img_path, item.mask_path)):
+            real = outside(root, path)
+            if real:
+                found("link", path, f"{path} is {real}")
+        if problems:
+            return _Seen(entry, digest, mode, problems)
     try:
         image = read_image(root / item.img_path)
         with open_image(root / item.img_path) as stored:

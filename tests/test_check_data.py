@@ -59,6 +59,9 @@ def test_all_problems_are_listed_at_once(evaluate: Evaluate, data: Path, tmp_pat
     Image.new("RGB", (500, 40), (1, 2, 3)).save(bolt / "thin.png")
     test.append({**test[0], "img_path": "bolt/grey.png", "mask_path": ""})
     Image.new("L", (31, 40), 7).save(bolt / "grey.png")
+    shutil.copy(bolt / "train/good/3.png", tmp_path / "elsewhere.png")
+    (bolt / "train/good/3.png").unlink()
+    (bolt / "train/good/3.png").symlink_to(tmp_path / "elsewhere.png")
     meta["test"]["-felt"] = [{**entry, "cls_name": "-felt"} for entry in meta["test"].pop("felt")]
     del meta["train"]["felt"]
     (data / "meta.json").write_text(json.dumps(meta))
@@ -71,6 +74,7 @@ def test_all_problems_are_listed_at_once(evaluate: Evaluate, data: Path, tmp_pat
         ("unreadable", "bolt/masks/scratch/2.png"),
         ("unreadable", "bolt/train/good/0.png"),
         ("unreadable", "bolt/train/good/1.png"),
+        ("link", "bolt/train/good/3.png"),
         ("mask size", "bolt/masks/scratch/0.png"),
         ("empty mask", "bolt/masks/scratch/1.png"),
         ("good with defect", "bolt/good_mask_1.png"),
@@ -89,7 +93,9 @@ def test_all_problems_are_listed_at_once(evaluate: Evaluate, data: Path, tmp_pat
     assert "mask and image differ in size (1):" in lines
     assert "  bolt/masks/scratch/0.png is 50 x 61, bolt/test/scratch/0.png is 50 x 60" in lines
     assert "  bolt/test/good/2.bmp has the content of bolt/train/good/2.png in train" in lines
-    assert lines[-1] == f"19 images and 8 masks of 2 classes: 15 problems; written to {save / FILE}"
+    assert lines[-1] == f"19 images and 8 masks of 2 classes: 16 problems; written to {save / FILE}"
+    assert evaluate(data, tmp_path / "linked", "--check_data", "--allow_links") == 1
+    assert len(problems(tmp_path / "linked")) == 15
     assert evaluate(data, tmp_path / "again", "--check_data", "--num_workers", "0") == 1
     assert (tmp_path / "again" / FILE).read_bytes() == (save / FILE).read_bytes()
 
