@@ -79,7 +79,6 @@ download() {
 unpacked=""
 clean_up() {
     if [ -n "$unpacked" ]; then
-        chmod -R u+rwX "$unpacked"
         rm -rf "$unpacked"
     fi
     # An empty folder would look like a data set.
@@ -120,9 +119,10 @@ fi
 
 unpacked=$(mktemp -d "$target/.unpack.XXXXXX")
 echo "unpacking to $target"
-tar --no-same-owner -xf "$archive" -C "$unpacked" || fail "cannot unpack $archive; is the disk full, or xz missing?"
-# Some archives hold folders without write permission, which could not be moved.
-chmod -R u+rwX "$unpacked"
+scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+python=$scripts/../.venv/bin/python
+[ -x "$python" ] || python=python3
+"$python" "$scripts/unpack.py" "$archive" "$unpacked" || exit 2
 
 matches() {
     compgen -G "$1/$marker" >/dev/null
