@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
 
         return run(options)
 
-    return exit_status(command, "the same command with --resume goes on behind the rows in the output folder")
+    return exit_status(command, "the same command with --resume goes on behind the rows that are done")
 
 
 if __name__ == "__main__":

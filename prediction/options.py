@@ -45,6 +45,8 @@ output in --save_path:
                                       threshold), box of the strongest region (x, y, w, h in pixels), heat map
   heatmaps/                           the pictures with one scale of colours for the whole run
   failures.csv                        pictures that could not be read, and why
+  predictions.jsonl                   the settings, and rows as pictures are scored; the tables above are made of it at
+                                      the end or when the run is stopped, and --resume goes on behind it
   run.json                            options, thresholds and how they were found
   report.html                         with --report: a histogram of the scores, and the pictures, highest score first
 """

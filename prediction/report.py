@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from prediction.journal import read_rows
 from prediction.listing import read_picture
 from prediction.options import REPORT_PICTURES
-from prediction.rows import read_rows
 from report.content import Card, Report, Result, SettingPage, Table, Wording
 from report.curves import ClassCurves
 from report.page import write_report
@@ -33,7 +33,7 @@ def report_predictions(save: Path, settings: Mapping[str, Any], threshold: Thres
     """Write the page; of all rows only their scores are held, and pictures one at a time.
 
     Args:
-        save: folder with predictions.csv, one row or more, and the heat maps.
+        save: folder with the journal, one row or more, and the heat maps.
         settings: those of run.json.
         threshold: of all rows.
         unreadable: pictures that could not be read.
@@ -42,7 +42,7 @@ def report_predictions(save: Path, settings: Mapping[str, Any], threshold: Thres
         InputError: if a heat map cannot be read or the page cannot be written.
     """
     scores = {True: array("d"), False: array("d")}
-    for row in read_rows(save / "predictions.csv"):
+    for row in read_rows(save):
         scores[row.anomalous].append(row.score)
     anomalous, others = np.array(scores[True]), np.array(scores[False])
     name = settings["class_name"]
@@ -91,8 +91,7 @@ def _notes(count: int) -> list[str]:
 
 def _cards(save: Path, folder: Path, class_name: str) -> Iterator[Card]:
     """Cards of the highest scores; a picture that is gone since it was scored is there as heat map only."""
-    rows = read_rows(save / "predictions.csv")
-    for row in heapq.nlargest(REPORT_PICTURES, rows, key=lambda row: row.score):
+    for row in heapq.nlargest(REPORT_PICTURES, read_rows(save), key=lambda row: row.score):
         heat_map = read_picture(save / row.heat_map)
         try:
             # Not row.path, which is relative to where an earlier run may have been started.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import winclip
+from prediction.journal import JOURNAL, begin, settings_of, take_up
 from prediction.listing import RUN_FILE
 from winclip.errors import InputError
 from winclip.files import write_atomically
@@ -18,7 +19,7 @@ from winclip.prompts import PromptSet
 from winclip.thresholds import Threshold
 
 _log = logging.getLogger("winclip")
-_RUN, _TABLES = RUN_FILE, ("predictions.csv", "predictions.json", "failures.csv", "report.html")
+_TABLES = ("predictions.csv", "predictions.json", "failures.csv", "report.html")
 
 
 def model_settings(model: WinCLIP, class_name: str, prompts: PromptSet) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def threshold_settings(threshold: Threshold) -> dict[str, Any]:
 
 
 def prepare(save: Path, settings: dict[str, Any], resume: bool) -> bool:
-    """Check that an earlier run may be resumed, or clear its tables away.
+    """Take up the journal of an earlier run, or begin one and clear that run's tables away.
 
     Args:
         save: the output folder.
@@ -54,35 +55,36 @@ def prepare(save: Path, settings: dict[str, Any], resume: bool) -> bool:
         Whether to go on behind rows of an earlier run.
 
     Raises:
-        InputError: if the earlier run had other settings, or its tables cannot be replaced.
+        InputError: if the earlier run had other settings, or its files cannot be replaced.
     """
-    known = save / _RUN
-    if resume and known.exists() and (save / _TABLES[0]).exists():
+    go_on = resume and (save / JOURNAL).exists()
+    if go_on:
         _check_settings(save, settings)
-        return True
-    if resume:
-        _log.info("%s holds no rows to go on from, so the run starts from the beginning", save)
-    for name in _TABLES:
-        try:
-            (save / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot replace {save / name} ({error.strerror}); choose another --save_path") from error
+        take_up(save)
+    else:
+        if resume:
+            _log.info("%s holds no rows to go on from, so the run starts from the beginning", save)
+        begin(save, settings)
+        for name in _TABLES:
+            try:
+                (save / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise InputError(
+                    f"cannot replace {save / name} ({error.strerror}); choose another --save_path"
+                ) from error
     write_run(save, settings, finished=False)
-    return False
+    return go_on
 
 
 def write_run(save: Path, settings: dict[str, Any], finished: bool, **counts: int) -> None:
     """Write run.json."""
     content = {"finished": finished, **counts, "settings": settings}
-    write_atomically(save / _RUN, json.dumps(content, indent=2) + "\n")
+    write_atomically(save / RUN_FILE, json.dumps(content, indent=2) + "\n")
 
 
 def _check_settings(save: Path, settings: dict[str, Any]) -> None:
-    try:
-        before = json.loads((save / _RUN).read_text(encoding="utf-8"))["settings"]
-        differing = [key for key, value in settings.items() if not _same(before.get(key), value)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{save / _RUN} cannot be read, so {save} cannot be resumed; run without --resume") from error
+    before = settings_of(save)
+    differing = [key for key, value in settings.items() if not _same(before.get(key), value)]
     if differing:
         raise InputError(
             f"the rows in {save} were made with another {', '.join(differing)} and cannot be resumed;"

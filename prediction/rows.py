@@ -1,20 +1,17 @@
-"""Rows that reach the disk one by one and stay whole whatever happens, and JSON made of them."""
+"""What is known of a picture, as a line of JSON and as one of CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import os
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 from winclip.drawing import Box
-from winclip.errors import InputError
-from winclip.files import temporary_beside
-from winclip.names import cell, from_cell
+from winclip.names import cell
 
 _BOX = ("box_x", "box_y", "box_w", "box_h")
 PREDICTIONS = ("path", "score", "threshold", "anomalous", "area", *_BOX, "heat_map")
@@ -49,137 +46,55 @@ class Row:
         figures = [f"{self.score:.9g}", f"{self.threshold:.9g}", verdict, f"{self.area:.6g}"]
         return [cell(self.path), *figures, *box, cell(self.heat_map)]
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> str:
         """The row as predictions.json has it."""
-        return {
-            "path": self.path,
-            "score": self.score,
-            "threshold": self.threshold,
-            "anomalous": self.anomalous,
-            "area": self.area,
-            "box": None if self.box is None else list(self.box),
-            "heat_map": self.heat_map,
-        }
+        return json.dumps(
+            {
+                "path": self.path,
+                "score": float(f"{self.score:.9g}"),
+                "threshold": float(f"{self.threshold:.9g}"),
+                "anomalous": self.anomalous,
+                "area": float(f"{self.area:.6g}"),
+                "box": None if self.box is None else list(self.box),
+                "heat_map": self.heat_map,
+            }
+        )
 
 
-class RowFile:
-    """A CSV file that grows by whole rows.
-
-    Args:
-        path: the file.
-        header: names of the columns.
-        go_on: keep the whole rows that are there and cut off a broken last one; else start empty.
-
-    Raises:
-        InputError: if the file cannot be written, or has other columns.
-    """
-
-    def __init__(self, path: Path, header: Sequence[str], go_on: bool = False) -> None:
-        self.path = path
-        first, end = b"", 0
-        go_on = go_on and path.exists()
-        try:
-            if go_on:
-                with path.open("rb") as file:
-                    for record, record_end in _records(file):
-                        first, end = first or record, record_end
-            # Unbuffered, so that a row that is written is out of this program's hands.
-            self._file = path.open("r+b" if go_on else "wb", buffering=0)
-            self._file.truncate(end)
-            self._file.seek(end)
-        except OSError as error:
-            raise InputError(f"cannot write {path} ({error.strerror}); choose another --save_path") from error
-        if not end:
-            self.append(header)
-        elif first != _line(header):
-            self._file.close()
-            raise InputError(f"{path} has other columns than {','.join(header)}; choose another --save_path")
-
-    def append(self, values: Sequence[object]) -> None:
-        """Write one row, or nothing.
-
-        Raises:
-            InputError: if it cannot be written, for example because the disk is full.
-        """
-        end = self._file.tell()
-        rest = memoryview(_line(values))
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except BaseException as error:
-            self._file.truncate(end)
-            self._file.seek(end)
-            if isinstance(error, OSError):
-                raise InputError(f"cannot write {self.path} ({error.strerror or error})") from error
-            raise
-
-    def __enter__(self) -> RowFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-
-def read_rows(path: Path) -> Iterator[Row]:
-    """The whole rows of a predictions.csv, one at a time; none if there is no file."""
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        records = (record for record, _ in _records(file))
-        next(records, None)  # the header
-        for record in records:
-            (cells,) = csv.reader(io.StringIO(record.decode("utf-8", "replace"), newline=""))
-            picture, score, threshold, verdict, area, *corners, heat_map = cells
-            x, y, width, height = (int(corner) if corner else 0 for corner in corners)
-            box = (x, y, width, height) if all(corners) else None
-            yield Row(
-                from_cell(picture),
-                float(score),
-                float(threshold),
-                verdict == "yes",
-                float(area),
-                box,
-                from_cell(heat_map),
-            )
-
-
-def write_json(rows: Path, target: Path) -> None:
-    """Write the rows of predictions.csv as a JSON list, complete or not at all, holding one row at a time.
-
-    Raises:
-        InputError: if the file cannot be written.
-    """
-    temporary = temporary_beside(target)
+def parse(line: bytes) -> Row | None:
+    """The row that ``as_json`` made a line of; None of any other line."""
     try:
-        with temporary.open("w", encoding="ascii", newline="") as file:
-            separator = "[\n"
-            for row in read_rows(rows):
-                file.write(separator + json.dumps(row.as_json()))
-                separator = ",\n"
-            file.write("\n]\n" if separator == ",\n" else "[]\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        raise InputError(f"cannot write {target} ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        values: dict[str, Any] = json.loads(line)
+        box = values.pop("box")
+        if box is not None:
+            x, y, width, height = map(int, box)
+            box = (x, y, width, height)
+        row = Row(**values, box=box)
+        sound = (
+            isinstance(row.path, str)
+            and isinstance(row.anomalous, bool)
+            and all(map(math.isfinite, (row.score, row.threshold, row.area)))
+            and row.heat_map.startswith("heatmaps/")
+            and ".." not in row.heat_map.split("/")
+            # No other type, spelling or order of values gives the same line.
+            and row.as_json().encode() == line.rstrip(b"\n")
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return None
+    return row if sound else None
 
 
-def _line(values: Sequence[object]) -> bytes:
+def csv_line(cells: Iterable[str]) -> bytes:
+    """A line of a table, in UTF-8."""
     buffer = io.StringIO(newline="")
-    csv.writer(buffer, lineterminator="\n").writerow(values)
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
     return buffer.getvalue().encode("utf-8")
 
 
-def _records(file: io.BufferedReader) -> Iterator[tuple[bytes, int]]:
-    """Whole rows and where each ends; a line break within quotes ends no row."""
-    record, end = b"", 0
-    for line in file:
-        record += line
-        if record.endswith(b"\n") and record.count(b'"') % 2 == 0:
-            end += len(record)
-            yield record, end
-            record = b""
+def as_json_list(rows: Iterable[Row]) -> Iterator[bytes]:
+    """Rows as a JSON list, a line at a time."""
+    separator = "[\n"
+    for row in rows:
+        yield (separator + row.as_json()).encode()
+        separator = ",\n"
+    yield b"\n]\n" if separator == ",\n" else b"[]\n"

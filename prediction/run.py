@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Sequence
@@ -9,11 +10,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from prediction.journal import Journal, read_rows, write_tables
 from prediction.listing import common_folder, list_pictures
 from prediction.options import Options
 from prediction.references import add_references, class_and_prompts, without_shared
 from prediction.resuming import model_settings, prepare, threshold_settings, write_run
-from prediction.rows import FAILURES, PREDICTIONS, RowFile, read_rows, write_json
 from prediction.scoring import Counts, Output, heat_map_name, score
 from winclip.command_line import log_to_terminal
 from winclip.errors import InputError
@@ -67,39 +68,36 @@ def _predict(options: Options) -> int:
             "folder": folder,
         }
         go_on = prepare(save, _as_json(settings), options.resume)
-        rows_path, counts = save / "predictions.csv", Counts()
-        with RowFile(rows_path, PREDICTIONS, go_on) as rows, RowFile(save / "failures.csv", FAILURES) as failures:
-            done = set()
-            for row in read_rows(rows_path):
-                done.add(row.heat_map)
-                counts.add(row)
-            left = [path for path in pictures if heat_map_name(path, folder) not in done]
-            if go_on:
-                _log.info("%d pictures are done already, %d are left", counts.scored, len(left))
-            output = Output(rows, failures, counts, folder, options.save_masks)
+        done, counts = set(), Counts()
+        for row in read_rows(save):
+            done.add(row.heat_map)
+            counts.add(row)
+        left = [path for path in pictures if heat_map_name(path, folder) not in done]
+        if go_on:
+            _log.info("%d pictures are done already, %d are left", counts.scored, len(left))
+        with Journal(save) as journal:
+            output = Output(journal, [], counts, folder, options.save_masks)
             _score_all(left, reader, model, threshold, save, output)
-    return _finish(options, settings, threshold, counts)
+    return _finish(options, settings, threshold, output)
 
 
 def _score_all(
     pictures: Sequence[str], reader: BatchReader, model: WinCLIP, threshold: Threshold, save: Path, output: Output
 ) -> None:
-    """Score, and say how to go on where that ends early."""
-    how_to_go_on = (
-        f"the rows in {output.rows.path} are complete, and the same command with --resume goes on behind them"
-    )
+    """Score, and where that ends early, save the tables and say how to go on."""
     counts, total = output.counts, output.counts.scored + len(pictures)
     try:
         score(pictures, reader, model, threshold, save, output)
-    except KeyboardInterrupt as stop:
-        raise type(stop)(f"{counts.scored} of {total} pictures are done, {how_to_go_on}") from stop
-    except InputError as error:
-        raise InputError(f"{error}; {counts.scored} pictures are done, {how_to_go_on}") from error
+    except (KeyboardInterrupt, InputError) as error:
+        with contextlib.suppress(InputError):  # the journal has all rows
+            write_tables(save, output.failures)
+        done = f"{counts.scored} of {total} pictures are done, and the same command with --resume goes on behind them"
+        raise type(error)(f"{error}; {done}" if isinstance(error, InputError) else done) from error
 
 
-def _finish(options: Options, settings: dict[str, Any], threshold: Threshold, counts: Counts) -> int:
-    save = options.save_path
-    write_json(save / "predictions.csv", save / "predictions.json")
+def _finish(options: Options, settings: dict[str, Any], threshold: Threshold, output: Output) -> int:
+    save, counts = options.save_path, output.counts
+    write_tables(save, output.failures)
     write_run(save, settings, finished=True, **asdict(counts))
     if not counts.scored:
         total = counts.unreadable

@@ -12,14 +12,14 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
+from prediction.journal import Journal
 from prediction.listing import output_name, read_picture
-from prediction.rows import Row, RowFile
+from prediction.rows import Row
 from winclip.drawing import encoded, fit, heat_map, mask_image, strongest_region
 from winclip.embeddings import Embeddings
 from winclip.errors import InputError
 from winclip.files import write_atomically
 from winclip.model import Prediction, WinCLIP
-from winclip.names import cell
 from winclip.reading import Batch, BatchReader
 from winclip.thresholds import Threshold
 
@@ -45,14 +45,15 @@ class Output:
     """Where results go.
 
     Attributes:
-        rows, failures: the tables.
-        counts: what is in them.
+        journal: of the rows.
+        failures: path and reason of pictures that could not be read.
+        counts: what is in both.
         folder: that names in the output are relative to.
         masks: whether masks are written.
     """
 
-    rows: RowFile
-    failures: RowFile
+    journal: Journal
+    failures: list[tuple[str, str]]
     counts: Counts
     folder: str
     masks: bool
@@ -91,12 +92,12 @@ def score(
                         continue
                     for name, content in files.items():
                         write_atomically(save / name, content)
-                    output.rows.append(row.cells())
+                    output.journal.append(row)
                     output.counts.add(row)
                     progress.update()
             for path, reason in failed:
                 _log.warning("passed over: %s", reason)
-                output.failures.append((cell(Path(path).as_posix()), cell(reason)))
+                output.failures.append((Path(path).as_posix(), reason))
                 output.counts.unreadable += 1
                 progress.update()
 

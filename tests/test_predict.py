@@ -20,9 +20,9 @@ from PIL import Image
 import predict
 import prediction.run
 import prediction.scoring
+from prediction.journal import JOURNAL
 from prediction.listing import common_folder, list_pictures, output_name
 from prediction.options import parse_options
-from prediction.rows import RowFile
 from tests.conftest import ROOT
 from tests.test_report import embedded, pixels
 from tests.tiny import CONFIG
@@ -35,7 +35,7 @@ from winclip.thresholds import FEW, prediction_bound
 
 Predict = Callable[..., int]
 Capture = pytest.CaptureFixture[str]
-FILES = {"predictions.csv", "predictions.json", "failures.csv", "run.json", "heatmaps"}
+FILES = {JOURNAL, "predictions.csv", "predictions.json", "failures.csv", "run.json", "heatmaps"}
 
 
 @pytest.fixture
@@ -212,11 +212,11 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(prediction.scoring, "_describe", stop)
         assert run(*arguments, broken) == 130
-    assert f"stopped by SIGINT; {after} of 5 pictures are done, the rows in" in error_line(capsys)
+    assert f"stopped by SIGINT; {after} of 5 pictures are done, and the same" in error_line(capsys)
     assert len(rows(broken)) == after
     # A row that a power cut left half written.
-    with (broken / "predictions.csv").open("a") as file:
-        file.write('"half a ro')
+    with (broken / JOURNAL).open("a") as file:
+        file.write('{"path": "half a ro')
     assert run(*arguments, broken, "--resume") == 0
     assert contents(broken) == contents(whole)
     assert run(*arguments, broken, "--resume") == 0
@@ -291,14 +291,15 @@ def test_rows_reach_the_disk_one_by_one(run: Predict, pictures: Path, monkeypatc
     save, seen, score = pictures / "out", [], WinCLIP.score
 
     def watch(model: WinCLIP, embeddings: Any, **options: Any) -> Any:
-        seen.append((len(embeddings), len(rows(save))))
+        seen.append((len(embeddings), len((save / JOURNAL).read_text().splitlines()) - 1))
         return score(model, embeddings, **options)
 
     monkeypatch.setattr(WinCLIP, "score", watch)
     assert run(pictures / "images", "--save_path", save) == 0
     # Never more than a batch of 2 at once, and every batch before is on the disk already.
     assert max(size for size, _ in seen) <= 2
-    assert [written for _, written in seen] == [sum(size for size, _ in seen[:number]) for number in range(len(seen))]
+    written = [sum(size for size, _ in seen[:number]) for number in range(len(seen))]
+    assert [lines for _, lines in seen] == written
 
 
 def test_a_full_disk_leaves_whole_rows(
@@ -315,38 +316,8 @@ def test_a_full_disk_leaves_whole_rows(
     monkeypatch.setattr("prediction.scoring.write_atomically", fill)
     assert run(pictures / "images", "--save_path", save) == 2
     message = error_line(capsys)
-    assert "No space left on device" in message and "2 pictures are done" in message and "--resume" in message
+    assert "No space left on device" in message and "2 of 5 pictures are done" in message and "--resume" in message
     assert len(rows(save)) == 2
-
-
-def test_a_row_that_cannot_be_written_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full:
-        """Takes 3 bytes, then no more."""
-
-        def __init__(self, file: Any) -> None:
-            self.file = file
-            self.left = 3
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.file, name)
-
-        def write(self, data: memoryview) -> int:
-            if not self.left:
-                raise OSError(28, "No space left on device")
-            self.left = 0
-            return int(self.file.write(data[:3]))
-
-    path = tmp_path / "rows.csv"
-    with RowFile(path, ("a", "b")) as file:
-        file.append(("1", "two\nlines"))
-        whole = path.read_bytes()
-        monkeypatch.setattr(file, "_file", Full(file._file))
-        with pytest.raises(InputError, match="No space left on device"):
-            file.append(("3", "four"))
-    assert path.read_bytes() == whole
-    assert rows(path.parent, path.name) == [{"a": "1", "b": "two\nlines"}]
-    with pytest.raises(InputError, match="has other columns"):
-        RowFile(path, ("a", "c"), go_on=True)
 
 
 def test_orientation_is_honoured(run: Predict, pictures: Path) -> None:

@@ -10,7 +10,7 @@ import platform
 import re
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 
@@ -27,7 +27,7 @@ _HOLDER = re.compile(r"\d+ on \S+")
 _TEMPORARY = re.compile(r"\.winclip-[0-9a-f]{16}\.tmp")
 
 
-def write_atomically(path: str | PathLike[str], content: str | bytes) -> None:
+def write_atomically(path: str | PathLike[str], content: str | bytes | Iterable[bytes]) -> None:
     """Write a file in one step: its readers see the old content or the new, never a part.
 
     The content goes to a temporary file in the same folder, reaches the disk, and then takes the
@@ -35,7 +35,7 @@ def write_atomically(path: str | PathLike[str], content: str | bytes) -> None:
 
     Args:
         path: the file; folders that are missing above it are made.
-        content: text is written as UTF-8, line ends as they are.
+        content: text is written as UTF-8, line ends as they are; parts are written as they come.
 
     Raises:
         InputError: if the folder cannot be made or written to, the disk is full, or ``path`` is a
@@ -43,10 +43,11 @@ def write_atomically(path: str | PathLike[str], content: str | bytes) -> None:
     """
     target = Path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
+    parts = [data] if isinstance(data, bytes) else data
     temporary = temporary_beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _write_to_disk(temporary, data)
+        _write_to_disk(temporary, parts)
         temporary.replace(target)
     except OSError as error:
         raise InputError(
@@ -135,11 +136,11 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _write_to_disk(path: Path, data: bytes) -> None:
+def _write_to_disk(path: Path, parts: Iterable[bytes]) -> None:
     # Not tempfile.mkstemp: its files are readable by their owner alone, whatever the umask says.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
+        file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
 
