@@ -1,6 +1,7 @@
 """Kill runs at random moments, start them again, and compare the end with a run that was left alone.
 
     python -m scripts.kill_runs test --kills 30
+    python -m scripts.kill_runs predict --kills 30
 
 Every run is killed with SIGKILL at a moment of the time that an undisturbed one takes, and the same command follows,
 until it ends before its moment comes; then the next starts in an empty folder. After every kill each file has to be
@@ -14,6 +15,7 @@ import argparse
 import csv
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +31,7 @@ from datasets.index import META_FILE, write_index
 from datasets.mvtec import list_mvtec
 from demo.sample import make_sample
 from winclip.defaults import DEMO_MODEL
+from winclip.images import read_image
 
 ROOT = Path(__file__).resolve().parent.parent
 Command = Callable[[Path, Path], "list[str]"]
@@ -40,7 +43,14 @@ def evaluation_command(data: Path, save: Path) -> list[str]:
     return ["test.py", *places, "--model", DEMO_MODEL, "--device", "cpu", "--k_shot", "0", "1", "--save_maps"]
 
 
-COMMANDS: dict[str, Command] = {"test": evaluation_command}
+def prediction_command(data: Path, save: Path) -> list[str]:
+    """predict.py with the demo backbone on a class, with masks and report."""
+    part = min(path for path in data.iterdir() if path.is_dir())
+    pictures = [str(part / "test"), "--reference", str(part / "train"), "--class_name", part.name]
+    return ["predict.py", "--demo", "--resume", *pictures, "--save_path", str(save), "--save_masks", "--report"]
+
+
+COMMANDS: dict[str, Command] = {"test": evaluation_command, "predict": prediction_command}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,9 +79,8 @@ def main(arguments: list[str]) -> int:
         while kills < options.kills or save.exists():
             # The last runs to its end.
             moment = moments.uniform(0, duration) if kills < options.kills else None
-            killed = run(command(data, save), moment)
-            log = save / "log.txt"
-            continued += log.is_file() and " are scored already" in log.read_text(encoding="utf-8")
+            killed, said = run(command(data, save), moment)
+            continued += bool(re.search(r": [1-9].* are (scored|done) already", said))
             wrong += broken(save)
             if killed:
                 kills += 1
@@ -97,29 +106,30 @@ def drawn_sample(folder: Path) -> Path:
     return folder
 
 
-def run(command: list[str], moment: float | None = None) -> bool:
-    """Run a command, and kill it after some seconds if it has not ended; returns whether it was killed."""
+def run(command: list[str], moment: float | None = None) -> tuple[bool, str]:
+    """Run a command, and kill it after some seconds if it has not ended; returns whether it was, and its log."""
     process = subprocess.Popen(
         [sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     try:
-        _, errors = process.communicate(timeout=moment)
+        _, said = process.communicate(timeout=moment)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.communicate()
-        return True
+        return True, process.communicate()[1]
     if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with status {process.returncode}:\n{errors}")
-    return False
+        raise SystemExit(f"{' '.join(command)} ended with status {process.returncode}:\n{said}")
+    return False, said
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a run by its name but the log, and of config.json what two runs have in common."""
+    """Every file of a run by its name but test.py's log, and of its config.json what two runs have in common."""
     found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    del found["log.txt"]
-    config = json.loads(found["config.json"])
-    del config["seconds"], config["options"]["save_path"]
-    return {**found, "config.json": json.dumps(config).encode()}
+    found.pop("log.txt", None)
+    if "config.json" in found:
+        config = json.loads(found["config.json"])
+        del config["seconds"], config["options"]["save_path"]
+        found["config.json"] = json.dumps(config).encode()
+    return found
 
 
 def broken(folder: Path) -> list[str]:
@@ -137,6 +147,8 @@ def _is_whole(path: Path) -> bool:
         elif path.suffix == ".npz":
             with np.load(path) as arrays:
                 return all(len(arrays[name]) for name in arrays)
+        elif path.suffix in (".jpg", ".png"):
+            read_image(path)
     except (ValueError, EOFError, zipfile.BadZipFile):
         return False
     return True

@@ -12,6 +12,7 @@ import pytest
 
 from prediction.journal import JOURNAL, Journal, begin, read_rows, settings_of, take_up, write_tables
 from prediction.rows import Row, parse
+from scripts import kill_runs
 from winclip import InputError
 from winclip.names import from_cell
 
@@ -136,3 +137,8 @@ def test_the_journal_reaches_the_disk_at_intervals(save: Path, monkeypatch: pyte
             now[0] = float(second)
             journal.append(ROWS[0])
     assert synced == [5.0, 10.0, 11.0]
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert kill_runs.main(["predict", "--kills", "3", "--data_path", str(data)]) == 0
+    assert "predict: 3 kills in runs of " in capsys.readouterr().out
