@@ -49,7 +49,7 @@ def settings_of(save: Path) -> dict[str, Any]:
         if isinstance(settings, dict):
             return settings
         raise TypeError(settings)
-    except (OSError, StopIteration, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (StopIteration, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{save / JOURNAL} cannot be read, so {save} cannot be resumed; run without --resume"
         ) from error
@@ -151,5 +151,8 @@ class Journal:
 
 def _lines(save: Path) -> Iterator[bytes]:
     """The whole lines; a run that was killed may have left a part of one at the end."""
-    with (save / JOURNAL).open("rb") as file:
-        yield from (line for line in file if line.endswith(b"\n"))
+    try:
+        with (save / JOURNAL).open("rb") as file:
+            yield from (line for line in file if line.endswith(b"\n"))
+    except OSError as error:
+        raise InputError(f"cannot read {save / JOURNAL} ({error.strerror or error})") from error

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import winclip
-from prediction.journal import JOURNAL, begin, settings_of, take_up
+from prediction.journal import JOURNAL, begin, read_rows, settings_of, take_up
 from prediction.listing import RUN_FILE
+from prediction.rows import mask_name
 from winclip.errors import InputError
-from winclip.files import write_atomically
+from winclip.files import remove_file, write_atomically
 from winclip.model import WinCLIP
 from winclip.prompts import PromptSet
 from winclip.thresholds import Threshold
 
 _log = logging.getLogger("winclip")
-_TABLES = ("predictions.csv", "predictions.json", "failures.csv", "report.html")
+_FILES = ("predictions.csv", "predictions.json", "failures.csv", "report.html")
 
 
 def model_settings(model: WinCLIP, class_name: str, prompts: PromptSet) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def threshold_settings(threshold: Threshold) -> dict[str, Any]:
 
 
 def prepare(save: Path, settings: dict[str, Any], resume: bool) -> bool:
-    """Take up the journal of an earlier run, or begin one and clear that run's tables away.
+    """Take up the journal of an earlier run, or remove that run's files and begin one.
 
     Args:
         save: the output folder.
@@ -61,18 +62,12 @@ def prepare(save: Path, settings: dict[str, Any], resume: bool) -> bool:
     if go_on:
         _check_settings(save, settings)
         take_up(save)
-    else:
-        if resume:
-            _log.info("%s holds no rows to go on from, so the run starts from the beginning", save)
-        begin(save, settings)
-        for name in _TABLES:
-            try:
-                (save / name).unlink(missing_ok=True)
-            except OSError as error:
-                raise InputError(
-                    f"cannot replace {save / name} ({error.strerror}); choose another --save_path"
-                ) from error
+    elif resume:
+        _log.info("%s holds no rows to go on from, so the run starts from the beginning", save)
     write_run(save, settings, finished=False)
+    if not go_on:
+        _remove_files(save)
+        begin(save, settings)
     return go_on
 
 
@@ -80,6 +75,16 @@ def write_run(save: Path, settings: dict[str, Any], finished: bool, **counts: in
     """Write run.json."""
     content = {"finished": finished, **counts, "settings": settings}
     write_atomically(save / RUN_FILE, json.dumps(content, indent=2) + "\n")
+
+
+def _remove_files(save: Path) -> None:
+    """Remove the files of an earlier run, and no others; its journal, which names them, is replaced later."""
+    for name in _FILES:
+        remove_file(save / name)
+    if (save / JOURNAL).exists():
+        for row in read_rows(save):
+            remove_file(save / row.heat_map)
+            remove_file(save / mask_name(row.heat_map))
 
 
 def _check_settings(save: Path, settings: dict[str, Any]) -> None:

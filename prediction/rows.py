@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +75,7 @@ def parse(line: bytes) -> Row | None:
             isinstance(row.path, str)
             and isinstance(row.anomalous, bool)
             and all(map(math.isfinite, (row.score, row.threshold, row.area)))
-            and row.heat_map.startswith("heatmaps/")
+            and re.fullmatch(r"heatmaps/[^\0]+\.jpg", row.heat_map, re.DOTALL) is not None
             and ".." not in row.heat_map.split("/")
             # No other type, spelling or order of values gives the same line.
             and row.as_json().encode() == line.rstrip(b"\n")
@@ -82,6 +83,11 @@ def parse(line: bytes) -> Row | None:
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
     return row if sound else None
+
+
+def mask_name(heat_map: str) -> str:
+    """The file of a picture's mask, of that of its heat map."""
+    return f"masks/{heat_map.removeprefix('heatmaps/').removesuffix('.jpg')}.png"
 
 
 def csv_line(cells: Iterable[str]) -> bytes:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from prediction.journal import Journal
 from prediction.listing import output_name, read_picture
-from prediction.rows import Row
+from prediction.rows import Row, mask_name
 from winclip.drawing import encoded, fit, heat_map, mask_image, strongest_region
 from winclip.embeddings import Embeddings
 from winclip.errors import InputError
@@ -130,7 +130,7 @@ def _describe(
     files = {name: encoded(heat_map(picture, own_size, threshold.colours), "JPEG", quality=90)}
     if output.masks:
         white = mask_image(own_size, threshold.pixel)
-        files[f"masks/{output_name(path, output.folder, '.png')}"] = encoded(white, "PNG")
+        files[mask_name(name)] = encoded(white, "PNG")
     area, box = strongest_region(own_size, threshold.pixel)
     anomalous = score > threshold.score
     return Row(Path(path).as_posix(), score, threshold.score, anomalous, area, box, name), files

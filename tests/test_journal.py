@@ -101,6 +101,8 @@ def test_damaged_and_foreign_lines_are_not_used_and_counted(save: Path, logged: 
         {"path": 5},
         {"heat_map": "heatmaps/../../a.jpg"},
         {"heat_map": "/a.jpg"},
+        {"heat_map": "heatmaps/a"},
+        {"heat_map": "heatmaps/\0.jpg"},
         {"heat_map": None},
         {"more": 1},
     ],

@@ -469,6 +469,19 @@ def test_a_folder_without_write_permission_is_refused(
     assert f"cannot write to {pictures / 'out'} (Permission denied)" in error_line(capsys)
 
 
+def test_a_run_replaces_the_files_of_an_earlier_one_and_no_others(run: Predict, pictures: Path) -> None:
+    save, images = pictures / "out", pictures / "images"
+    (images / ("n" * 250 + ".png")).write_bytes((images / "a.png").read_bytes())
+    assert run(images, "--save_path", save, "--save_masks", "--report") == 0
+    assert len(list((save / "masks").rglob("*.png"))) == len(list((save / "heatmaps").rglob("*.jpg"))) == 5
+    for name in ("heatmaps/deep/mine.jpg", "masks/mine.png", "notes.csv"):
+        (save / name).write_text("mine")
+    assert run(images / "b.png", "--save_path", save) == 0
+    found = {path.relative_to(save).as_posix() for path in save.rglob("*") if path.is_file()}
+    mine = {"heatmaps/deep/mine.jpg", "masks/mine.png", "notes.csv"}
+    assert found == (FILES - {"heatmaps"}) | mine | {"heatmaps/b.png.jpg"}
+
+
 def test_a_second_run_in_the_same_folder_is_refused(run: Predict, pictures: Path, capsys: Capture) -> None:
     with lock_folder(pictures / "out"):
         assert run(pictures / "images", "--save_path", pictures / "out") == 2
