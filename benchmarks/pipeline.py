@@ -20,7 +20,7 @@ from torch import nn
 
 from datasets.index import load_index, write_index
 from datasets.items import DatasetIndex, Item
-from evaluation.measuring import measure_class
+from evaluation.measuring import Method, measure_class
 from evaluation.options import parse_options
 from evaluation.reading import Reader
 from evaluation.references import encode_references, plan_references
@@ -102,7 +102,7 @@ def run_classes(folder: Path, model: WinCLIP, shots: Sequence[str], workers: int
         for name, items in index.test.items():
             references = encode_references(reader, plan, name)
             scored = join_scores([score_batch(batch, model, text, references) for batch in reader.batches(items)])
-            for _ in measure_class(scored, model.backbone.image_size, options.aupro):
+            for _ in measure_class(scored, model.backbone.image_size, Method(options.aupro)):
                 pass
 
 
@@ -121,7 +121,7 @@ def measured_class(folder: Path, model: WinCLIP, shots: Sequence[str]) -> Callab
         references = encode_references(reader, plan_references(options, index, [name]), name)
         text = random_text(model.backbone)
         scored = join_scores([score_batch(batch, model, text, references) for batch in reader.batches(items)])
-    return lambda: list(measure_class(scored, model.backbone.image_size, options.aupro))
+    return lambda: list(measure_class(scored, model.backbone.image_size, Method(options.aupro)))
 
 
 def pipeline_times(

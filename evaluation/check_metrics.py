@@ -17,11 +17,11 @@ from evaluation.measuring import Measured
 from evaluation.results import METRICS
 from evaluation.scoring import ClassScores
 from report.content import Table
-from winclip.metrics import PRO_LIMIT, PRO_STEPS
+from winclip.metrics import PIXEL_METRICS, PRO_LIMIT, PRO_STEPS
 
 TOLERANCE = 1e-6
-# A threshold that is rounded otherwise passes a few pixels more or less.
-STEPS_TOLERANCE = 1e-4
+# A threshold that is rounded otherwise passes a few pixels more or less; so does a bin.
+WIDE_TOLERANCE = 1e-4
 
 Array = npt.NDArray[np.float64]
 
@@ -129,11 +129,13 @@ class MetricCheck:
 
     Attributes:
         aupro: ``steps`` or ``exact``.
+        metrics: ``exact`` or ``histogram``.
         worst: per metric, the largest difference so far, infinite if a figure is defined in one way
             only, and where it was found. A metric that is undefined everywhere is not there.
     """
 
     aupro: str
+    metrics: str = "exact"
     worst: dict[str, tuple[float, str]] = field(default_factory=dict)
 
     def add(self, scored: ClassScores, measured: Measured) -> None:
@@ -150,7 +152,8 @@ class MetricCheck:
 
     def tolerance(self, metric: str) -> float:
         """The largest difference that is allowed."""
-        return STEPS_TOLERANCE if metric == "aupro" and self.aupro == "steps" else TOLERANCE
+        binned = self.metrics == "histogram" and metric in PIXEL_METRICS
+        return WIDE_TOLERANCE if binned or (metric == "aupro" and self.aupro == "steps") else TOLERANCE
 
     @property
     def passed(self) -> bool:

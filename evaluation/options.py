@@ -39,6 +39,8 @@ class Options:
     classes: tuple[str, ...] | None
     prompt_set: str
     aupro: str
+    metrics: str
+    intervals: bool
     batch_size: int
     num_workers: int | None
     save_maps: bool
@@ -95,6 +97,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     output = parser.add_argument_group("metrics and output")
     output.add_argument("--aupro", default="steps", choices=("steps", "exact"), help="how AUPRO is taken (steps)")
+    output.add_argument(
+        "--metrics",
+        default="exact",
+        choices=("exact", "histogram"),
+        help="pixel metrics from sorted scores, or in bounded memory to some 1e-4 (exact)",
+    )
+    output.add_argument(
+        "--intervals", action="store_true", help="add 95 %% bootstrap intervals over images; also writes intervals.csv"
+    )
     output.add_argument("--compare", action="store_true", help="add the difference to the published tables")
     output.add_argument(
         "--check_metrics",

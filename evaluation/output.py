@@ -21,7 +21,7 @@ import torch
 import winclip
 from evaluation.measuring import Measured
 from evaluation.options import Options, read_config
-from evaluation.results import Results, k_shot_csv, markdown, results_csv, scores_csv, tables
+from evaluation.results import Results, intervals_csv, k_shot_csv, markdown, results_csv, scores_csv, tables
 from evaluation.scoring import ClassScores
 from evaluation.setting import MAPS_FOLDER
 from winclip.backbone import PRECISIONS, Backbone
@@ -40,7 +40,16 @@ _log = logging.getLogger("winclip")
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow", "opencv-python-headless")
 
 # The first says that the others are complete.
-_FILES = ("config.json", "results.csv", "tables.md", "scores.csv", "k_shot.csv", "report.html", "log.txt")
+_FILES = (
+    "config.json",
+    "results.csv",
+    "intervals.csv",
+    "tables.md",
+    "scores.csv",
+    "k_shot.csv",
+    "report.html",
+    "log.txt",
+)
 
 
 class _Lines(logging.Handler):
@@ -122,6 +131,7 @@ class Output:
         }
         for name, content in (
             ("results.csv", results_csv(results)),
+            *([("intervals.csv", intervals_csv(results))] if self._options.intervals else []),
             ("tables.md", markdown(tables(results, self._options.compare))),
             ("scores.csv", scores_csv(results)),
             ("k_shot.csv", k_shot_csv(results)),

@@ -6,18 +6,18 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from datasets.samples import read_mask
+from evaluation.measuring import Measured
+from evaluation.results import interval_text
 from evaluation.scoring import ClassScores
 from evaluation.setting import Setting
 from report.content import Card, Report, Result, SettingPage, Table, Wording
 from report.curves import ClassCurves, measure_class
 from report.pictures import LARGEST, LARGEST_HEAT, LONGEST_OUTLINE, heat_picture
+from winclip.bootstrap import interval
 from winclip.images import read_image
-from winclip.metrics import DefectPixels
 
 # Bytes of the page's pictures; with more test images, the worst of each class are shown.
 PAGE_BYTES = 40_000_000
@@ -49,19 +49,18 @@ class RunPictures:
         self._curves: dict[Setting, list[ClassCurves]] = {setting: [] for setting in self._settings}
         self._classes: dict[str, ClassScores] = {}
 
-    def add(
-        self,
-        name: str,
-        setting: Setting,
-        scored: ClassScores,
-        pixels: tuple[DefectPixels, npt.NDArray[np.float32]] | str,
-        figures: dict[str, float],
-    ) -> None:
+    def add(self, name: str, scored: ClassScores, measured: Measured) -> None:
         """Take the curves of a class in a setting and keep its small maps; settings not shown are passed over."""
+        setting = measured.setting
         if setting not in self._curves:
             return
         labels = [item.anomaly for item in scored.items]
-        self._curves[setting].append(measure_class(name, labels, scored.scores[setting], pixels, figures))
+        figures = {
+            metric: f"{100 * value:.1f}"
+            + (interval_text(interval(measured.resampled[metric])) if measured.resampled else "")
+            for metric, value in measured.figures.items()
+        }
+        self._curves[setting].append(measure_class(name, labels, scored.scores[setting], measured.pixels, figures))
         kept = self._classes.setdefault(name, ClassScores(scored.items, [], {}, {}))
         kept.scores[setting], kept.maps[setting] = scored.scores[setting], scored.maps[setting]
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 from tabulate import tabulate
 
 from datasets.items import Item
 from evaluation.published import PAPER, SOURCE, paper_mean, published_mean, published_table
 from evaluation.setting import Setting
 from report.content import Table
+from winclip.bootstrap import RESAMPLES, Interval, interval
+from winclip.histograms import Float64
 from winclip.names import cell
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from evaluation.references import References
     from evaluation.scoring import ClassScores
 
+INTERVALS_NOTE = f"[low, high]: 95 % bootstrap interval over images, {RESAMPLES:,} resamples."
 # The order of the published tables.
 METRICS = ("auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp")
 
@@ -35,6 +39,7 @@ class Results:
         dataset: its name.
         settings: in the order of the run.
         figures: per setting and class, the metrics that are defined, as fractions.
+        resampled: per setting and class, of each of these its values in resamples, see ``Measured``.
         scores: per setting, the test images and their scores.
         references: per setting, the reference images used.
     """
@@ -42,11 +47,13 @@ class Results:
     dataset: str
     settings: list[Setting]
     figures: dict[Setting, dict[str, dict[str, float]]] = field(init=False)
+    resampled: dict[Setting, dict[str, dict[str, Float64]]] = field(init=False)
     scores: dict[Setting, list[tuple[Item, float]]] = field(init=False)
     references: dict[Setting, list[Item]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.figures = {setting: {} for setting in self.settings}
+        self.resampled = {setting: {} for setting in self.settings}
         self.scores = {setting: [] for setting in self.settings}
         self.references = {setting: [] for setting in self.settings}
 
@@ -54,6 +61,7 @@ class Results:
         """Take in a class in a setting."""
         setting = measured.setting
         self.figures[setting][scored.class_name] = measured.figures
+        self.resampled[setting][scored.class_name] = measured.resampled
         self.scores[setting] += zip(scored.items, scored.scores[setting].tolist())
         self.references[setting] += [references.items[position] for position in references.chosen[setting]]
 
@@ -91,6 +99,32 @@ def over_seeds(tables: Sequence[dict[str, Column]]) -> tuple[dict[str, Column], 
     return mean, deviation
 
 
+def intervals(results: Results, settings: Sequence[Setting]) -> dict[str, dict[str, Interval]]:
+    """Per class and of their mean, the intervals of the figures' means over some settings.
+
+    Resample for resample, figures are averaged as the tables average them: over the classes, then over
+    the settings. One that is not known has no interval. Nothing, if nothing was resampled.
+    """
+    tables = []
+    for setting in settings:
+        classes = results.resampled[setting]
+        tables.append({**classes, "mean": averaged(list(classes.values()), any)})
+    found: dict[str, dict[str, Interval]] = {}
+    for name in tables[0]:
+        limits = {metric: interval(part) for metric, part in averaged([t[name] for t in tables], all).items()}
+        found[name] = {metric: both for metric, both in limits.items() if both is not None}
+    return found
+
+
+def averaged(columns: Sequence[dict[str, Float64]], required: Callable[[Iterable[bool]], bool]) -> dict[str, Float64]:
+    """Averages over the columns that have the metric, of those metrics that any or all of them have."""
+    return {
+        metric: np.mean([column[metric] for column in columns if metric in column], axis=0)
+        for metric in METRICS
+        if required(metric in column for column in columns)
+    }
+
+
 def _by_shots(results: Results) -> dict[int, list[Setting]]:
     groups: dict[int, list[Setting]] = {}
     for setting in results.settings:
@@ -98,7 +132,8 @@ def _by_shots(results: Results) -> dict[int, list[Setting]]:
     return groups
 
 
-def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Header and rows as CSV."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
@@ -123,7 +158,26 @@ def results_csv(results: Results) -> str:
             mean, deviation = over_seeds(tables)
             add(k_shot, "mean", mean)
             add(k_shot, "std", deviation)
-    return _csv(["dataset", "k_shot", "seed", "objects", *METRICS], rows)
+    return csv_text(["dataset", "k_shot", "seed", "objects", *METRICS], rows)
+
+
+def intervals_csv(results: Results) -> str:
+    """intervals.csv: ends of the 95 % intervals, per cent, six decimals, empty where unknown."""
+    rows: list[list[object]] = []
+
+    def add(k_shot: int, seed: str, settings: Sequence[Setting]) -> None:
+        for name, column in intervals(results, settings).items():
+            ends = [column.get(metric, ("", "")) for metric in METRICS]
+            cells = [end if end == "" else f"{100 * end:.6f}" for both in ends for end in both]
+            rows.append([cell(results.dataset), k_shot, seed, cell(name), *cells])
+
+    for k_shot, settings in _by_shots(results).items():
+        for setting in settings:
+            add(k_shot, setting.seed_text, [setting])
+        if len(settings) > 1:
+            add(k_shot, "mean", settings)
+    ends = [f"{metric}_{end}" for metric in METRICS for end in ("low", "high")]
+    return csv_text(["dataset", "k_shot", "seed", "objects", *ends], rows)
 
 
 def scores_csv(results: Results) -> str:
@@ -133,7 +187,7 @@ def scores_csv(results: Results) -> str:
         for k, seed, scores in _by_setting(results.scores)
         for item, score in scores
     ]
-    return _csv(["k_shot", "seed", "cls_name", "specie_name", "img_path", "anomaly", "score"], rows)
+    return csv_text(["k_shot", "seed", "cls_name", "specie_name", "img_path", "anomaly", "score"], rows)
 
 
 def k_shot_csv(results: Results) -> str:
@@ -143,7 +197,7 @@ def k_shot_csv(results: Results) -> str:
         for k, seed, items in _by_setting(results.references)
         for item in items
     ]
-    return _csv(["k_shot", "seed", "cls_name", "img_path"], rows)
+    return csv_text(["k_shot", "seed", "cls_name", "img_path"], rows)
 
 
 def _by_setting(parts: dict[Setting, list[Part]]) -> Iterator[tuple[int, str, list[Part]]]:
@@ -154,7 +208,8 @@ def _by_setting(parts: dict[Setting, list[Part]]) -> Iterator[tuple[int, str, li
 def tables(results: Results, compare: bool) -> list[Table]:
     """A table per number of shots, per cent with one decimal.
 
-    With several seeds a cell is the mean over the seeds and the population standard deviation.
+    With several seeds a cell is the mean over the seeds and the population standard deviation. Where
+    images were resampled, the interval stands behind it.
     """
     shown = []
     for k_shot, settings in _by_shots(results).items():
@@ -164,17 +219,18 @@ def tables(results: Results, compare: bool) -> list[Table]:
             title += f", mean ± standard deviation over seeds {', '.join(setting.seed_text for setting in settings)}"
         elif settings[0].seed is not None:
             title += f", seed {settings[0].seed}"
+        spread = deviation if len(settings) > 1 else {name: {} for name in mean}
+        limits = intervals(results, settings)
         *rows, last = (
-            [name, *(_cell(mean[name], deviation[name] if len(settings) > 1 else {}, metric) for metric in METRICS)]
-            for name in mean
+            [name, *(_cell(mean[name], spread[name], limits[name], metric) for metric in METRICS)] for name in mean
         )
         header = ["objects", *METRICS]
-        notes: list[str] = []
+        notes = [INTERVALS_NOTE] if any(limits.values()) else []
         if compare:
             header += [f"{metric} diff" for metric in METRICS]
             for row, differences in zip([*rows, last], _differences(results.dataset, k_shot, mean)):
                 row += differences
-            notes = _published_notes(results.dataset, k_shot)
+            notes += _published_notes(results.dataset, k_shot)
         shown.append(Table(title, header, rows, last, notes))
     return shown
 
@@ -193,11 +249,16 @@ def markdown(tables: Iterable[Table]) -> str:
     return "\n".join(parts)
 
 
-def _cell(mean: Column, deviation: Column, metric: str) -> str:
+def _cell(mean: Column, deviation: Column, limits: Mapping[str, Interval], metric: str) -> str:
     if metric not in mean:
         return "-"
     spread = f" ± {100 * deviation[metric]:.1f}" if metric in deviation else ""
-    return f"{100 * mean[metric]:.1f}{spread}"
+    return f"{100 * mean[metric]:.1f}{spread}{interval_text(limits.get(metric))}"
+
+
+def interval_text(limits: Interval | None, sign: str = "") -> str:
+    """An interval as it stands behind its figure, per cent: `` [89.8, 92.9]``; empty if there is none."""
+    return "" if limits is None else f" [{100 * limits[0]:{sign}.1f}, {100 * limits[1]:{sign}.1f}]"
 
 
 def _differences(dataset: str, k_shot: int, table: dict[str, Column]) -> list[list[str]]:

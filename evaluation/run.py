@@ -15,7 +15,7 @@ from datasets.registry import published_order
 from evaluation.checkpoint import FOLDER as CHECKPOINT
 from evaluation.checkpoint import Checkpoint, Part
 from evaluation.identity import identify
-from evaluation.measuring import measure_class
+from evaluation.measuring import Method, measure_class
 from evaluation.options import Options
 from evaluation.output import Output, facts
 from evaluation.published import require_published
@@ -74,6 +74,10 @@ def run(options: Options) -> Outcome:
 def _evaluate(options: Options, task: _Task, output: Output) -> Outcome:
     model = options.model.load()
     output.warn_of_changes(model.backbone)
+    for name in task.classes:
+        items = task.index.test[name]
+        if all(item.mask_path for item in items if item.anomaly):
+            _method(options).check_size(name, len(items) * model.backbone.image_size**2)
     identity = identify(task.index, task.classes, task.plan, model, task.prompts)
     checkpoint = Checkpoint(options.save_path / CHECKPOINT, identity, task.plan.settings)
     total = sum(len(task.index.test[name]) for name in task.classes)
@@ -93,6 +97,7 @@ def _evaluate_classes(
     options: Options, task: _Task, model: WinCLIP, output: Output, checkpoint: Checkpoint, progress: tqdm[Any]
 ) -> Outcome:
     results = Results(options.dataset, task.plan.settings)
+    method = _method(options)
     check = _metric_check(options)
     pictures = _run_pictures(options, task.index.root, results.settings)
     cache = None if options.no_cache else cache_folder("text")
@@ -109,14 +114,14 @@ def _evaluate_classes(
                 unscored += bad
                 continue
             scored = scored.without(bad) if bad else scored
-            for measured in measure_class(scored, model.backbone.image_size, options.aupro):
+            for measured in measure_class(scored, model.backbone.image_size, method):
                 results.add(scored, measured, references)
                 if options.save_maps:
                     output.write_maps(scored, measured)
                 if check is not None:
                     check.add(scored, measured)
                 if pictures is not None:
-                    pictures.add(name, measured.setting, scored, measured.pixels, measured.figures)
+                    pictures.add(name, scored, measured)
             output.write(model, results, reader.left_out, finished=name == task.classes[-1] and not unscored)
     if unscored:
         raise InputError(
@@ -184,13 +189,17 @@ def _checked_task(options: Options) -> _Task:
     return _Task(index, classes, plan, prompts)
 
 
+def _method(options: Options) -> Method:
+    return Method(options.aupro, options.metrics, options.intervals)
+
+
 # Imported late, because scikit-learn and what draws a page take a second that most runs can do without.
 def _metric_check(options: Options) -> MetricCheck | None:
     if not options.check_metrics:
         return None
     from evaluation.check_metrics import MetricCheck
 
-    return MetricCheck(options.aupro)
+    return MetricCheck(options.aupro, options.metrics)
 
 
 def _run_pictures(options: Options, root: Path, settings: list[Setting]) -> RunPictures | None:

@@ -27,6 +27,11 @@ class Setting:
         return f"{self.k_shot}-shot" + ("" if self.seed is None else f", seed {self.seed}")
 
     @property
+    def highest(self) -> float:
+        """End of the range of the maps' values, which begins at 0: few-shot maps are sums of two."""
+        return 2.0 if self.k_shot else 1.0
+
+    @property
     def folder(self) -> str:
         """Folder name of the setting's maps."""
         return f"{self.k_shot}shot" + ("" if self.seed is None else f"-seed{self.seed}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from winclip.histograms import Histograms, cumulate
 from winclip.metrics import DefectPixels, FloatArray, RankedScores, UndefinedMetric, rank
 
 # Points a plotted line keeps at most; a plot is some 250 pixels wide.
@@ -28,7 +29,7 @@ class ClassCurves:
 
     Attributes:
         name: the class.
-        figures: metrics as fractions by name (``auroc_sp``, ...), those that are defined.
+        figures: metrics by name (``auroc_sp``, ...), those that are defined, as they are shown.
         good: scores of the good images.
         defective: scores of the defective images.
         threshold: shown in the histogram; None if undefined.
@@ -37,7 +38,7 @@ class ClassCurves:
     """
 
     name: str
-    figures: Mapping[str, float]
+    figures: Mapping[str, str]
     good: npt.NDArray[np.float64]
     defective: npt.NDArray[np.float64]
     threshold: float | None
@@ -49,8 +50,8 @@ def measure_class(
     name: str,
     labels: npt.ArrayLike,
     scores: npt.ArrayLike,
-    pixels: tuple[DefectPixels, FloatArray] | str,
-    figures: Mapping[str, float],
+    pixels: tuple[DefectPixels, FloatArray] | Histograms | str,
+    figures: Mapping[str, str],
 ) -> ClassCurves:
     """Take the curves of a class.
 
@@ -58,8 +59,9 @@ def measure_class(
         name: the class.
         labels: (N,), zero for good images.
         scores: (N,), higher is more anomalous.
-        pixels: the labelled masks and the (N, H, W) anomaly maps, or why there are no masks.
-        figures: the metrics shown beside the curves, as fractions.
+        pixels: the labelled masks and the (N, H, W) anomaly maps, or their histogram in one row, or why there
+            are no masks.
+        figures: the metrics shown beside the curves.
     """
     defective, values = np.asarray(labels) != 0, np.asarray(scores, np.float64)
     curves: dict[str, Curve] = {}
@@ -75,11 +77,14 @@ def measure_class(
     try:
         if isinstance(pixels, str):
             raise UndefinedMetric(pixels)
-        defects, maps = pixels
-        ranked = rank(maps[~defects.mask], maps[defects.mask])
-        even = np.full(len(ranked.defect), 1 / len(ranked.defect))
-        curves["roc_pixel"], curves["pr_pixel"] = rising_curve(ranked, even), precision_recall(ranked)
-        curves["pro_pixel"] = rising_curve(ranked, defects.weight[ranked.order])
+        if isinstance(pixels, Histograms):
+            curves |= _binned_curves(pixels)
+        else:
+            defects, maps = pixels
+            ranked = rank(maps[~defects.mask], maps[defects.mask])
+            even = np.full(len(ranked.defect), 1 / len(ranked.defect))
+            curves["roc_pixel"], curves["pr_pixel"] = rising_curve(ranked, even), precision_recall(ranked)
+            curves["pro_pixel"] = rising_curve(ranked, defects.weight[ranked.order])
     except UndefinedMetric as reason:
         missing["pixel"] = f"pixel scores: {reason}"
     return ClassCurves(name, figures, values[~defective], values[defective], threshold, curves, missing)
@@ -125,6 +130,20 @@ def precision_recall(scores: RankedScores) -> Curve:
     found = last + 1
     precision = found / (found + scores.normal_from[last])
     return _thinned(np.append(0, found / len(scores.defect)), np.append(precision[0], precision))
+
+
+def _binned_curves(total: Histograms) -> dict[str, Curve]:
+    """The curves of the pixels, bin by bin from the highest down."""
+    total.check_kinds()
+    counts = cumulate(total)
+    normal, found, overlap = (part[0, ::-1] for part in (counts.normal, counts.defect, counts.overlap))
+    rate, recall = normal / normal[-1], found / found[-1]
+    precision = found[found > 0] / (found + normal)[found > 0]
+    return {
+        "roc_pixel": _thinned(rate, recall),
+        "pr_pixel": _thinned(np.append(0, recall[found > 0]), np.append(precision[0], precision)),
+        "pro_pixel": _thinned(rate, overlap / overlap[-1]),
+    }
 
 
 def _last_of_ties(scores: RankedScores) -> npt.NDArray[np.intp]:

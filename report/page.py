@@ -118,7 +118,7 @@ def _panel(
 ) -> dict[str, Any]:
     """Title, figures of the lines, a drawing that is empty without lines, and why lines are missing."""
     figures = [
-        ("image" if metric.endswith("_sp") else "pixel", f"{100 * measured.figures[metric]:.1f}")
+        ("image" if metric.endswith("_sp") else "pixel", measured.figures[metric])
         for metric in metrics
         if metric in measured.figures
     ]

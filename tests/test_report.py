@@ -165,7 +165,7 @@ def test_outcomes_and_order_are_the_callers() -> None:
 
 def test_the_same_content_gives_the_same_page() -> None:
     labels, scores = scores_with_ties()
-    setting = SettingPage("0-shot", [measure_class("nut", labels, scores, "no masks", {"auroc_sp": 0.5})])
+    setting = SettingPage("0-shot", [measure_class("nut", labels, scores, "no masks", {"auroc_sp": "50.0"})])
     assert render(Report("nut", [setting], WORDS, [card()])) == render(Report("nut", [setting], WORDS, [card()]))
 
 

@@ -14,6 +14,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import cv2
@@ -28,6 +29,7 @@ PIXEL_METRICS = ("auroc_px", "f1_px", "ap_px", "aupro")
 AUPRO_MODES = ("steps", "exact")
 PRO_LIMIT = 0.3
 PRO_STEPS = 200
+ONE_RATE = f"the kept thresholds all have one false positive rate below {PRO_LIMIT}"
 
 # Scores sorted by one thread at a time; smaller parts sort faster and are searched slower.
 _PART = 1 << 20
@@ -68,8 +70,7 @@ def rank(normal: FloatArray, defect: FloatArray) -> RankedScores:
     Raises:
         UndefinedMetric: if either is empty or holds a NaN.
     """
-    if not len(normal) or not len(defect):
-        raise UndefinedMetric(f"needs normal and defective entries, has {len(normal)} and {len(defect)}")
+    check_kinds(len(normal), len(defect))
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         parts = list(threads.map(np.sort, np.array_split(normal, -(-len(normal) // _PART))))
     order = np.argsort(defect, kind="stable")
@@ -124,23 +125,36 @@ class DefectPixels:
         mask: (N, H, W) bool, True on defects.
         weight: (D,) float64 of the defect pixels in the order of ``maps[mask]``: one over the number
             of regions of the class times the size of the pixel's region. Sums to 1.
+        regions: (N,) int64, number of regions of each image.
     """
 
     mask: npt.NDArray[np.bool_]
     weight: npt.NDArray[np.float64]
+    regions: Counts
+
+    def of_images(self, images: slice) -> DefectPixels:
+        """Those of some of the images; weights are those of a class of these images alone."""
+        weight = self.weight[slice(*self._ends[[*images.indices(len(self.mask))[:2]]])]
+        regions = self.regions[images]
+        return DefectPixels(self.mask[images], weight * (self.regions.sum() / max(regions.sum(), 1)), regions)
+
+    @cached_property
+    def _ends(self) -> Counts:
+        """(N + 1,), where each image's weights begin, and the end."""
+        return np.append(0, np.cumsum(np.count_nonzero(self.mask, axis=(1, 2))))
 
 
 def label_defects(masks: npt.NDArray[np.bool_]) -> DefectPixels:
     """Find the 8-connected defect regions of (N, H, W) masks; any value but zero is defect."""
     masks = np.asarray(masks) != 0
     weights: list[npt.NDArray[np.float64]] = []
-    regions = 0
-    for mask in masks[masks.any(axis=(1, 2))]:
-        count, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
-        inside = labels[mask]
+    regions = np.zeros(len(masks), np.int64)
+    for number in np.flatnonzero(masks.any(axis=(1, 2))):
+        count, labels = cv2.connectedComponents(masks[number].view(np.uint8), connectivity=8)
+        inside = labels[masks[number]]
         weights.append(1 / np.bincount(inside, minlength=count)[inside])
-        regions += count - 1
-    return DefectPixels(masks, np.concatenate(weights) / regions if weights else np.empty(0))
+        regions[number] = count - 1
+    return DefectPixels(masks, np.concatenate(weights) / regions.sum() if weights else np.empty(0), regions)
 
 
 def aupro_exact(scores: RankedScores, weight: npt.NDArray[np.float64]) -> float:
@@ -183,14 +197,7 @@ def aupro_steps(scores: RankedScores, weight: npt.NDArray[np.float64]) -> float:
     """
     lowest = min(scores.defect[-1], *(part[0] for part in scores.normal))
     highest = max(scores.defect[0], *(part[-1] for part in scores.normal))
-    if not highest > lowest:
-        raise UndefinedMetric("all scores are equal")
-    if not np.isfinite(highest - lowest):
-        raise UndefinedMetric("some scores are infinite")
-    step = (highest - lowest) / PRO_STEPS
-    if not step > 0:
-        raise UndefinedMetric(f"scores from {lowest:.3g} to {highest:.3g} leave no room for {PRO_STEPS} thresholds")
-    thresholds = np.arange(lowest, highest, step, dtype=np.float64)
+    thresholds = np.arange(lowest, highest, step_between(lowest, highest), dtype=np.float64)
     thresholds = _round_down(thresholds, scores.defect.dtype)
     rate = _count_above(scores.normal, thresholds, "right") / scores.normal_count
     found = _count_above([scores.defect[::-1]], thresholds, "right")
@@ -198,9 +205,31 @@ def aupro_steps(scores: RankedScores, weight: npt.NDArray[np.float64]) -> float:
     kept = rate < PRO_LIMIT
     rate, overlap = rate[kept], overlap[kept]
     if not len(rate) or rate.max() == rate.min():
-        raise UndefinedMetric(f"the kept thresholds all have one false positive rate below {PRO_LIMIT}")
+        raise UndefinedMetric(ONE_RATE)
     rate = (rate - rate.min()) / (rate.max() - rate.min())
     return float(((overlap[:-1] + overlap[1:]) / 2 * (rate[:-1] - rate[1:])).sum())
+
+
+def check_kinds(normal: int, defect: int) -> None:
+    """Raise UndefinedMetric where there are no entries of a kind."""
+    if not normal or not defect:
+        raise UndefinedMetric(f"needs normal and defective entries, has {normal} and {defect}")
+
+
+def step_between(lowest: Any, highest: Any) -> Any:
+    """The step of the thresholds of AUPRO in steps, from scalars in the dtype of the scores.
+
+    Raises:
+        UndefinedMetric: if no steps lead from one to the other.
+    """
+    if not highest > lowest:
+        raise UndefinedMetric("all scores are equal")
+    if not np.isfinite(highest - lowest):
+        raise UndefinedMetric("some scores are infinite")
+    step = (highest - lowest) / PRO_STEPS
+    if not step > 0:
+        raise UndefinedMetric(f"scores from {lowest:.3g} to {highest:.3g} leave no room for {PRO_STEPS} thresholds")
+    return step
 
 
 def _round_down(thresholds: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> FloatArray:
