@@ -1,0 +1,72 @@
+"""Tell whether two runs of test.py differ: every figure's difference with its interval, paired by image.
+
+    python scripts/compare_runs.py results/zero results/four
+    python scripts/compare_runs.py results/mvtec results/mvtec --k_shot 0 4
+
+Figures are taken of the images that both runs scored. Image metrics come from scores.csv; pixel metrics need the maps
+that test.py --save_maps writes in both runs, and the masks of the data. Prints a table, and writes it as comparison.md,
+with comparison.csv and comparison.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from winclip.command_line import exit_status
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; imports nothing heavy."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="output folders of test.py")
+    parser.add_argument(
+        "--k_shot",
+        type=int,
+        nargs=2,
+        metavar=("A", "B"),
+        default=(None, None),
+        help="shots of each run (its only ones)",
+    )
+    parser.add_argument("--data_path", type=Path, metavar="DIR", help="data set with the masks (that of the first run)")
+    parser.add_argument(
+        "--save_path", type=Path, metavar="DIR", default=Path("results/comparison"), help="output (results/comparison)"
+    )
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Compare and return the exit status: 0, or one of ``exit_status``."""
+    options = build_parser().parse_args(arguments)
+    return exit_status(lambda: compare_runs(options))
+
+
+def compare_runs(options: argparse.Namespace) -> int:
+    """Compare as the options say and return 0.
+
+    Raises:
+        InputError: if anything given is wrong, or the folder cannot be written.
+    """
+    from evaluation.comparison import compare, read_run
+    from evaluation.results import markdown
+    from winclip.files import lock_folder, write_atomically
+
+    first, second = map(read_run, options.runs)
+    comparison = compare((first, second), options.k_shot, options.data_path)
+    shown = markdown([comparison.table()])
+    with lock_folder(options.save_path):
+        for name, content in (
+            ("comparison.md", shown),
+            ("comparison.csv", comparison.csv()),
+            ("comparison.svg", comparison.drawing()),
+        ):
+            write_atomically(options.save_path / name, content)
+    print(shown)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
