@@ -119,7 +119,7 @@ def test_threads_change_scores_by_rounding_and_no_digit_of_a_table(
     [
         ("--k_shot", "2", "0", "--seed", "4", "3", "--classes", "felt", "bolt", "--save_maps"),
         ("--scales", "2", "--temperature", "0.1", "--aupro", "exact", "--prompt_set", "paper", "--precision", "bf16"),
-        ("--reference_list", "LIST"),
+        ("--reference_list", "LIST", "--metrics", "histogram", "--intervals"),
     ],
 )
 def test_config_of_a_run_repeats_it(
