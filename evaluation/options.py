@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from winclip.command_line import (
 )
 from winclip.errors import InputError
 from winclip.names import printable
+from winclip.texts import read_json
 
 DEFAULT_SEED = 10
 
@@ -165,9 +165,9 @@ def read_config(path: Path) -> dict[str, Any]:
         InputError: if the file cannot be read, or is something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"--config {path} cannot be read ({error}); give the config.json of a run") from error
+        content = read_json(path, "--config")
+    except InputError as error:
+        raise InputError(f"{error}; give the config.json of a run") from error
     if not isinstance(content, dict) or not isinstance(content.get("options"), dict):
         raise InputError(f"--config {path} holds no options; give the config.json of a run")
     return content

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from open_clip.pretrained import get_pretrained_cfg
 
 from tests.conftest import ROOT
 from winclip.weights import _within
@@ -240,8 +241,9 @@ def test_without_network_the_way_out_is_said(tmp_path: Path) -> None:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         done = run(tmp_path, address, str(ROOT / "scripts" / "fetch_weights.py"), HF_HUB_ETAG_TIMEOUT="1")
     assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("error: weights of ViT-B-16-plus-240 laion400m_e31 cannot be fetched from timm/")
+    assert "Traceback" not in done.stderr
+    line = done.stderr.strip().splitlines()[-1]  # old packages warn of each other above it
+    assert line.startswith("error: weights of ViT-B-16-plus-240 laion400m_e31 cannot be fetched from ")
     assert "scripts/fetch_weights.py --model ViT-B-16-plus-240 --pretrained laion400m_e31" in line
     assert line.endswith("--pretrained FILE")
 
@@ -264,6 +266,8 @@ def test_a_call_that_is_late_is_left_behind() -> None:
 
 
 def test_the_script_brings_the_file_and_says_what_to_do_with_it(hub: Hub, tmp_path: Path) -> None:
+    if not get_pretrained_cfg("ViT-B-16-plus-240", "laion400m_e31").get("hf_hub"):
+        pytest.skip("this open_clip fetches the tag from an address of its own, which no hub here stands in for")
     repository = "/timm/vit_base_patch16_plus_clip_240.laion400m_e31/resolve/main"
     hub.files = {f"{repository}/open_clip_model.safetensors": CONTENT}
     command = [str(ROOT / "scripts" / "fetch_weights.py"), "--output", str(tmp_path / "stick")]

@@ -226,7 +226,8 @@ def step_between(lowest: Any, highest: Any) -> Any:
         raise UndefinedMetric("all scores are equal")
     if not np.isfinite(highest - lowest):
         raise UndefinedMetric("some scores are infinite")
-    step = (highest - lowest) / PRO_STEPS
+    # In the type of the scores, which numpy 1 would leave for an integer's sake.
+    step = (highest - lowest) / type(highest)(PRO_STEPS)
     if not step > 0:
         raise UndefinedMetric(f"scores from {lowest:.3g} to {highest:.3g} leave no room for {PRO_STEPS} thresholds")
     return step
