@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 
 from evaluation.options import parse_options
+from evaluation.ranks import on_this_rank
 from winclip.command_line import exit_status
 
 
 def main(arguments: list[str]) -> int:
     """Run and return the exit status: 0, 1 if a check found something, or one of ``exit_status``."""
-    return exit_status(lambda: _evaluate(arguments), "the same command goes on where this one stopped")
+    go_on = "the same command goes on where this one stopped"
+    return on_this_rank(lambda: exit_status(lambda: _evaluate(arguments), go_on))
 
 
 def _evaluate(arguments: list[str]) -> int:

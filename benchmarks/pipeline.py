@@ -22,6 +22,7 @@ from datasets.index import load_index, write_index
 from datasets.items import DatasetIndex, Item
 from evaluation.measuring import Method, measure_class
 from evaluation.options import parse_options
+from evaluation.ranks import Ranks
 from evaluation.reading import Reader
 from evaluation.references import encode_references, plan_references
 from evaluation.scoring import join_scores, score_batch
@@ -100,7 +101,7 @@ def run_classes(folder: Path, model: WinCLIP, shots: Sequence[str], workers: int
     with BatchReader(model.backbone.image_size, options.batch_size, workers) as files:
         reader = Reader(folder, model.backbone, files, options.skip_unreadable)
         for name, items in index.test.items():
-            references = encode_references(reader, plan, name)
+            references = encode_references(reader, plan, name, Ranks())
             scored = join_scores([score_batch(batch, model, text, references) for batch in reader.batches(items)])
             for _ in measure_class(scored, model.backbone.image_size, Method(options.aupro)):
                 pass
@@ -118,7 +119,7 @@ def measured_class(folder: Path, model: WinCLIP, shots: Sequence[str]) -> Callab
     name, items = next(iter(index.test.items()))
     with BatchReader(model.backbone.image_size) as files:
         reader = Reader(folder, model.backbone, files, options.skip_unreadable)
-        references = encode_references(reader, plan_references(options, index, [name]), name)
+        references = encode_references(reader, plan_references(options, index, [name]), name, Ranks())
         text = random_text(model.backbone)
         scored = join_scores([score_batch(batch, model, text, references) for batch in reader.batches(items)])
     return lambda: list(measure_class(scored, model.backbone.image_size, Method(options.aupro)))

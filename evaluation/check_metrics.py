@@ -147,8 +147,16 @@ class MetricCheck:
             difference = abs(measured.figures.get(metric, math.inf) - expected.get(metric, math.inf))
             if math.isnan(difference):  # every comparison with it would be false
                 difference = math.inf
-            if difference > self.worst.get(metric, (-1, ""))[0]:
-                self.worst[metric] = difference, f"{scored.class_name}, {measured.setting.name}"
+            self._take(metric, difference, f"{scored.class_name}, {measured.setting.name}")
+
+    def merge(self, later: MetricCheck) -> None:
+        """Take in what was found of further classes."""
+        for metric, (difference, place) in later.worst.items():
+            self._take(metric, difference, place)
+
+    def _take(self, metric: str, difference: float, place: str) -> None:
+        if difference > self.worst.get(metric, (-1, ""))[0]:
+            self.worst[metric] = difference, place
 
     def tolerance(self, metric: str) -> float:
         """The largest difference that is allowed."""

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -58,13 +59,14 @@ class Checkpoint:
     """The parts of a run, in files that are complete or absent.
 
     Used in a ``with`` statement, it saves what is scored when the run ends early, and is gone when it ends well.
+    One that is not opened knows nothing, as on ranks other than 0.
     """
 
     def __init__(self, folder: Path, identity: Identity, settings: Sequence[Setting]) -> None:
         self._folder = folder
         self._identity = identity
         self._settings = settings
-        self._sound: dict[str, list[Path]] = {}
+        self._sound: defaultdict[str, list[Path]] = defaultdict(list)
         self._class_name = ""
         self._unsaved: list[Part] = []
         self._saved_at = time.monotonic()
@@ -85,7 +87,7 @@ class Checkpoint:
         if fresh or not self._goes_on(path):
             self.remove()
         write_atomically(path, json.dumps(asdict(self._identity), indent=2) + "\n")
-        self._sound = {name: self._sound_parts(name) for name in self._identity.classes}
+        self._sound.update({name: self._sound_parts(name) for name in self._identity.classes})
         return sum(int(path.name.split("-")[2]) for paths in self._sound.values() for path in paths)
 
     def restore(self, class_name: str) -> Part:

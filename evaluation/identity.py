@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from typing import Any
 from datasets.items import DatasetIndex, Item
 from evaluation.output import environment
 from evaluation.references import Plan
+from winclip.errors import InputError
 from winclip.model import WinCLIP
 from winclip.prompts import PromptSet
+
+_log = logging.getLogger("winclip")
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,21 @@ class Identity:
     classes: dict[str, str]
 
 
-def identify(index: DatasetIndex, classes: Iterable[str], plan: Plan, model: WinCLIP, prompts: PromptSet) -> Identity:
-    """The identity of a run. Its classes do not count: each is scored for itself."""
+def identify(
+    index: DatasetIndex,
+    classes: Iterable[str],
+    plan: Plan,
+    model: WinCLIP,
+    prompts: PromptSet,
+    *,
+    times: bool = True,
+) -> Identity:
+    """The identity of a run. Its classes do not count: each is scored for itself.
+
+    Args:
+        index, classes, plan, model, prompts: those of the run.
+        times: whether those of the files count, which copies on several machines need not share.
+    """
     surroundings = environment(model.backbone)
     made_with = {
         **model.backbone.fingerprint,
@@ -47,7 +64,7 @@ def identify(index: DatasetIndex, classes: Iterable[str], plan: Plan, model: Win
     return Identity(
         as_read,
         surroundings["machine"],
-        {name: _checksum([as_read, _files(index, name, plan)]) for name in classes},
+        {name: _checksum([as_read, _files(index, name, plan, times)]) for name in classes},
     )
 
 
@@ -56,24 +73,57 @@ def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [name for name in {**before, **now} if before.get(name) != now.get(name)]
 
 
-def _files(index: DatasetIndex, class_name: str, plan: Plan) -> list[object]:
+def check_same(ranks: Sequence[Identity]) -> None:
+    """See that all ranks of a run do the same; a warning tells of machines that may round otherwise.
+
+    Args:
+        ranks: what each sees, in order, without times; none on ranks other than 0.
+
+    Raises:
+        InputError: naming the rank, and the options or classes that differ.
+    """
+    for number, other in enumerate(ranks[1:], start=1):
+        options = differing(ranks[0].made_with, other.made_with)
+        if options:
+            raise InputError(
+                f"rank {number} runs with another {', '.join(options)} than rank 0; start the same command everywhere"
+            )
+        classes = differing(ranks[0].classes, other.classes)
+        if classes:
+            raise InputError(
+                f"rank {number} sees other images, masks or references than rank 0, in class {', '.join(classes)};"
+                " every machine needs the same files under --data_path"
+            )
+        machine = differing(ranks[0].machine, other.machine)
+        if machine:
+            _log.warning(
+                "rank %d has another %s than rank 0, so figures may differ by rounding from those of one process",
+                number,
+                ", ".join(machine),
+            )
+
+
+def _files(index: DatasetIndex, class_name: str, plan: Plan, times: bool) -> list[object]:
     """What is listed of a class's test images and possible references, and the state of their files."""
     with_references = any(setting.k_shot for setting in plan.settings)
     orders = plan.orders[class_name] if with_references else {}
     references = dict.fromkeys(item for order in orders.values() for item in order)
     return [
         [[seed, [item.img_path for item in order]] for seed, order in orders.items()],
-        [[*asdict(item).values(), *_states(index.root, item)] for item in (*index.test[class_name], *references)],
+        [
+            [*asdict(item).values(), *_states(index.root, item, times)]
+            for item in (*index.test[class_name], *references)
+        ],
     ]
 
 
-def _states(root: Path, item: Item) -> list[tuple[int, int] | None]:
-    """Size and time of an item's image and mask; None where there is none."""
+def _states(root: Path, item: Item, times: bool) -> list[tuple[int, int] | None]:
+    """Size and, or else 0, time of an item's image and mask; None where there is none."""
     states: list[tuple[int, int] | None] = []
     for path in filter(None, (item.img_path, item.mask_path)):
         try:
             state = (root / path).stat()
-            states.append((state.st_size, state.st_mtime_ns))
+            states.append((state.st_size, state.st_mtime_ns if times else 0))
         except OSError:
             states.append(None)
     return states

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 import winclip
-from evaluation.measuring import Measured
 from evaluation.options import Options, read_config
 from evaluation.results import Results, intervals_csv, k_shot_csv, markdown, results_csv, scores_csv, tables
 from evaluation.scoring import ClassScores
@@ -31,6 +30,7 @@ from winclip.files import remove_file, write_atomically
 from winclip.linear import instruction_sets, processor
 from winclip.model import WinCLIP
 from winclip.names import printable
+from winclip.scoring import upsample
 
 if TYPE_CHECKING:
     from report.content import Report
@@ -146,12 +146,17 @@ class Output:
 
         write_report(self._options.save_path / "report.html", report)
 
-    def write_maps(self, scored: ClassScores, measured: Measured) -> None:
-        """Write the upsampled maps of a class in a setting."""
-        buffer = io.BytesIO()
-        np.savez(buffer, maps=measured.maps, img_path=np.array([item.img_path for item in scored.items]))
-        folder = self._options.save_path / "maps" / measured.setting.folder
-        write_atomically(folder / f"{scored.class_name}.npz", buffer.getvalue())
+    def write_maps(self, scored: ClassScores, image_size: int) -> None:
+        """Write the upsampled maps of a class in every setting."""
+        for setting, maps in scored.maps.items():
+            buffer = io.BytesIO()
+            np.savez(
+                buffer,
+                maps=upsample(maps, image_size).numpy(),
+                img_path=np.array([item.img_path for item in scored.items]),
+            )
+            folder = self._options.save_path / "maps" / setting.folder
+            write_atomically(folder / f"{scored.class_name}.npz", buffer.getvalue())
 
 
 def _resolved(options: Options, backbone: Backbone, results: Results, finished: bool) -> dict[str, Any]:

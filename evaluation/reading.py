@@ -31,15 +31,8 @@ class Reader:
         self._skip_unreadable = skip_unreadable
 
     def batches(self, items: Sequence[Item]) -> Iterator[Batch[Item, Mask | None]]:
-        """Batches of items with their masks.
-
-        Raises:
-            InputError: if an image or mask cannot be read; with ``--skip_unreadable`` it is left out.
-        """
-        for batch in self._reader.batches(items, self._load):
-            for item, reason in batch.unreadable:
-                self.leave_out(item, reason)
-            yield batch
+        """Batches of items with their masks; ``leave_out`` is for those who take them."""
+        return self._reader.batches(items, self._load)
 
     def leave_out(self, item: Item, reason: str) -> None:
         """Count an item that cannot be read.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datasets.items import DatasetIndex, Item
 from datasets.references import draw_references, read_reference_list
 from evaluation.options import Options
+from evaluation.ranks import Ranks
 from evaluation.reading import Reader
 from evaluation.setting import Setting
 from winclip.embeddings import Embeddings
@@ -104,8 +105,8 @@ def choose_references(plan: Plan, class_name: str, unreadable: dict[Item, str]) 
     return References(class_name, items, chosen, unreadable)
 
 
-def encode_references(reader: Reader, plan: Plan, class_name: str) -> References:
-    """Take the first k images of every order and encode each image once.
+def encode_references(reader: Reader, plan: Plan, class_name: str, ranks: Ranks) -> References:
+    """Take the first k images of every order and encode each image once, on one of the ranks.
 
     Raises:
         InputError: if one cannot be read; with ``--skip_unreadable`` the next of its order takes its
@@ -114,9 +115,11 @@ def encode_references(reader: Reader, plan: Plan, class_name: str) -> References
     unreadable: dict[Item, str] = {}
     while True:
         references = choose_references(plan, class_name, unreadable)
-        embeddings, failed = _encode(reader, references.items)
+        embeddings, failed = _encode(reader, references.items, ranks)
         if not failed:
             return replace(references, bank=None if embeddings is None else MemoryBank.of(embeddings))
+        for item, reason in failed.items():
+            reader.leave_out(item, reason)
         unreadable |= failed
 
 
@@ -129,12 +132,14 @@ def _first(orders: Orders, setting: Setting, class_name: str, unreadable: Contai
     return order[: setting.k_shot]
 
 
-def _encode(reader: Reader, items: Sequence[Item]) -> tuple[Embeddings | None, dict[Item, str]]:
+def _encode(reader: Reader, items: Sequence[Item], ranks: Ranks) -> tuple[Embeddings | None, dict[Item, str]]:
     """The embeddings of the items, and those items that cannot be read, with the reason."""
     parts: list[Embeddings] = []
     unreadable: dict[Item, str] = {}
-    for batch in reader.batches(items):
+    for batch in reader.batches(ranks.share(items)):
         unreadable.update(batch.unreadable)
         if batch.entries:
             parts.append(reader.backbone.encode(batch.images))
-    return (Embeddings.concatenate(parts) if parts else None), unreadable
+    mine = Embeddings.concatenate(parts) if parts else None
+    failed = {item: reason for found in ranks.share_out(unreadable) for item, reason in found.items()}
+    return ranks.join_embeddings(mine, reader.backbone.device), failed

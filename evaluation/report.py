@@ -64,6 +64,12 @@ class RunPictures:
         kept = self._classes.setdefault(name, ClassScores(scored.items, [], {}, {}))
         kept.scores[setting], kept.maps[setting] = scored.scores[setting], scored.maps[setting]
 
+    def merge(self, later: RunPictures) -> None:
+        """Take in further classes."""
+        for setting, curves in later._curves.items():
+            self._curves[setting] += curves
+        self._classes |= later._classes
+
     def report(self, title: str, tables: Sequence[Table], facts: Sequence[tuple[str, str]]) -> Report:
         """The page's content; images and masks are read when their turn comes.
 

@@ -65,6 +65,14 @@ class Results:
         self.scores[setting] += zip(scored.items, scored.scores[setting].tolist())
         self.references[setting] += [references.items[position] for position in references.chosen[setting]]
 
+    def merge(self, later: Results) -> None:
+        """Take in further classes."""
+        for setting in self.settings:
+            self.figures[setting] |= later.figures[setting]
+            self.resampled[setting] |= later.resampled[setting]
+            self.scores[setting] += later.scores[setting]
+            self.references[setting] += later.references[setting]
+
     @property
     def classes(self) -> list[str]:
         """The classes that are finished."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +17,12 @@ from datasets.items import DatasetIndex, Item
 from datasets.registry import published_order
 from evaluation.checkpoint import FOLDER as CHECKPOINT
 from evaluation.checkpoint import Checkpoint, Part
-from evaluation.identity import identify
-from evaluation.measuring import Method, measure_class
+from evaluation.identity import check_same, identify
+from evaluation.measuring import Measured, Method, measure_class
 from evaluation.options import Options
 from evaluation.output import Output, facts
 from evaluation.published import require_published
+from evaluation.ranks import Ranks, joined_ranks
 from evaluation.reading import Reader
 from evaluation.references import Plan, References, choose_references, encode_references, plan_references
 from evaluation.results import Results, markdown, tables
@@ -66,112 +70,200 @@ def run(options: Options) -> Outcome:
         InputError: if anything given is wrong; what was scored before is kept.
     """
     output = Output(options)
-    task = _checked_task(options)
-    with lock_folder(options.save_path), output.ending_logged():
-        return _evaluate(options, task, output)
+    with joined_ranks(options.model.device) as ranks, ExitStack() as held:
+        task = ranks.agree(partial(_checked_task, options))
+        if ranks.first:
+            held.enter_context(lock_folder(options.save_path))
+            held.enter_context(output.ending_logged())
+        return _evaluate(options, task, output, ranks)
 
 
-def _evaluate(options: Options, task: _Task, output: Output) -> Outcome:
-    model = options.model.load()
+def _evaluate(options: Options, task: _Task, output: Output, ranks: Ranks) -> Outcome:
+    model = ranks.load(options.model)
     output.warn_of_changes(model.backbone)
     for name in task.classes:
         items = task.index.test[name]
         if all(item.mask_path for item in items if item.anomaly):
             _method(options).check_size(name, len(items) * model.backbone.image_size**2)
-    identity = identify(task.index, task.classes, task.plan, model, task.prompts)
+    identified = partial(identify, task.index, task.classes, task.plan, model, task.prompts)
+    if ranks.count > 1:
+        check_same(ranks.gather(partial(identified, times=False)))
+    identity = identified()
     checkpoint = Checkpoint(options.save_path / CHECKPOINT, identity, task.plan.settings)
     total = sum(len(task.index.test[name]) for name in task.classes)
-    _log.info("%s: %d classes, %d test images, %s", options.dataset, len(task.classes), total, _where(model.backbone))
-    known = checkpoint.open(options.fresh)
-    if known:
-        _log.info("going on where an earlier run stopped: %d of %d test images are scored already", known, total)
-    output.begin()
+    _log.info(
+        "%s: %d classes, %d test images, %s", options.dataset, len(task.classes), total, _where(model.backbone, ranks)
+    )
+    if ranks.first:
+        known = checkpoint.open(options.fresh)
+        if known:
+            _log.info("going on where an earlier run stopped: %d of %d test images are scored already", known, total)
+        output.begin()
     try:
-        with checkpoint, tqdm(total=total, unit="image", disable=None, dynamic_ncols=True) as progress:
-            return _evaluate_classes(options, task, model, output, checkpoint, progress)
+        with ExitStack() as held:
+            if ranks.first:
+                held.enter_context(checkpoint)
+            progress = held.enter_context(tqdm(total=total, unit="image", disable=None, dynamic_ncols=True))
+            return _evaluate_classes(options, task, model, output, checkpoint, progress, ranks)
     except InputError as error:
         raise InputError(f"{error}; what was scored is kept, and the same command goes on from there") from error
 
 
+class _Findings:
+    """What is known of some classes, for tables and pages."""
+
+    def __init__(self, options: Options, task: _Task) -> None:
+        self.results = Results(options.dataset, task.plan.settings)
+        self.check = _metric_check(options)
+        self.pictures = _run_pictures(options, task.index.root, task.plan.settings)
+
+    def add(self, scored: ClassScores, measured: Measured, references: References) -> None:
+        """Take in a class in a setting."""
+        self.results.add(scored, measured, references)
+        if self.check is not None:
+            self.check.add(scored, measured)
+        if self.pictures is not None:
+            self.pictures.add(scored.class_name, scored, measured)
+
+    def merge(self, later: _Findings) -> None:
+        """Take in further classes."""
+        self.results.merge(later.results)
+        if self.check is not None and later.check is not None:
+            self.check.merge(later.check)
+        if self.pictures is not None and later.pictures is not None:
+            self.pictures.merge(later.pictures)
+
+
 def _evaluate_classes(
-    options: Options, task: _Task, model: WinCLIP, output: Output, checkpoint: Checkpoint, progress: tqdm[Any]
+    options: Options,
+    task: _Task,
+    model: WinCLIP,
+    output: Output,
+    checkpoint: Checkpoint,
+    progress: tqdm[Any],
+    ranks: Ranks,
 ) -> Outcome:
-    results = Results(options.dataset, task.plan.settings)
-    method = _method(options)
-    check = _metric_check(options)
-    pictures = _run_pictures(options, task.index.root, results.settings)
+    found = _Findings(options, task)
+    image_size = model.backbone.image_size
     cache = None if options.no_cache else cache_folder("text")
-    with BatchReader(model.backbone.image_size, options.batch_size, options.num_workers) as files:
+    with BatchReader(image_size, options.batch_size, options.num_workers) as files:
         reader = Reader(task.index.root, model.backbone, files, options.skip_unreadable)
+        scorer = _Scorer(task, model, reader, options.batch_size, cache, checkpoint, progress, ranks)
         unscored: list[Item] = []
-        for name in task.classes:
-            progress.set_description(name)
-            scored, references = _score_class(name, task, model, reader, checkpoint, cache, progress)
-            bad = scored.without_score()
-            for item in bad:
-                _log.warning("%s has no score: the model makes NaN of it", task.index.root / item.img_path)
-            if bad and (len(bad) == len(scored.items) or not options.skip_bad_scores):
-                unscored += bad
-                continue
-            scored = scored.without(bad) if bad else scored
-            for measured in measure_class(scored, model.backbone.image_size, method):
-                results.add(scored, measured, references)
-                if options.save_maps:
-                    output.write_maps(scored, measured)
-                if check is not None:
-                    check.add(scored, measured)
-                if pictures is not None:
-                    pictures.add(name, scored, measured)
-            output.write(model, results, reader.left_out, finished=name == task.classes[-1] and not unscored)
+        for names in ranks.groups(task.classes):
+            complete: list[tuple[ClassScores, References]] = []
+            for name in names:
+                parts, references = scorer.score(name)
+                if not ranks.first:
+                    continue
+                scored = join_scores(parts)
+                if not scored.items:
+                    raise InputError(f"class {name} has no readable test image left")
+                bad = scored.without_score()
+                for item in bad:
+                    _log.warning("%s has no score: the model makes NaN of it", task.index.root / item.img_path)
+                if bad and (len(bad) == len(scored.items) or not options.skip_bad_scores):
+                    unscored += bad
+                else:
+                    complete.append((scored.without(bad) if bad else scored, references))
+            # Metrics take a while, so those of a class are taken on a rank of its own.
+            own = ranks.scatter(complete)
+            for findings in ranks.gather(partial(_measure, options, task, own, image_size)):
+                found.merge(findings)
+            if options.save_maps:
+                for scored, _ in complete:
+                    output.write_maps(scored, image_size)
+            if complete:
+                finished = names[-1] == task.classes[-1] and not unscored
+                output.write(model, found.results, reader.left_out, finished)
+    if not ranks.first:
+        return Outcome("", 0)
     if unscored:
         raise InputError(
             f"{len(unscored)} images have no score, the first is {task.index.root / unscored[0].img_path}; their"
             " classes are not among the results. Try --precision fp32 or other weights, or leave such images out with"
             " --skip_bad_scores"
         )
-    shown = tables(results, options.compare)
-    if pictures is not None:
-        output.write_report(pictures.report(f"WinCLIP on {options.dataset}", shown, facts(options, model)))
-    if check is None:
+    shown = tables(found.results, options.compare)
+    if found.pictures is not None:
+        output.write_report(found.pictures.report(f"WinCLIP on {options.dataset}", shown, facts(options, model)))
+    if found.check is None:
         return Outcome(markdown(shown), 0)
-    return Outcome(markdown([*shown, check.table()]), 0 if check.passed else 1)
+    return Outcome(markdown([*shown, found.check.table()]), 0 if found.check.passed else 1)
 
 
-def _score_class(
-    name: str,
-    task: _Task,
-    model: WinCLIP,
-    reader: Reader,
-    checkpoint: Checkpoint,
-    cache: Path | None,
-    progress: tqdm[Any],
-) -> tuple[ClassScores, References]:
-    """Score those images of a class that the checkpoint does not know yet; references that none needs are not read."""
-    items, known = task.index.test[name], checkpoint.restore(name)
-    if len(known) == len(items):
-        references = choose_references(task.plan, name, known.unreadable_references)
-        for item, reason in references.unreadable.items():
-            reader.leave_out(item, reason)
-    else:
-        references = encode_references(reader, task.plan, name)
-        if len(known) and list(references.unreadable) != list(known.unreadable_references):
-            _log.warning("%s: other references can be read than before, so it starts anew", name)
-            known = checkpoint.forget(name)
-    for item, reason in known.unreadable.items():
-        reader.leave_out(item, reason)
-    progress.update(len(known))
-    parts, left = [known.scores], items[len(known) :]
-    if left:
-        text = class_embeddings(model.backbone, name, task.prompts, cache)
-        for batch in reader.batches(left):
-            parts.append(score_batch(batch, model, text, references))
-            checkpoint.add(name, Part(parts[-1], dict(batch.unreadable), references.unreadable))
-            progress.update(len(batch.entries) + len(batch.unreadable))
-        checkpoint.save()
-    scored = join_scores(parts)
-    if not scored.items:
-        raise InputError(f"class {name} has no readable test image left")
-    return scored, references
+def _measure(options: Options, task: _Task, own: tuple[ClassScores, References] | None, image_size: int) -> _Findings:
+    found = _Findings(options, task)
+    if own is not None:
+        scored, references = own
+        for measured in measure_class(scored, image_size, _method(options)):
+            found.add(scored, measured, references)
+    return found
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """What it takes to score classes."""
+
+    task: _Task
+    model: WinCLIP
+    reader: Reader
+    batch_size: int
+    cache: Path | None
+    checkpoint: Checkpoint
+    progress: tqdm[Any]
+    ranks: Ranks
+
+    def score(self, name: str) -> tuple[list[ClassScores], References]:
+        """Score those images of a class that the checkpoint does not know; references that none needs are not read.
+
+        Returns:
+            On rank 0 all scores, in parts; and the references, without their memory bank.
+        """
+        self.progress.set_description(name)
+        items, known = self.task.index.test[name], self.checkpoint.restore(name)
+        count, unreadable_references = self.ranks.send((len(known), known.unreadable_references))
+        if count == len(items):
+            references = choose_references(self.task.plan, name, unreadable_references)
+            for item, reason in references.unreadable.items():
+                self.reader.leave_out(item, reason)
+        else:
+            references = encode_references(self.reader, self.task.plan, name, self.ranks)
+            if count and list(references.unreadable) != list(unreadable_references):
+                _log.warning("%s: other references can be read than before, so it starts anew", name)
+                known, count = self.checkpoint.forget(name), 0
+        parts = [known.scores]
+        for item, reason in known.unreadable.items():
+            self.reader.leave_out(item, reason)
+        self.progress.update(len(known))
+        for part in self._score_items(name, items[count:], references):
+            for item, reason in part.unreadable.items():
+                self.reader.leave_out(item, reason)
+            self.checkpoint.add(name, part)
+            self.progress.update(len(part))
+            parts.append(part.scores)
+        self.checkpoint.save()
+        return parts, replace(references, bank=None)
+
+    def _score_items(self, name: str, items: Sequence[Item], references: References) -> Iterator[Part]:
+        """What becomes of images of a class, in their order, on rank 0; the others do their share."""
+        if not items:
+            return
+        backbone = self.model.backbone
+        text = self.ranks.once(lambda: class_embeddings(backbone, name, self.task.prompts, self.cache).cpu())
+        text = text.to(backbone.device)
+        shares = self.ranks.rounds(items, self.batch_size)
+        batches = self.reader.batches([item for share in shares for item in share])
+
+        def score(share: Sequence[Item]) -> Part:
+            if not share:
+                return Part(join_scores([]), {}, references.unreadable)
+            batch = next(batches)
+            scores = score_batch(batch, self.model, text, references)
+            return Part(scores, dict(batch.unreadable), references.unreadable)
+
+        for share in shares:
+            yield from filter(len, self.ranks.gather(partial(score, share)))
 
 
 def _checked_task(options: Options) -> _Task:
@@ -210,5 +302,6 @@ def _run_pictures(options: Options, root: Path, settings: list[Setting]) -> RunP
     return RunPictures(root, settings)
 
 
-def _where(backbone: Backbone) -> str:
-    return f"{backbone.model} ({backbone.pretrained}) on {backbone.device} in {backbone.precision}"
+def _where(backbone: Backbone, ranks: Ranks) -> str:
+    several = f", {ranks.count} ranks" if ranks.count > 1 else ""
+    return f"{backbone.model} ({backbone.pretrained}) on {backbone.device} in {backbone.precision}{several}"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Evaluate every data set that is in place, or the embedded sample; zero_shot.sh and few_shot.sh call this.
+# NPROC processes share the work, by default one for every GPU unless --device names one; see docs/scale.md.
 # usage: evaluate.sh "SHOTS" [OPTION ...]   options go on to test.py; --save_path names the folder of all data sets
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -8,6 +9,7 @@ shift
 
 save_path="$root/results"
 options=()
+device=
 while [ $# -gt 0 ]; do
     case "$1" in
     --save_path)
@@ -15,13 +17,28 @@ while [ $# -gt 0 ]; do
         shift
         ;;
     --save_path=*) save_path="${1#*=}" ;;
-    *) options+=("$1") ;;
+    *)
+        options+=("$1")
+        case "$1" in --device | --device=*) device=given ;; esac
+        ;;
     esac
     shift
 done
 
 bash "$root/scripts/setup.sh"
 python="$root/.venv/bin/python"
+
+if [ -z "${NPROC:-}" ] && [ -z "$device" ] && command -v nvidia-smi >/dev/null; then
+    NPROC="$("$python" -c "import torch; print(max(1, torch.cuda.device_count()))")"
+fi
+case "${NPROC:=1}" in
+*[!0-9]* | 0*)
+    echo "error: NPROC is '$NPROC', which is no number of processes; leave it out, or give 1 or more" >&2
+    exit 2
+    ;;
+esac
+start=("$python")
+[ "$NPROC" = 1 ] || start+=(-m torch.distributed.run --standalone --nproc_per_node "$NPROC")
 
 module() { # NAME [ARGUMENT ...]: a module of the repository, found whatever lies in the user's folder
     (cd "$root" && "$python" -m "$@")
@@ -32,7 +49,7 @@ evaluate() { # NAME ROOT "LISTER AND ITS OPTIONS" [OPTION ...]: write meta.json 
     read -r -a lister <<<"$3"
     shift 3
     [ -f "$data/meta.json" ] || module datasets "${lister[@]}" --root "$data" || return
-    "$python" "$root/test.py" --dataset "$name" --data_path "$data" --save_path "$save_path/$name" \
+    "${start[@]}" "$root/test.py" --dataset "$name" --data_path "$data" --save_path "$save_path/$name" \
         --k_shot "${shots[@]}" "$@" ${options[@]+"${options[@]}"}
 }
 

@@ -15,6 +15,7 @@ import safetensors.torch
 
 import evaluation.checkpoint
 import evaluation.run
+from evaluation.ranks import Ranks
 from evaluation.reading import Reader
 from evaluation.references import Plan, References, encode_references
 from evaluation.scoring import ClassScores, score_batch
@@ -47,9 +48,9 @@ def stop_after(
     return lambda: next(done)
 
 
-def encode_and_note(names: list[str], reader: Reader, plan: Plan, name: str) -> References:
+def encode_and_note(names: list[str], reader: Reader, plan: Plan, name: str, ranks: Ranks) -> References:
     names.append(name)
-    return encode_references(reader, plan, name)
+    return encode_references(reader, plan, name, ranks)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

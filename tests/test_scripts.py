@@ -15,7 +15,7 @@ from tests.tiny import CONFIG
 
 
 def run(command: list[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    inherited = {key: value for key, value in os.environ.items() if key not in ("MVTEC_ROOT", "VISA_ROOT")}
+    inherited = {key: value for key, value in os.environ.items() if key not in ("MVTEC_ROOT", "VISA_ROOT", "NPROC")}
     return subprocess.run(
         command, cwd=cwd, env={**inherited, **environment}, capture_output=True, text=True, check=False
     )
@@ -67,6 +67,19 @@ def test_few_shot_serves_its_shots_in_one_pass_and_takes_a_save_path(
     refused = run(command, tmp_path)
     assert refused.returncode == 2
     assert "class bolt has 4 train images and k_shot asks for 8" in refused.stderr
+
+
+def test_several_processes_share_the_work(checkout: Path, checkpoint: Path, tmp_path: Path) -> None:
+    make_data(checkout / "data" / "visa")
+    command = ["bash", str(checkout / "zero_shot.sh"), *tiny_options(checkpoint)]
+    done = run(command, tmp_path, NPROC="2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("## visa, 0-shot") == 1
+    assert ", 2 ranks" in (checkout / "results" / "visa" / "log.txt").read_text()
+    for wrong in ("0", "two", "-1"):
+        refused = run(command, tmp_path, NPROC=wrong)
+        assert refused.returncode == 2
+        assert f"NPROC is '{wrong}', which is no number of processes" in refused.stderr
 
 
 def test_missing_meta_json_is_written_first(checkout: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -136,10 +136,11 @@ def _read(entry: Entry, load: Load[Entry, Extra], size: int) -> _Outcome[Extra]:
 
 def usable_workers(num_workers: int | None) -> int:
     """The number of threads itself; for None that of the cores that this process may use, 16 at most."""
-    return min(_usable_cores(), _MOST_WORKERS) if num_workers is None else num_workers
+    return min(usable_cores(), _MOST_WORKERS) if num_workers is None else num_workers
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,0 +1,176 @@
+"""Runs of several ranks: files as those of one process, a rank that dies, and ranks that do not belong together."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from evaluation.identity import Identity, check_same
+from evaluation.ranks import Ranks, own_device
+from scripts.kill_runs import contents
+from tests.conftest import ROOT
+from tests.tiny import CONFIG
+from winclip.errors import InputError
+from winclip.linear import linear_rates
+from winclip.reading import usable_cores
+
+Evaluate = Callable[..., int]
+OPTIONS = ["--k_shot", "0", "1", "3", "--seed", "3", "4", "--batch_size", "1", "--save_maps", "--report"]
+OPTIONS += ["--skip_unreadable", "--intervals"]
+
+# A run in which one rank is killed, or sees other data; it saves what it scored after every round.
+DISTURBED = """
+import os, runpy, signal, sys
+import evaluation.checkpoint, evaluation.run
+
+evaluation.checkpoint.SECONDS = 0.0
+kind, rank, score, scored = sys.argv.pop(1), os.environ["RANK"], evaluation.run.score_batch, []
+
+def score_until_killed(*arguments):
+    if len(scored) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    scored.append(True)
+    return score(*arguments)
+
+if kind == "killed" and rank == "1":
+    evaluation.run.score_batch = score_until_killed
+if kind == "other data" and rank == "1":
+    sys.argv[sys.argv.index("--data_path") + 1] += "-copy"
+sys.argv[0] = "test.py"
+runpy.run_path("test.py", run_name="__main__")
+"""
+
+
+@pytest.fixture
+def all_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The one process here takes as many threads as there are cores, and others find in its cache what it measured."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(usable_cores())
+    linear_rates.cache_clear()
+    yield
+    linear_rates.cache_clear()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def odd_data(data: Path) -> Path:
+    """Classes of 5 and 2 test images, and one of either kind that cannot be read."""
+    meta = json.loads((data / "meta.json").read_text())
+    del meta["test"]["bolt"][0]
+    meta["test"]["felt"] = meta["test"]["felt"][-2:]
+    (data / "meta.json").write_text(json.dumps(meta))
+    for name in ("bolt/train/good/3.png", "bolt/test/scratch/0.png"):
+        (data / name).write_bytes(b"damaged")
+    return data
+
+
+def torchrun(count: int, program: list[str], data: Path, save: Path, weights: Path) -> subprocess.CompletedProcess[str]:
+    places = ["--dataset", "small", "--data_path", str(data), "--save_path", str(save)]
+    model = ["--model", str(CONFIG), "--pretrained", str(weights), "--device", "cpu"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    return subprocess.run(
+        [*launch, *program, *places, *model, *OPTIONS],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    found = contents(folder)
+    del found["config.json"]
+    return found
+
+
+def left_out(folder: Path) -> list[str]:
+    """Images and figures that the log says are left out, in order."""
+    lines = (folder / "log.txt").read_text().splitlines()
+    return [line.split(" ", 2)[2] for line in lines if "left out" in line]
+
+
+@pytest.mark.usefixtures("all_cores")
+def test_killed_rank_ends_the_run_and_others_finish_it_with_the_files_and_log_of_one_process(
+    evaluate: Evaluate, odd_data: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(odd_data, tmp_path / "one", *OPTIONS) == 0
+    printed = capsys.readouterr().out
+    save, program = tmp_path / "several", tmp_path / "disturbed.py"
+    program.write_text(DISTURBED)
+    killed = torchrun(2, [str(program), "killed"], odd_data, save, checkpoint)
+    assert killed.returncode == 1 and "SIGKILL" in killed.stderr
+    assert list((save / ".checkpoint").glob("*.safetensors"))
+    done = torchrun(3, ["test.py"], odd_data, save, checkpoint)
+    assert done.returncode == 0, done.stderr
+    assert " of 7 test images are scored already" in (save / "log.txt").read_text()
+    assert files(save) == files(tmp_path / "one")
+    assert {"maps/3shot-seed4/felt.npz", "report.html", "intervals.csv"} < files(save).keys()
+    assert done.stdout == printed
+    assert left_out(save) == left_out(tmp_path / "one") != []
+    configs = [json.loads((folder / "config.json").read_text()) for folder in (save, tmp_path / "one")]
+    assert configs[0]["unreadable_images"] == configs[1]["unreadable_images"] != []
+
+
+def test_ranks_that_see_other_data_are_refused_in_one_line(odd_data: Path, checkpoint: Path, tmp_path: Path) -> None:
+    # With other times, which do not count.
+    copy = shutil.copytree(odd_data, odd_data.with_name("data-copy"), copy_function=shutil.copyfile)
+    meta = json.loads((copy / "meta.json").read_text())
+    meta["test"]["felt"].reverse()
+    (copy / "meta.json").write_text(json.dumps(meta))
+    program = tmp_path / "disturbed.py"
+    program.write_text(DISTURBED)
+    done = torchrun(2, [str(program), "other data"], odd_data, tmp_path / "out", checkpoint)
+    assert done.returncode == 1
+    (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert error.startswith("error: rank 1 sees other images, masks or references than rank 0, in class felt;")
+
+
+def test_ranks_with_other_options_are_refused_and_other_machines_named(logged: list[str]) -> None:
+    first = Identity({"scales": [2, 3], "torch version": "2"}, {"kernels": "packed"}, {"bolt": "1"})
+    check_same([])
+    check_same([first, Identity(first.made_with, {"kernels": "plain"}, first.classes)])
+    assert logged == [
+        "rank 1 has another kernels than rank 0, so figures may differ by rounding from those of one process"
+    ]
+    with pytest.raises(InputError, match="rank 2 runs with another torch version than rank 0"):
+        check_same([first, first, Identity({**first.made_with, "torch version": "3"}, {}, {})])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [0, 1, 3, 8, 13])
+def test_shares_make_the_whole_in_order(count: int, size: int) -> None:
+    ranks = [Ranks() for _ in range(count)]
+    for number, rank in enumerate(ranks):
+        rank.number, rank.count = number, count
+    items = list(range(size))
+    assert [item for rank in ranks for item in rank.share(items)] == items
+    rounds = list(zip(*(rank.rounds(items, 2) for rank in ranks)))
+    assert [item for shares in rounds for share in shares for item in share] == items
+    # What a rank reads in batches of two are its shares, one after the other.
+    assert all(len(share) == 2 for shares in rounds[:-1] for share in shares)
+    sizes = [sum(len(share) for share in rank.rounds(items, 2)) for rank in ranks]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_each_rank_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert own_device("auto", 1, 2) == "auto"
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert [own_device(name, 1, 2) for name in ("auto", "cuda", "cpu", "mps")] == ["cuda:1", "cuda:1", "cpu", "mps"]
+    with pytest.raises(
+        InputError, match="has 3 ranks and 2 GPUs; start 2 with --nproc_per_node 2, or use --device cpu"
+    ):
+        own_device("cuda", 0, 3)
+    with pytest.raises(InputError, match="--device cuda:1 is one GPU for 2 ranks"):
+        own_device("cuda:1", 0, 2)
