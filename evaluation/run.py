@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from datasets.index import check_files, load_index, refuse_links, select_classes
-from datasets.items import DatasetIndex, Item
+from datasets.items import Item
 from datasets.registry import published_order
 from evaluation.checkpoint import FOLDER as CHECKPOINT
-from evaluation.checkpoint import Checkpoint, Part
+from evaluation.checkpoint import Checkpoint
 from evaluation.identity import check_same, identify
 from evaluation.measuring import Measured, Method, measure_class
 from evaluation.options import Options
@@ -24,17 +23,17 @@ from evaluation.output import Output, facts
 from evaluation.published import require_published
 from evaluation.ranks import Ranks, joined_ranks
 from evaluation.reading import Reader
-from evaluation.references import Plan, References, choose_references, encode_references, plan_references
+from evaluation.references import References, plan_references
 from evaluation.results import Results, markdown, tables
-from evaluation.scoring import ClassScores, join_scores, score_batch
+from evaluation.scorer import Scorer, Task
+from evaluation.scoring import ClassScores, join_scores
 from evaluation.setting import Setting
 from winclip.backbone import Backbone
 from winclip.errors import InputError
 from winclip.files import cache_folder, lock_folder
 from winclip.model import WinCLIP
-from winclip.prompts import PromptSet, load_prompt_set
+from winclip.prompts import load_prompt_set
 from winclip.reading import BatchReader
-from winclip.text import class_embeddings
 
 if TYPE_CHECKING:
     from evaluation.check_metrics import MetricCheck
@@ -49,16 +48,6 @@ class Outcome:
 
     text: str
     status: int
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What a run has to do."""
-
-    index: DatasetIndex
-    classes: list[str]
-    plan: Plan
-    prompts: PromptSet
 
 
 def run(options: Options) -> Outcome:
@@ -78,7 +67,7 @@ def run(options: Options) -> Outcome:
         return _evaluate(options, task, output, ranks)
 
 
-def _evaluate(options: Options, task: _Task, output: Output, ranks: Ranks) -> Outcome:
+def _evaluate(options: Options, task: Task, output: Output, ranks: Ranks) -> Outcome:
     model = ranks.load(options.model)
     output.warn_of_changes(model.backbone)
     for name in task.classes:
@@ -112,7 +101,7 @@ def _evaluate(options: Options, task: _Task, output: Output, ranks: Ranks) -> Ou
 class _Findings:
     """What is known of some classes, for tables and pages."""
 
-    def __init__(self, options: Options, task: _Task) -> None:
+    def __init__(self, options: Options, task: Task) -> None:
         self.results = Results(options.dataset, task.plan.settings)
         self.check = _metric_check(options)
         self.pictures = _run_pictures(options, task.index.root, task.plan.settings)
@@ -136,7 +125,7 @@ class _Findings:
 
 def _evaluate_classes(
     options: Options,
-    task: _Task,
+    task: Task,
     model: WinCLIP,
     output: Output,
     checkpoint: Checkpoint,
@@ -148,7 +137,7 @@ def _evaluate_classes(
     cache = None if options.no_cache else cache_folder("text")
     with BatchReader(image_size, options.batch_size, options.num_workers) as files:
         reader = Reader(task.index.root, model.backbone, files, options.skip_unreadable)
-        scorer = _Scorer(task, model, reader, options.batch_size, cache, checkpoint, progress, ranks)
+        scorer = Scorer(task, model, reader, options.batch_size, cache, checkpoint, progress, ranks)
         unscored: list[Item] = []
         for names in ranks.groups(task.classes):
             complete: list[tuple[ClassScores, References]] = []
@@ -192,7 +181,7 @@ def _evaluate_classes(
     return Outcome(markdown([*shown, found.check.table()]), 0 if found.check.passed else 1)
 
 
-def _measure(options: Options, task: _Task, own: tuple[ClassScores, References] | None, image_size: int) -> _Findings:
+def _measure(options: Options, task: Task, own: tuple[ClassScores, References] | None, image_size: int) -> _Findings:
     found = _Findings(options, task)
     if own is not None:
         scored, references = own
@@ -201,72 +190,7 @@ def _measure(options: Options, task: _Task, own: tuple[ClassScores, References] 
     return found
 
 
-@dataclass(frozen=True)
-class _Scorer:
-    """What it takes to score classes."""
-
-    task: _Task
-    model: WinCLIP
-    reader: Reader
-    batch_size: int
-    cache: Path | None
-    checkpoint: Checkpoint
-    progress: tqdm[Any]
-    ranks: Ranks
-
-    def score(self, name: str) -> tuple[list[ClassScores], References]:
-        """Score those images of a class that the checkpoint does not know; references that none needs are not read.
-
-        Returns:
-            On rank 0 all scores, in parts; and the references, without their memory bank.
-        """
-        self.progress.set_description(name)
-        items, known = self.task.index.test[name], self.checkpoint.restore(name)
-        count, unreadable_references = self.ranks.send((len(known), known.unreadable_references))
-        if count == len(items):
-            references = choose_references(self.task.plan, name, unreadable_references)
-            for item, reason in references.unreadable.items():
-                self.reader.leave_out(item, reason)
-        else:
-            references = encode_references(self.reader, self.task.plan, name, self.ranks)
-            if count and list(references.unreadable) != list(unreadable_references):
-                _log.warning("%s: other references can be read than before, so it starts anew", name)
-                known, count = self.checkpoint.forget(name), 0
-        parts = [known.scores]
-        for item, reason in known.unreadable.items():
-            self.reader.leave_out(item, reason)
-        self.progress.update(len(known))
-        for part in self._score_items(name, items[count:], references):
-            for item, reason in part.unreadable.items():
-                self.reader.leave_out(item, reason)
-            self.checkpoint.add(name, part)
-            self.progress.update(len(part))
-            parts.append(part.scores)
-        self.checkpoint.save()
-        return parts, replace(references, bank=None)
-
-    def _score_items(self, name: str, items: Sequence[Item], references: References) -> Iterator[Part]:
-        """What becomes of images of a class, in their order, on rank 0; the others do their share."""
-        if not items:
-            return
-        backbone = self.model.backbone
-        text = self.ranks.once(lambda: class_embeddings(backbone, name, self.task.prompts, self.cache).cpu())
-        text = text.to(backbone.device)
-        shares = self.ranks.rounds(items, self.batch_size)
-        batches = self.reader.batches([item for share in shares for item in share])
-
-        def score(share: Sequence[Item]) -> Part:
-            if not share:
-                return Part(join_scores([]), {}, references.unreadable)
-            batch = next(batches)
-            scores = score_batch(batch, self.model, text, references)
-            return Part(scores, dict(batch.unreadable), references.unreadable)
-
-        for share in shares:
-            yield from filter(len, self.ranks.gather(partial(score, share)))
-
-
-def _checked_task(options: Options) -> _Task:
+def _checked_task(options: Options) -> Task:
     """Find out what to do, and see that everything for it is there."""
     index = load_index(options.data_path)
     classes = published_order(options.dataset, select_classes(index, options.classes))
@@ -278,7 +202,7 @@ def _checked_task(options: Options) -> _Task:
         check_files(index, classes, plan.wanted())
     if not options.allow_links:
         refuse_links(index, classes, plan.wanted())
-    return _Task(index, classes, plan, prompts)
+    return Task(index, classes, plan, prompts)
 
 
 def _method(options: Options) -> Method:

@@ -29,10 +29,10 @@ OPTIONS += ["--skip_unreadable", "--intervals"]
 # A run in which one rank is killed, or sees other data; it saves what it scored after every round.
 DISTURBED = """
 import os, runpy, signal, sys
-import evaluation.checkpoint, evaluation.run
+import evaluation.checkpoint, evaluation.scorer
 
 evaluation.checkpoint.SECONDS = 0.0
-kind, rank, score, scored = sys.argv.pop(1), os.environ["RANK"], evaluation.run.score_batch, []
+kind, rank, score, scored = sys.argv.pop(1), os.environ["RANK"], evaluation.scorer.score_batch, []
 
 def score_until_killed(*arguments):
     if len(scored) == 2:
@@ -41,7 +41,7 @@ def score_until_killed(*arguments):
     return score(*arguments)
 
 if kind == "killed" and rank == "1":
-    evaluation.run.score_batch = score_until_killed
+    evaluation.scorer.score_batch = score_until_killed
 if kind == "other data" and rank == "1":
     sys.argv[sys.argv.index("--data_path") + 1] += "-copy"
 sys.argv[0] = "test.py"

@@ -15,6 +15,7 @@ import safetensors.torch
 
 import evaluation.checkpoint
 import evaluation.run
+import evaluation.scorer
 from evaluation.ranks import Ranks
 from evaluation.reading import Reader
 from evaluation.references import Plan, References, encode_references
@@ -44,7 +45,7 @@ def stop_after(
             raise error(*(() if error is KeyboardInterrupt else ("stopped by the test",)))
         return score_batch(*arguments)
 
-    monkeypatch.setattr(evaluation.run, "score_batch", score)
+    monkeypatch.setattr(evaluation.scorer, "score_batch", score)
     return lambda: next(done)
 
 
@@ -118,7 +119,7 @@ def test_stopped_at_every_batch_it_ends_with_the_same_bytes(
             assert len(parts(save)) == stopped
         with monkeypatch.context() as patch:
             encoded: list[str] = []
-            patch.setattr(evaluation.run, "encode_references", partial(encode_and_note, encoded))
+            patch.setattr(evaluation.scorer, "encode_references", partial(encode_and_note, encoded))
             capsys.readouterr()
             assert evaluate(data, save, *options) == 0
         assert encoded == ["bolt", "felt"][stopped // 3 :]
