@@ -111,26 +111,48 @@ class Limits:
     def __init__(self, application: Callable[..., Any], folder: Path) -> None:
         self._application = application
         self._folder = folder
+        self._coming = 0
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer a request."""
         from starlette.responses import PlainTextResponse
 
-        refusal = self._refusal(scope) if scope["type"] == "http" and scope["method"] == "POST" else None
-        answer = self._application if refusal is None else PlainTextResponse(refusal[1], refusal[0])
-        await answer(scope, receive, send)
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._application(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send)
+            return
+        # An upload counts from its beginning, and twice while it is written.
+        length = int(dict(scope["headers"])[b"content-length"]) if scope["path"].endswith("/upload") else 0
+        self._coming += length
+        try:
+            await self._application(scope, receive, send)
+        finally:
+            self._coming -= length
+            if length and not self._coming:
+                self._remove_broken()
+
+    def _remove_broken(self) -> None:
+        """Remove what is left of uploads that were broken off; nobody knows those files."""
+        for path in self._folder.glob("tmp*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def _refusal(self, scope: dict[str, Any]) -> tuple[int, str] | None:
         """HTTP status and reason, or None where the request is taken."""
-        length = dict(scope["headers"]).get(b"content-length", b"")
-        if not length.isdigit():
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"")
+        # Parts of a chunked body have lengths of their own, which go before that of the whole.
+        if b"transfer-encoding" in headers or not length.isdigit():
             return 411, "the length of the request is missing"
         upload = scope["path"].endswith("/upload")
         # Every file has a few lines of its own around it.
         limit = MAX_EXAMPLES * MAX_BYTES + MAX_FIELDS_BYTES if upload else MAX_FIELDS_BYTES
         if int(length) > limit:
             return 413, f"the request has more than {limit:,} bytes, the limit"
-        if upload and int(length) + self._kept() > MAX_KEPT_BYTES:
+        if upload and int(length) + self._coming + self._kept() > MAX_KEPT_BYTES:
             return 503, "the page holds as many pictures as it can; try again later"
         return None
 

@@ -30,7 +30,8 @@ def account(data_set: DataSet, index: DatasetIndex) -> str:
             continue
         seen += 1
         if below not in listed:
-            left_out.setdefault(_why_not(below.parts, data_set, index), []).append(str(below))
+            why = _why_not(below.parts, data_set, index) if os.path.exists(path) else "a link to nothing"  # noqa: PTH110
+            left_out.setdefault(why, []).append(str(below))
     count = sum(map(len, left_out.values()))
     lines = [f"{seen} files: {seen - count} are listed as images or masks, {count} left out{':' if count else ''}"]
     lines += [f"  {len(paths)} {why}; the first is {printable(paths[0])}" for why, paths in sorted(left_out.items())]
@@ -55,10 +56,11 @@ def _files(folder: str, above: frozenset[str]) -> Iterator[str]:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:  # a folder that cannot be read counts as one file, and is left out
-        yield folder
+        if above:
+            yield folder
         return
     for entry in entries:
-        if entry.is_dir():
+        if os.path.isdir(entry.path):  # noqa: PTH112 - DirEntry.is_dir fails on links in a circle
             yield from _files(entry.path, above | {real})
         else:
             yield entry.path

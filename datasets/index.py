@@ -148,7 +148,7 @@ def refuse_links(index: DatasetIndex, classes: Iterable[str], references: Iterab
 def outside(root: Path, path: str) -> str:
     """Where a file of a data set really is if that is outside of its root, where a link can lead; else empty."""
     inside, real = os.path.realpath(root), os.path.realpath(root / path)
-    return "" if os.path.commonpath([inside, real]) == inside else real
+    return "" if Path(real).is_relative_to(inside) else real
 
 
 def _wanted(index: DatasetIndex, classes: Iterable[str], references: Iterable[Item]) -> dict[str, str]:
@@ -217,8 +217,8 @@ def _read_item(place: str, entry: object, cls_name: str) -> Item:
 
 
 def _refuse_broken_text(place: str, text: str) -> None:
-    # JSON can hold halves of surrogate pairs, which no result file could be written with.
-    if any("\ud800" <= sign <= "\udfff" for sign in text):
+    # JSON can hold halves of surrogate pairs, which no result file could be written with, and NUL, which no path holds.
+    if any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in text):
         raise InputError(f"{place}: {text!r} is not valid Unicode; rename it")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from datasets.index import load_index
+from datasets.index import load_index, outside
 from datasets.items import Item
 from datasets.samples import read_mask, resize_mask
 from evaluation.measuring import Method, measure_pixels
@@ -97,8 +98,11 @@ def read_run(folder: Path) -> Run:
 
 def _read_scores(path: Path) -> dict[Setting, Scores]:
     scores: dict[Setting, Scores] = {}
-    reader = csv.DictReader(io.StringIO(read_text(path, "scores", ",\r\n"), newline=""))
-    for row in reader:
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path, "scores", ",\r\n"), newline="")))
+    except csv.Error as error:
+        raise InputError(f"{path} is not a CSV file ({error}); make the run again") from error
+    for number, row in enumerate(rows, start=2):
         try:
             setting = Setting(int(row["k_shot"]), int(row["seed"]) if row["seed"] else None)
             label, score = int(row["anomaly"]), float(row["score"])
@@ -106,7 +110,7 @@ def _read_scores(path: Path) -> dict[Setting, Scores]:
             if label not in (0, 1):
                 raise ValueError
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path}, line {reader.line_num}: not a score of a run; make the run again") from error
+            raise InputError(f"{path}, line {number}: not a score of a run; make the run again") from error
         scores.setdefault(setting, {}).setdefault(name, {})[image] = label, score
     if not scores:
         raise InputError(f"{path} holds no scores; make the run again")
@@ -269,7 +273,12 @@ class _Side:
 
     @property
     def scores(self) -> Scores:
-        return self.run.scores[self.settings[0]]
+        """Of the first seed, those images that every seed has."""
+        first, *others = (self.run.scores[setting] for setting in self.settings)
+        return {
+            name: {image: of_class[image] for image in of_class if all(image in seed.get(name, {}) for seed in others)}
+            for name, of_class in first.items()
+        }
 
     def measure(self, name: str, images: list[str], masks: _Masks, draws: Draws | None, method: Method) -> _Measured:
         columns, spreads, reason = [], [], ""
@@ -301,9 +310,11 @@ class _Side:
         try:
             with np.load(path, allow_pickle=False) as file:
                 maps, names = file["maps"], file["img_path"].tolist()
+            if maps.ndim != 3 or maps.shape[1] != maps.shape[2]:
+                raise ValueError(f"maps of shape {maps.shape}")
             places = {image: number for number, image in enumerate(names)}
             return np.asarray(maps[[places[image] for image in images]], np.float32)
-        except (OSError, ValueError, KeyError, IndexError, BadZipFile) as error:
+        except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, BadZipFile, zlib.error) as error:
             raise InputError(f"{path} does not hold the maps of the run's images ({error})") from error
 
 
@@ -333,6 +344,8 @@ class _Masks:
             if item is None or (item.anomaly and not item.mask_path):
                 raise InputError(f"{self._root} has no mask of {image}")
             if item.anomaly:
+                if outside(self._root, item.mask_path):
+                    raise InputError(f"{self._root / item.mask_path} leads out of the data set folder")
                 masks[number] = resize_mask(read_mask(self._root / item.mask_path), size)
         defects = label_defects(masks)
         self._latest = (name, size), defects

@@ -6,16 +6,20 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from datasets.items import DatasetIndex, Item
+from evaluation.options import Options
 from evaluation.output import environment
 from evaluation.references import Plan
 from winclip.errors import InputError
 from winclip.model import WinCLIP
 from winclip.prompts import PromptSet
+
+# Options that shape how ranks divide the work, or how they measure a class; no score depends on them.
+_SHARED = ("batch_size", "skip_unreadable", "aupro", "metrics", "intervals", "check_metrics", "report")
 
 _log = logging.getLogger("winclip")
 
@@ -33,6 +37,10 @@ class Identity:
     made_with: dict[str, Any]
     machine: dict[str, Any]
     classes: dict[str, str]
+
+    def of_options(self, options: Options) -> Identity:
+        """With the options besides that all ranks of a run have to share."""
+        return replace(self, made_with={**self.made_with, **{name: getattr(options, name) for name in _SHARED}})
 
 
 def identify(
@@ -123,7 +131,8 @@ def _states(root: Path, item: Item, times: bool) -> list[tuple[int, int] | None]
     for path in filter(None, (item.img_path, item.mask_path)):
         try:
             state = (root / path).stat()
-            states.append((state.st_size, state.st_mtime_ns if times else 0))
+            # That of the state as well, since a file can become readable by its permissions alone.
+            states.append((state.st_size, max(state.st_mtime_ns, state.st_ctime_ns) if times else 0))
         except OSError:
             states.append(None)
     return states

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -138,6 +139,8 @@ def parse_options(arguments: Sequence[str]) -> Options:
     if values["config"] is not None:
         parser.set_defaults(**_options_of_run(parser, values["config"]))
         values = vars(parser.parse_args(arguments))
+    if values["check_data"] and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("--check_data runs in one process; call it without torchrun")
     dataset = values["dataset"]
     if not dataset or "/" in dataset or "\\" in dataset or dataset in (".", "..") or printable(dataset) != dataset:
         raise InputError(f"--dataset '{dataset}' is not a name; the folder goes to --data_path")
@@ -175,7 +178,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _options_of_run(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
     """The options that a config.json names, as the parser gives them; not where the run wrote and started from."""
-    actions = {action.dest: action for action in parser._actions}
+    actions = {action.dest: action for action in parser._actions if action.default is not argparse.SUPPRESS}
     found = {}
     for name, value in read_config(path)["options"].items():
         if name in ("config", "save_path", "fresh"):
@@ -205,7 +208,7 @@ def _as_parsed(action: argparse.Action, value: Any) -> Any:
 
 def _one_parsed(action: argparse.Action, value: Any) -> Any:
     kind: Any = action.type or str
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or "\0" in str(value):
         raise ValueError
     parsed = kind(str(value))
     if action.choices is not None and parsed not in action.choices:

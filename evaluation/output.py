@@ -171,7 +171,8 @@ def _resolved(options: Options, backbone: Backbone, results: Results, finished: 
         "classes": results.classes if finished else options.classes,
         "pretrained": backbone.pretrained,
         "image_size": backbone.image_size,
-        "device": str(backbone.device),
+        # A rank's own number is no option.
+        "device": backbone.device.type if options.model.device == "auto" else options.model.device,
         "precision": "tf32" if backbone.tf32 else next(n for n, kind in PRECISIONS.items() if kind == backbone.dtype),
     }
 

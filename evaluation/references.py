@@ -31,6 +31,12 @@ class Plan:
         most = max(setting.k_shot for setting in self.settings)
         return [item for orders in self.orders.values() for order in orders.values() for item in order[:most]]
 
+    def possible(self) -> list[Item]:
+        """Every reference that the run may use where others cannot be read."""
+        if not any(setting.k_shot for setting in self.settings):
+            return []
+        return [item for orders in self.orders.values() for order in orders.values() for item in order]
+
 
 @dataclass(frozen=True)
 class References:

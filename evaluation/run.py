@@ -76,7 +76,7 @@ def _evaluate(options: Options, task: Task, output: Output, ranks: Ranks) -> Out
             _method(options).check_size(name, len(items) * model.backbone.image_size**2)
     identified = partial(identify, task.index, task.classes, task.plan, model, task.prompts)
     if ranks.count > 1:
-        check_same(ranks.gather(partial(identified, times=False)))
+        check_same(ranks.gather(lambda: identified(times=False).of_options(options)))
     identity = identified()
     checkpoint = Checkpoint(options.save_path / CHECKPOINT, identity, task.plan.settings)
     total = sum(len(task.index.test[name]) for name in task.classes)
@@ -163,7 +163,7 @@ def _evaluate_classes(
                 for scored, _ in complete:
                     output.write_maps(scored, image_size)
             if complete:
-                finished = names[-1] == task.classes[-1] and not unscored
+                finished = names[-1] == task.classes[-1] and not unscored and not options.report
                 output.write(model, found.results, reader.left_out, finished)
     if not ranks.first:
         return Outcome("", 0)
@@ -176,6 +176,7 @@ def _evaluate_classes(
     shown = tables(found.results, options.compare)
     if found.pictures is not None:
         output.write_report(found.pictures.report(f"WinCLIP on {options.dataset}", shown, facts(options, model)))
+        output.write(model, found.results, reader.left_out, finished=True)
     if found.check is None:
         return Outcome(markdown(shown), 0)
     return Outcome(markdown([*shown, found.check.table()]), 0 if found.check.passed else 1)
@@ -201,7 +202,7 @@ def _checked_task(options: Options) -> Task:
     if not options.skip_unreadable:
         check_files(index, classes, plan.wanted())
     if not options.allow_links:
-        refuse_links(index, classes, plan.wanted())
+        refuse_links(index, classes, plan.possible() if options.skip_unreadable else plan.wanted())
     return Task(index, classes, plan, prompts)
 
 

@@ -22,7 +22,7 @@ from winclip.files import write_atomically
 from winclip.names import cell
 
 JOURNAL = "predictions.jsonl"
-# What a machine that stops may lose; a process that ends loses nothing.
+# What a machine that stops may lose, besides a batch; a process that ends loses nothing.
 _SYNC_SECONDS = 5.0
 
 _log = logging.getLogger("winclip")
@@ -102,7 +102,8 @@ def write_tables(save: Path, failures: Iterable[tuple[str, str]]) -> None:
     cells: Iterable[Sequence[str]] = chain([PREDICTIONS], (row.cells() for row in read_rows(save)))
     write_atomically(save / "predictions.csv", map(csv_line, cells))
     write_atomically(save / "predictions.json", as_json_list(read_rows(save)))
-    cells = chain([FAILURES], ((cell(path), cell(reason)) for path, reason in failures))
+    # Sorted, since a run that went on met them in other batches.
+    cells = chain([FAILURES], ((cell(path), cell(reason)) for path, reason in sorted(failures)))
     write_atomically(save / "failures.csv", map(csv_line, cells))
 
 
@@ -129,6 +130,16 @@ class Journal:
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def sync(self) -> None:
+        """See that the rows of a batch reach the disk, if that is a while ago.
+
+        Raises:
+            InputError: if they do not.
+        """
+        try:
             if time.monotonic() - self._synced >= _SYNC_SECONDS:
                 os.fsync(self._file.fileno())
                 self._synced = time.monotonic()

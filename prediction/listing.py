@@ -49,6 +49,9 @@ def _expand(place: str) -> list[str]:
         return [place]
     if not _is_pattern(place):
         raise InputError(f"{place} does not exist; give a file, a folder or a quoted pattern such as 'images/*.png'")
+    parts = Path(place).parts
+    if ".." in parts[next(number for number, part in enumerate(parts) if _is_pattern(part)) :]:
+        raise InputError(f"{place} has '..' behind a wildcard; name the folder itself")
     # Not Path.glob, which takes no absolute patterns.
     matches = sorted(glob.glob(place, recursive=True))  # noqa: PTH207
     matches = [path for path in matches if not any(map(_is_drawn, (Path(path), *Path(path).parents)))]
@@ -56,12 +59,16 @@ def _expand(place: str) -> list[str]:
 
 
 def _below(folder: str) -> Iterator[str]:
-    for here, folders, files in os.walk(folder):
+    for here, folders, files in os.walk(folder, onerror=_warn_of_folder):
         drawn = [name for name in folders if _is_drawn(Path(here) / name)]
         if drawn:
             _log.info("left aside in %s, what an earlier run has drawn: %s", here, ", ".join(sorted(drawn)))
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in drawn)
         yield from (str(Path(here) / name) for name in sorted(files) if _is_picture(name))
+
+
+def _warn_of_folder(error: OSError) -> None:
+    _log.warning("passed over: folder %s cannot be read (%s)", error.filename, error.strerror)
 
 
 def _is_drawn(folder: Path) -> bool:
@@ -102,7 +109,7 @@ def common_folder(places: Sequence[str]) -> str:
     folders = []
     for place in places:
         folder = Path(place)
-        if not folder.exists():
+        if not os.path.exists(place):  # noqa: PTH110 - Path.exists fails on long names
             parts = folder.parts
             folder = Path(*parts[: next(number for number, part in enumerate(parts) if _is_pattern(part))])
         folders.append(_absolute(folder if folder.is_dir() else folder.parent))

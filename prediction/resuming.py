@@ -62,6 +62,7 @@ def prepare(save: Path, settings: dict[str, Any], resume: bool) -> bool:
     if go_on:
         _check_settings(save, settings)
         take_up(save)
+        remove_file(save / "report.html")
     elif resume:
         _log.info("%s holds no rows to go on from, so the run starts from the beginning", save)
     write_run(save, settings, finished=False)

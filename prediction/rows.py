@@ -6,13 +6,14 @@ import csv
 import io
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from winclip.drawing import Box
-from winclip.names import cell
+from winclip.names import NAME_LIMIT, cell
 
 _BOX = ("box_x", "box_y", "box_w", "box_h")
 PREDICTIONS = ("path", "score", "threshold", "anomalous", "area", *_BOX, "heat_map")
@@ -77,6 +78,7 @@ def parse(line: bytes) -> Row | None:
             and all(map(math.isfinite, (row.score, row.threshold, row.area)))
             and re.fullmatch(r"heatmaps/[^\0]+\.jpg", row.heat_map, re.DOTALL) is not None
             and ".." not in row.heat_map.split("/")
+            and all(len(os.fsencode(part)) <= NAME_LIMIT for part in row.heat_map.split("/"))
             # No other type, spelling or order of values gives the same line.
             and row.as_json().encode() == line.rstrip(b"\n")
         )

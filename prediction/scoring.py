@@ -95,6 +95,7 @@ def score(
                     output.journal.append(row)
                     output.counts.add(row)
                     progress.update()
+                output.journal.sync()
             for path, reason in failed:
                 _log.warning("passed over: %s", reason)
                 output.failures.append((Path(path).as_posix(), reason))

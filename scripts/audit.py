@@ -1,6 +1,6 @@
 """Lists every package that this project brings: version and licence, and whether an advisory is known for it.
 
-    python -m scripts.audit                             # with the extras: --extra app export dev
+    python -m scripts.audit                             # with the extras: --extra app export scale dev
 
 Licences are what the installed packages say of themselves. Advisories are asked for with pip-audit, if it is on the
 PATH (`python -m pip install pip-audit`); where its service does not answer, the output says so. Status 1: one is known.
@@ -45,7 +45,7 @@ def installed_dependencies(package: str, extras: Sequence[str] = ()) -> dict[str
             needed = Requirement(line)
             if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in ("", *wanted)):
                 todo.append((needed.name, tuple(sorted(needed.extras))))
-    del found[canonicalize_name(package)]
+    found.pop(canonicalize_name(package), None)
     return dict(sorted(found.items()))
 
 
@@ -76,7 +76,7 @@ def audit(versions: dict[str, str]) -> dict[str, str]:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
             answers: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
-        except (subprocess.TimeoutExpired, ValueError):
+        except (subprocess.TimeoutExpired, ValueError, KeyError, TypeError):
             return {}
     return {
         canonicalize_name(answer["name"]): ", ".join(found["id"] for found in answer["vulns"])

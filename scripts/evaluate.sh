@@ -38,7 +38,7 @@ case "${NPROC:=1}" in
     ;;
 esac
 start=("$python")
-[ "$NPROC" = 1 ] || start+=(-m torch.distributed.run --standalone --nproc_per_node "$NPROC")
+[ "$NPROC" = 1 ] || start=("$root/.venv/bin/torchrun" --standalone --nproc_per_node "$NPROC")
 
 module() { # NAME [ARGUMENT ...]: a module of the repository, found whatever lies in the user's folder
     (cd "$root" && "$python" -m "$@")

@@ -122,7 +122,7 @@ echo "unpacking to $target"
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=$scripts/../.venv/bin/python
 [ -x "$python" ] || python=python3
-"$python" "$scripts/unpack.py" "$archive" "$unpacked" || exit 2
+"$python" "$scripts/unpack.py" "$archive" "$unpacked" || exit $?
 
 matches() {
     compgen -G "$1/$marker" >/dev/null

@@ -58,6 +58,9 @@ def main(arguments: list[str]) -> int:
     except (OSError, EOFError, ValueError, MemoryError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
         print(f"error: cannot unpack {arguments[0]} ({error or type(error).__name__})", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped by SIGINT; the same command starts again", file=sys.stderr)
+        return 130
     return 0
 
 

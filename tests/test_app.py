@@ -121,6 +121,32 @@ def test_large_requests_and_uploads_to_a_full_page_are_refused(
     assert sent[0]["status"] == status
 
 
+def test_a_length_is_not_believed_beside_a_chunked_body(tmp_path: Path) -> None:
+    headers = [(b"content-length", b"10"), (b"transfer-encoding", b"chunked")]
+    refusal = app.Limits(len, tmp_path)._refusal({"path": "/gradio_api/upload", "headers": headers})
+    assert refusal is not None and refusal[0] == 411
+
+
+def test_uploads_count_while_they_come_and_leave_nothing_when_broken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "MAX_KEPT_BYTES", 1000)
+    scope = {"type": "http", "method": "POST", "path": "/upload", "headers": [(b"content-length", b"600")]}
+    refused = []
+
+    async def break_off(*_: Any) -> None:
+        refused.append(limits._refusal(scope))
+        (tmp_path / "tmpabc").write_bytes(b"half")
+        raise ConnectionError
+
+    limits = app.Limits(break_off, tmp_path)
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            asyncio.run(limits(scope, None, None))
+    assert [refusal and refusal[0] for refusal in refused] == [503, 503]  # a second one beside it; the next is taken
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_errors_nobody_thought_of_are_for_the_log(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch, logged: list[str], tmp_path: Path
 ) -> None:

@@ -205,13 +205,15 @@ def test_mvtec_accounts_for_every_file(tmp_path: Path) -> None:
         "0.png",
     )
     (tmp_path / "bottle" / "test" / "broken" / "up").symlink_to(tmp_path / "bottle" / "test")
+    (tmp_path / "bottle" / "test" / "broken" / "circle.png").symlink_to("circle.png")
     done = run("mvtec.py", tmp_path)
     assert done.returncode == 0, done.stderr
     assert [entry.img_path for entry in load_index(tmp_path).train["bottle"]][-1] == "bottle/train/good/002.webp"
     lines = done.stdout.splitlines()
-    assert lines[5] == "33 files: 17 are listed as images or masks, 16 left out:"
+    assert lines[5] == "34 files: 17 are listed as images or masks, 17 left out:"
     inside = "in folders inside the one that names good or a defect; move them up"
     assert lines[6:-1] == [
+        "  1 a link to nothing; the first is bottle/test/broken/circle.png",
         "  1 directly in test, in no folder that names good or a defect; the first is bottle/test/000.png",
         "  2 hidden, or of an archive program; the first is bottle/test/.DS_Store",
         "  1 in a folder of train that is not the one of good images; the first is bottle/train/rest/000.png",

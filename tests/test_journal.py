@@ -104,6 +104,8 @@ def test_damaged_and_foreign_lines_are_not_used_and_counted(save: Path, logged: 
         {"heat_map": "heatmaps/a"},
         {"heat_map": "heatmaps/\0.jpg"},
         {"heat_map": None},
+        {"heat_map": "heatmaps/\ud800.jpg"},
+        {"heat_map": f"heatmaps/{'a' * 300}.jpg"},
         {"more": 1},
     ],
 )
@@ -138,6 +140,7 @@ def test_the_journal_reaches_the_disk_at_intervals(save: Path, monkeypatch: pyte
         for second in range(12):
             now[0] = float(second)
             journal.append(ROWS[0])
+            journal.sync()
     assert synced == [5.0, 10.0, 11.0]
 
 

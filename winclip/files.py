@@ -182,7 +182,9 @@ def _lock(descriptor: int) -> None:
 
 
 def _remove_temporary(folder: Path) -> None:
-    for here, _, names in os.walk(folder):
+    for here, folders, names in os.walk(folder):
+        # Those of other runs, which may still go on.
+        folders[:] = [name for name in folders if not (Path(here) / name / _LOCK).exists()]
         for name in filter(_TEMPORARY.fullmatch, names):
             with contextlib.suppress(OSError):
                 (Path(here) / name).unlink()
