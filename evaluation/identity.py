@@ -131,8 +131,7 @@ def _states(root: Path, item: Item, times: bool) -> list[tuple[int, int] | None]
     for path in filter(None, (item.img_path, item.mask_path)):
         try:
             state = (root / path).stat()
-            # That of the state as well, since a file can become readable by its permissions alone.
-            states.append((state.st_size, max(state.st_mtime_ns, state.st_ctime_ns) if times else 0))
+            states.append((state.st_size, state.st_mtime_ns if times else 0))
         except OSError:
             states.append(None)
     return states

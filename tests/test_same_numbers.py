@@ -166,8 +166,8 @@ def test_options_beside_a_config_count_more_and_changes_are_said(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot be read"),
-        ("[" * 100_000, "cannot be read"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ("[]", "holds no options; give the config.json of a run"),
         ('{"options": 3}', "holds no options; give the config.json of a run"),
         ('{"options": {"colour": "red"}}', "option 'colour' cannot be 'red'"),
