@@ -11,6 +11,7 @@ from datasets.items import DatasetIndex
 from datasets.layout import ARCHIVE_FOLDER
 from datasets.registry import DataSet
 from winclip.defaults import IMAGE_ENDINGS
+from winclip.files import exists, is_folder
 from winclip.names import printable
 
 
@@ -30,7 +31,7 @@ def account(data_set: DataSet, index: DatasetIndex) -> str:
             continue
         seen += 1
         if below not in listed:
-            why = _why_not(below.parts, data_set, index) if os.path.exists(path) else "a link to nothing"  # noqa: PTH110
+            why = _why_not(below.parts, data_set, index) if exists(path) else "a link to nothing"
             left_out.setdefault(why, []).append(str(below))
     count = sum(map(len, left_out.values()))
     lines = [f"{seen} files: {seen - count} are listed as images or masks, {count} left out{':' if count else ''}"]
@@ -60,7 +61,7 @@ def _files(folder: str, above: frozenset[str]) -> Iterator[str]:
             yield folder
         return
     for entry in entries:
-        if os.path.isdir(entry.path):  # noqa: PTH112 - DirEntry.is_dir fails on links in a circle
+        if is_folder(entry.path):
             yield from _files(entry.path, above | {real})
         else:
             yield entry.path

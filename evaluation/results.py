@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
@@ -18,7 +16,7 @@ from evaluation.setting import Setting
 from report.content import Table
 from winclip.bootstrap import RESAMPLES, Interval, interval
 from winclip.histograms import Float64
-from winclip.names import cell
+from winclip.names import cell, csv_line
 
 if TYPE_CHECKING:
     # They bring torch, which tables do without.
@@ -142,11 +140,7 @@ def _by_shots(results: Results) -> dict[int, list[Setting]]:
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Header and rows as CSV."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return buffer.getvalue()
+    return "".join(map(csv_line, [header, *rows]))
 
 
 def results_csv(results: Results) -> str:

@@ -16,10 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from prediction.rows import FAILURES, PREDICTIONS, Row, as_json_list, csv_line, parse
+from prediction.rows import FAILURES, PREDICTIONS, Row, as_json_list, mask_name, parse
 from winclip.errors import InputError
-from winclip.files import write_atomically
-from winclip.names import cell
+from winclip.files import is_file, write_atomically
+from winclip.names import cell, csv_line
 
 JOURNAL = "predictions.jsonl"
 # What a machine that stops may lose, besides a batch; a process that ends loses nothing.
@@ -55,8 +55,12 @@ def settings_of(save: Path) -> dict[str, Any]:
         ) from error
 
 
-def take_up(save: Path) -> None:
-    """Keep of an earlier run's journal the rows that are sound, each once and with its heat map, and nothing else.
+def take_up(save: Path, masks: bool) -> None:
+    """Keep of an earlier run's journal the rows that are sound, each once and with its pictures, and nothing else.
+
+    Args:
+        save: the output folder.
+        masks: whether a row's pictures are a mask besides the heat map.
 
     Raises:
         InputError: if the journal cannot be written; then it is as it was.
@@ -71,8 +75,11 @@ def take_up(save: Path) -> None:
             row = parse(line)
             if row is None:
                 damaged += 1
-            # Path.is_file fails on long names
-            elif row.heat_map not in done and os.path.isfile(save / row.heat_map):  # noqa: PTH113
+            elif (
+                row.heat_map not in done
+                and is_file(save / row.heat_map)
+                and not (masks and not is_file(save / mask_name(row.heat_map)))
+            ):
                 done.add(row.heat_map)
                 yield line
 
@@ -100,11 +107,15 @@ def write_tables(save: Path, failures: Iterable[tuple[str, str]]) -> None:
         InputError: if one cannot be written.
     """
     cells: Iterable[Sequence[str]] = chain([PREDICTIONS], (row.cells() for row in read_rows(save)))
-    write_atomically(save / "predictions.csv", map(csv_line, cells))
+    write_atomically(save / "predictions.csv", _as_csv(cells))
     write_atomically(save / "predictions.json", as_json_list(read_rows(save)))
     # Sorted, since a run that went on met them in other batches.
     cells = chain([FAILURES], ((cell(path), cell(reason)) for path, reason in sorted(failures)))
-    write_atomically(save / "failures.csv", map(csv_line, cells))
+    write_atomically(save / "failures.csv", _as_csv(cells))
+
+
+def _as_csv(rows: Iterable[Sequence[str]]) -> Iterator[bytes]:
+    return (csv_line(row).encode() for row in rows)
 
 
 class Journal:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from winclip.defaults import IMAGE_ENDINGS
 from winclip.errors import InputError
+from winclip.files import exists
 from winclip.images import read_image
 from winclip.names import file_name
 
@@ -45,7 +46,7 @@ def list_pictures(places: Sequence[str]) -> list[str]:
 
 
 def _expand(place: str) -> list[str]:
-    if os.path.exists(place):  # noqa: PTH110 - Path.exists fails on long names
+    if exists(place):
         return [place]
     if not _is_pattern(place):
         raise InputError(f"{place} does not exist; give a file, a folder or a quoted pattern such as 'images/*.png'")
@@ -109,7 +110,7 @@ def common_folder(places: Sequence[str]) -> str:
     folders = []
     for place in places:
         folder = Path(place)
-        if not os.path.exists(place):  # noqa: PTH110 - Path.exists fails on long names
+        if not exists(place):
             parts = folder.parts
             folder = Path(*parts[: next(number for number, part in enumerate(parts) if _is_pattern(part))])
         folders.append(_absolute(folder if folder.is_dir() else folder.parent))

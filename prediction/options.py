@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from winclip.command_line import (
 )
 from winclip.defaults import DEFAULT_MODEL, DEMO_MODEL
 from winclip.errors import InputError
+from winclip.files import exists
 
 # Pictures in report.html; their number alone says how large it can get.
 REPORT_PICTURES = 200
@@ -131,7 +131,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
     values = vars(build_parser().parse_intermixed_args(arguments))
     for option in ("normal_states", "anomalous_states"):
         for state in values[option] or ():
-            if os.path.exists(state):  # noqa: PTH110 - Path.exists fails on long names
+            if exists(state):
                 raise InputError(f"--{option} takes {state}, which is a path; name the pictures before this option")
     if values["demo"] and values["model"] not in (None, DEMO_MODEL):
         raise InputError(f"--demo uses {DEMO_MODEL}, so --model {values['model']} has no meaning; leave one out")

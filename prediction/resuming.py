@@ -61,7 +61,7 @@ def prepare(save: Path, settings: dict[str, Any], resume: bool) -> bool:
     go_on = resume and (save / JOURNAL).exists()
     if go_on:
         _check_settings(save, settings)
-        take_up(save)
+        take_up(save, bool(settings.get("save_masks")))
         remove_file(save / "report.html")
     elif resume:
         _log.info("%s holds no rows to go on from, so the run starts from the beginning", save)

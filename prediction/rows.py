@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -90,13 +88,6 @@ def parse(line: bytes) -> Row | None:
 def mask_name(heat_map: str) -> str:
     """The file of a picture's mask, of that of its heat map."""
     return f"masks/{heat_map.removeprefix('heatmaps/').removesuffix('.jpg')}.png"
-
-
-def csv_line(cells: Iterable[str]) -> bytes:
-    """A line of a table, in UTF-8."""
-    buffer = io.StringIO(newline="")
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue().encode("utf-8")
 
 
 def as_json_list(rows: Iterable[Row]) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -272,7 +273,7 @@ class Kinds:
         index = load_index(self.data)
         lines = "".join(f"{item.img_path}\n" for name in ("bolt", "felt") for item in index.train[name])
         data = f"# references\n{lines}".encode()
-        read = lambda path: read_reference_list(path, index, ["bolt", "felt"])  # noqa: E731
+        read = partial(read_reference_list, index=index, classes=["bolt", "felt"])
         return Kind("list.txt", data, lambda random: change_lines(random, data), read)
 
     def _visa(self) -> Kind:

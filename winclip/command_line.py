@@ -145,7 +145,7 @@ def exit_status(run: Callable[[], int], how_to_go_on: str = "the same command st
         with _signals_heard():
             return run()
     except InputError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(printable(f"{ending(stop)}; {str(stop) or how_to_go_on}"), file=sys.stderr)

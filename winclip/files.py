@@ -121,6 +121,11 @@ def is_folder(path: str | PathLike[str]) -> bool:
     return False
 
 
+def exists(path: str | PathLike[str]) -> bool:
+    """Whether there is such a file or folder, likewise."""
+    return is_file(path) or is_folder(path)
+
+
 def cache_folder(part: str) -> Path:
     """Where a part of what is kept between runs lies, by the XDG rule."""
     home = os.environ.get("XDG_CACHE_HOME")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import os
 import re
+from collections.abc import Iterable
 
 # Control characters, line separators, what reverses the direction of writing, and bytes that are no UTF-8.
 _UNSAFE = "\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff"
@@ -48,6 +51,13 @@ def from_cell(text: str) -> str:
     if not text.startswith("'"):
         return text
     return _ESCAPE.sub(lambda found: chr(int(found[1] or found[2], 16)), text[1:])
+
+
+def csv_line(cells: Iterable[object]) -> str:
+    """A line of a table; text of any origin goes through ``cell`` first."""
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    return buffer.getvalue()
 
 
 def file_name(name: str, ending: str) -> str:
