@@ -1,7 +1,7 @@
 """Tell whether two runs of test.py differ: every figure's difference with its interval, paired by image.
 
-    python scripts/compare_runs.py results/zero results/four
-    python scripts/compare_runs.py results/mvtec results/mvtec --k_shot 0 4
+    python -m scripts.compare_runs results/zero results/four
+    python -m scripts.compare_runs results/mvtec results/mvtec --k_shot 0 4
 
 Figures are taken of the images that both runs scored. Image metrics come from scores.csv; pixel metrics need the maps
 that test.py --save_maps writes in both runs, and the masks of the data. Prints a table, and writes it as comparison.md,
@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from winclip.command_line import exit_status
 
