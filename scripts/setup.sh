@@ -5,8 +5,12 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 environment="$root/.venv"
 
-installed() { # EXTRA: whether the present requirements, with this extra, are in the environment
-    cat "$root"/requirements*.txt "$root/pyproject.toml" | cmp -s - "$environment/installed-$1"
+wanted() { # what the environment is made from
+    cat "$root"/requirements*.txt "$root/pyproject.toml" "$root/scripts/setup.sh"
+}
+
+installed() { # EXTRA: whether what is wanted now, with this extra, is in the environment
+    wanted | cmp -s - "$environment/installed-$1"
 }
 
 missing=()
@@ -27,7 +31,9 @@ if ! python3 -m venv "$environment"; then
     exit 2
 fi
 "$environment/bin/python" -m pip install --quiet --disable-pip-version-check -e "$root${extras:+[$extras]}" >&2
+# The other folders are no packages to install, but a script of this clone that is started by its file needs them too.
+echo "$root" >"$("$environment/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/clone.pth"
 # Last, so that an installation that was broken off is taken up again.
 for extra in plain "$@"; do
-    cat "$root"/requirements*.txt "$root/pyproject.toml" >"$environment/installed-$extra"
+    wanted >"$environment/installed-$extra"
 done

@@ -152,6 +152,10 @@ def test_setup_installs_once(empty_project: Path) -> None:
     assert (empty_project / ".venv" / "bin" / "python").exists()
     second = run(["bash", "scripts/setup.sh"], empty_project)
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
+    (empty_project / "scripts" / "start.py").write_text("import evaluation\n")
+    (empty_project / "evaluation.py").touch()
+    done = run([".venv/bin/python", "scripts/start.py"], empty_project)
+    assert done.returncode == 0, done.stderr  # a script that is started by its file finds the other folders
     assert "and those of more" in run(["bash", "scripts/setup.sh", "more"], empty_project).stderr
     for extras in ([], ["more"]):
         again = run(["bash", "scripts/setup.sh", *extras], empty_project)
