@@ -22,5 +22,7 @@ fi
 # The other runtimes are loaded in a process of their own: with them in the process of all tests, the kernel ends it at
 # times with a segmentation fault while Python does nothing but wait for a child process; why is not known.
 apart=(tests/test_app.py tests/test_export.py)
-.venv/bin/python -m pytest "${apart[@]/#/--ignore=}"
-.venv/bin/python -m pytest "${apart[@]}"
+# Files of tests are shared out among as many processes as there are cores, 4 at most.
+shared=(-n auto --maxprocesses 4 --dist loadfile)
+.venv/bin/python -m pytest "${shared[@]}" "${apart[@]/#/--ignore=}"
+.venv/bin/python -m pytest "${shared[@]}" "${apart[@]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import socket
 import struct
 import subprocess
@@ -20,7 +21,7 @@ from tests.conftest import ROOT
 from winclip.weights import _within
 
 # The hub's client writes 10 MB at a time, and what it holds back is lost when a connection breaks.
-CONTENT = os.urandom(30_000_000)
+CONTENT = random.Random(0).randbytes(30_000_000)
 WRITTEN = 10 << 20
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 HUB_FILE = "/org/model/resolve/main/open_clip_pytorch_model.bin"
