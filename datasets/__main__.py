@@ -10,12 +10,12 @@ from datasets.registry import DATA_SETS, with_published_tables
 
 def main(words: list[str]) -> int:
     """Run the command line and return the exit status."""
-    usage = f"usage: python -m datasets {{{','.join(DATA_SETS)}}} [--root DIR] ...\n       python -m datasets --names"
+    usage = "usage: python -m datasets NAME [--root DIR] ...\n       python -m datasets --names"
     name = words[0] if words else ""
     if name in DATA_SETS:
         return run(name, words[1:])
     if name in ("-h", "--help"):
-        print(usage)
+        print(usage, *(f"  {entry.name:<14}{entry.title}" for entry in DATA_SETS.values()), sep="\n")
         return 0
     if name == "--names":
         print("\n".join(with_published_tables()))

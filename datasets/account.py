@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from datasets.index import META_FILE
 from datasets.items import DatasetIndex
-from datasets.layout import ARCHIVE_FOLDER
+from datasets.layout import ARCHIVE_FOLDER, mask_files
 from datasets.registry import DataSet
 from winclip.defaults import IMAGE_ENDINGS
 from winclip.files import exists, is_folder
@@ -22,7 +22,10 @@ def account(data_set: DataSet, index: DatasetIndex) -> str:
         Several lines; the first file of each reason is named.
     """
     items = [item for part in (index.train, index.test) for of_class in part.values() for item in of_class]
-    listed = {PurePosixPath(path) for item in items for path in (item.img_path, item.mask_path)}
+    listed = {
+        PurePosixPath(path) for item in items for path in (item.img_path, *mask_files(index.root, item.mask_path))
+    }
+    folders = {path.parts[0] for path in listed}
     seen = 0
     left_out: dict[str, list[str]] = {}
     for path in _files(str(index.root), frozenset()):
@@ -31,7 +34,7 @@ def account(data_set: DataSet, index: DatasetIndex) -> str:
             continue
         seen += 1
         if below not in listed:
-            why = _why_not(below.parts, data_set, index) if exists(path) else "a link to nothing"
+            why = _why_not(below.parts, data_set, folders) if exists(path) else "a link to nothing"
             left_out.setdefault(why, []).append(str(below))
     count = sum(map(len, left_out.values()))
     lines = [f"{seen} files: {seen - count} are listed as images or masks, {count} left out{':' if count else ''}"]
@@ -39,12 +42,12 @@ def account(data_set: DataSet, index: DatasetIndex) -> str:
     return "\n".join(lines)
 
 
-def _why_not(parts: tuple[str, ...], data_set: DataSet, index: DatasetIndex) -> str:
+def _why_not(parts: tuple[str, ...], data_set: DataSet, folders: set[str]) -> str:
     if any(part.startswith(".") or part == ARCHIVE_FOLDER for part in parts):
         return "hidden, or of an archive program"
     if not parts[-1].lower().endswith(IMAGE_ENDINGS):
         return f"with another ending than {' '.join(IMAGE_ENDINGS)}"
-    if len(parts) == 1 or parts[0] not in index.test:
+    if len(parts) == 1 or parts[0] not in folders:
         return "in no class folder that is listed"
     return data_set.why_not(parts)
 

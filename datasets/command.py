@@ -34,13 +34,12 @@ def build_parser(data_set: DataSet) -> argparse.ArgumentParser:
     )
     root = default_root(data_set.name)
     parser.add_argument("--root", metavar="DIR", type=Path, default=root, help="default: %(default)s")
-    if data_set.has_choices:
-        parser.add_argument(
-            "--all_classes", action="store_true", help="also take classes that are not of the published data set"
-        )
-        parser.add_argument(
-            "--allow_missing_masks", action="store_true", help="list anomalous images that have no mask too"
-        )
+    helps = {
+        "all_classes": "also take classes that are not of the published data set",
+        "allow_missing_masks": "list anomalous images that have no mask too",
+    }
+    for choice in data_set.choices:
+        parser.add_argument(f"--{choice}", action="store_true", help=helps[choice])
     return parser
 
 
@@ -49,7 +48,7 @@ def _write(data_set: DataSet, options: argparse.Namespace) -> int:
     index = data_set.lister(options.root, lambda text: print(f"warning: {printable(text)}", file=sys.stderr), **choices)
     path = write_index(index)
     if data_set.licence:
-        print(data_set.licence)
+        print(data_set.terms)
     print(summary(index))
     print(account(data_set, index))
     print(f"written: {printable(str(path))}")

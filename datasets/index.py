@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.items import DatasetIndex, Item, stays_inside
+from datasets.layout import mask_files
 from datasets.registry import how_to_make
 from winclip.errors import InputError
 from winclip.files import is_file, write_atomically
@@ -156,8 +157,9 @@ def _wanted(index: DatasetIndex, classes: Iterable[str], references: Iterable[It
     wanted: dict[str, str] = {}
     for item in [*(item for name in classes for item in index.test[name]), *references]:
         wanted[item.img_path] = "image"
-        if item.anomaly and item.mask_path:
-            wanted.setdefault(item.mask_path, "mask")
+        if item.anomaly:
+            for path in mask_files(index.root, item.mask_path):
+                wanted.setdefault(path, "mask")
     return wanted
 
 

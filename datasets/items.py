@@ -12,7 +12,8 @@ class Item:
 
     Attributes:
         img_path: relative to the root, with forward slashes.
-        mask_path: likewise; "" where there is none. It is not looked at on a normal image.
+        mask_path: likewise; "" where there is none. It may be a folder: the images in it are joined, and what is
+            defective in one is. It is not looked at on a normal image.
         cls_name: the class, as in the data set.
         specie_name: the defect type, "good" or "".
         anomaly: 1 for a defective image, else 0.

@@ -1,12 +1,14 @@
-"""What the listers share: the images and folders of a folder."""
+"""What the listers share: the images and folders of a folder, images with their masks, and which classes are taken."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from datasets.items import DatasetIndex, Item
 from winclip.defaults import IMAGE_ENDINGS
 from winclip.errors import InputError
+from winclip.files import is_folder
 
 # Of archive programs.
 ARCHIVE_FOLDER = "__MACOSX"
@@ -47,3 +49,108 @@ def require_root(root: Path) -> None:
     """Raises: InputError: if the data set folder does not exist."""
     if not root.is_dir():
         raise InputError(f"data set folder {root} does not exist; name its place with --root")
+
+
+def found_in(folder: Path) -> str:
+    """What a folder holds, for errors that say what was expected there: ``"DIR holds a, b, c, d, e and 7 more"``."""
+    if not folder.is_dir():
+        return f"{folder} does not exist"
+    names = [path.name for path in _list(folder)]
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{folder} holds {', '.join(names[:5]) or 'nothing'}{more}"
+
+
+def choose_classes(
+    title: str, root: Path, known: Sequence[str], found: Iterable[str], all_classes: bool, warn: Warn, example: str
+) -> list[str]:
+    """The classes to list, of those that were found; ``warn`` hears of what is missing and what is left out.
+
+    Args:
+        title: of the data set.
+        root: its folder.
+        known: the classes of the published data set.
+        found: those that lie there.
+        all_classes: take them all, not only the known ones.
+        warn: called with one line each.
+        example: what was expected, for the error.
+
+    Raises:
+        InputError: if none is left, saying what was expected and what is there.
+    """
+    unknown = [name for name in found if name not in known]
+    chosen = [name for name in found if all_classes or name in known]
+    if not chosen:
+        hint = f"--all_classes takes these: {', '.join(unknown)}" if unknown else found_in(root)
+        raise InputError(f"{root} holds no class of {title} such as {example}; {hint}")
+    if unknown and not all_classes:
+        warn(f"no class of {title}, left out (--all_classes takes them): {', '.join(unknown)}")
+    missing = [name for name in known if name not in chosen]
+    if 0 < len(missing) < len(known):
+        warn(f"classes of {title} that are not in {root}: {', '.join(missing)}")
+    return chosen
+
+
+def match_masks(images: Sequence[Path], masks: Sequence[Path], ending: str = "_mask") -> list[tuple[Path, Path | None]]:
+    """Pair each image with its mask by name: ``000.png`` with ``000_mask.png`` or ``000.png``.
+
+    A mask may also be a folder, called ``000`` or ``000_mask``, whose images are its parts.
+
+    Raises:
+        InputError: if two images or two masks have the same name but for their ending.
+    """
+    by_stem = _by_stem(masks)
+    return [(image, by_stem.get(stem + ending, by_stem.get(stem))) for stem, image in _by_stem(images).items()]
+
+
+def _by_stem(paths: Sequence[Path]) -> dict[str, Path]:
+    by_stem: dict[str, Path] = {}
+    for path in paths:
+        stem = path.stem if path.suffix.lower() in IMAGE_ENDINGS else path.name
+        if stem in by_stem:
+            raise InputError(
+                f"{by_stem[stem]} and {path} differ in their ending or folder alone, so masks cannot be matched"
+                " by name; remove one"
+            )
+        by_stem[stem] = path
+    return by_stem
+
+
+def mask_files(root: Path, mask_path: str) -> list[str]:
+    """The files that a mask is made of, relative to the root: itself, or the images of the folder it names."""
+    if mask_path and is_folder(root / mask_path):
+        return [f"{mask_path}/{part.name}" for part in list_images(root / mask_path)] or [mask_path]
+    return [mask_path] if mask_path else []
+
+
+def make_item(root: Path, image: Path, cls_name: str, specie_name: str, mask: Path | None = None) -> Item:
+    """An item from paths below the root; it is anomalous unless ``specie_name`` is ``good``."""
+    mask_path = "" if mask is None else mask.relative_to(root).as_posix()
+    return Item(image.relative_to(root).as_posix(), mask_path, cls_name, specie_name, int(specie_name != "good"))
+
+
+def assemble(root: Path, items: Iterable[tuple[str, Item]], warn: Warn) -> DatasetIndex:
+    """An index of items that each come with their part, ``train`` or ``test``.
+
+    Defective images of the train part are left out, and ``warn`` says how many they are.
+
+    Raises:
+        InputError: if a class has no normal train image or no test image.
+    """
+    train: dict[str, list[Item]] = {}
+    test: dict[str, list[Item]] = {}
+    left_out = []
+    for part, item in items:
+        of_train, of_test = train.setdefault(item.cls_name, []), test.setdefault(item.cls_name, [])
+        if part == "test":
+            of_test.append(item)
+        elif item.anomaly:
+            left_out.append(item.img_path)
+        else:
+            of_train.append(item)
+    if left_out:
+        warn(f"{len(left_out)} defective images of the train part are left out, the first is {left_out[0]}")
+    for kind, classes in (("normal train", train), ("test", test)):
+        for name, listed in classes.items():
+            if not listed:
+                raise InputError(f"class {name} has no {kind} images in {root}; complete or remove it")
+    return DatasetIndex(root, train, test)

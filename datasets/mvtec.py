@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 from datasets.folders import FolderLayout, list_folders_of_defects
-from datasets.items import DatasetIndex
-from datasets.layout import Warn
 
 # In the order of the published tables.
 MVTEC_CLASSES = (
@@ -27,8 +25,5 @@ MVTEC_CLASSES = (
     "wood",
 )
 
-
-def list_mvtec(root: Path, warn: Warn, *, all_classes: bool = False, allow_missing_masks: bool = False) -> DatasetIndex:
-    """List the images; see ``list_folders_of_defects``."""
-    layout = FolderLayout("MVTec AD", MVTEC_CLASSES)
-    return list_folders_of_defects(root, warn, layout, all_classes=all_classes, allow_missing_masks=allow_missing_masks)
+MVTEC = FolderLayout("MVTec AD", MVTEC_CLASSES)
+list_mvtec = partial(list_folders_of_defects, layout=MVTEC)

@@ -9,8 +9,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from datasets.items import Item
+from datasets.layout import mask_files
 from winclip.errors import InputError
-from winclip.files import is_file
+from winclip.files import is_file, is_folder
 from winclip.images import open_image, read_image, resize_straight, strips, why_unreadable
 
 Mask = npt.NDArray[np.bool_]
@@ -48,16 +49,25 @@ def load_sample(item: Item, root: Path, size: int) -> tuple[Image.Image, Mask | 
 def read_mask(path: Path) -> Mask:
     """Read a mask at its native size: True where any colour channel is above 0.
 
-    Palettes are looked up, so that black is no defect whatever its index; transparency is ignored.
+    Palettes are looked up, so that black is no defect whatever its index; transparency is ignored. Of a folder,
+    the images are read and joined: True where one of them is.
 
     Returns:
         (H, W) bool.
 
     Raises:
-        InputError: if the file is missing or cannot be decoded; the message names it.
+        InputError: if the file is missing or cannot be decoded, or the folder holds no images or ones that
+            differ in size; the message names it.
     """
+    masks = [_read_mask(path.parent / part) for part in mask_files(path.parent, path.name)]
+    if len({mask.shape for mask in masks}) > 1:
+        raise InputError(f"mask {path}: its images differ in size")
+    return np.logical_or.reduce(masks)
+
+
+def _read_mask(path: Path) -> Mask:
     if not is_file(path):
-        raise InputError(f"mask {path} does not exist")
+        raise InputError(f"mask {path} {'holds no images' if is_folder(path) else 'does not exist'}")
     try:
         with open_image(path) as image:
             return np.concatenate([_has_colour(strip) for strip in strips(image)])

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from datasets.index import load_index, outside, select_classes
 from datasets.items import DatasetIndex, Item
+from datasets.layout import mask_files
 from datasets.samples import read_mask
 from evaluation.options import Options
 from winclip.errors import InputError
@@ -141,7 +142,7 @@ def _read(entry: _Entry, root: Path, masked: set[str], allow_links: bool) -> _Se
 
     digest, mode, size = "", "", None
     if not allow_links:
-        for path in filter(None, (item.img_path, item.mask_path)):
+        for path in (item.img_path, *mask_files(root, item.mask_path)):
             real = outside(root, path)
             if real:
                 found("link", path, f"{path} is {real}")

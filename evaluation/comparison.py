@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from datasets.index import load_index, outside
 from datasets.items import Item
+from datasets.layout import mask_files
 from datasets.samples import read_mask, resize_mask
 from evaluation.measuring import Method, measure_pixels
 from evaluation.results import METRICS, Column, averaged, csv_text, interval_text, with_mean
@@ -344,7 +345,7 @@ class _Masks:
             if item is None or (item.anomaly and not item.mask_path):
                 raise InputError(f"{self._root} has no mask of {image}")
             if item.anomaly:
-                if outside(self._root, item.mask_path):
+                if any(outside(self._root, path) for path in mask_files(self._root, item.mask_path)):
                     raise InputError(f"{self._root / item.mask_path} leads out of the data set folder")
                 masks[number] = resize_mask(read_mask(self._root / item.mask_path), size)
         defects = label_defects(masks)

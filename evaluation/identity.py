@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.items import DatasetIndex, Item
+from datasets.layout import mask_files
 from evaluation.options import Options
 from evaluation.output import environment
 from evaluation.references import Plan
@@ -128,7 +129,7 @@ def _files(index: DatasetIndex, class_name: str, plan: Plan, times: bool) -> lis
 def _states(root: Path, item: Item, times: bool) -> list[tuple[int, int] | None]:
     """Size and, or else 0, time of an item's image and mask; None where there is none."""
     states: list[tuple[int, int] | None] = []
-    for path in filter(None, (item.img_path, item.mask_path)):
+    for path in (item.img_path, *mask_files(root, item.mask_path)):
         try:
             state = (root / path).stat()
             states.append((state.st_size, state.st_mtime_ns if times else 0))

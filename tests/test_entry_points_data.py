@@ -242,14 +242,14 @@ def test_mvtec_class_folders_that_meta_json_cannot_name(name: str, tmp_path: Pat
 
 def test_mvtec_own_data_alone(tmp_path: Path) -> None:
     touch(tmp_path, "part/train/good/0.png", "part/test/good/0.png")
-    expect_error(run("mvtec.py", tmp_path), tmp_path, "--all_classes takes these folders: part")
+    expect_error(run("mvtec.py", tmp_path), tmp_path, "--all_classes takes these: part")
     done = run("mvtec.py", tmp_path, "--all_classes")
     assert done.returncode == 0
     assert done.stderr == ""
 
 
 def test_mvtec_without_any_class(tmp_path: Path) -> None:
-    expect_error(run("mvtec.py", tmp_path), tmp_path, f"{tmp_path} holds no class folder of MVTec AD such as")
+    expect_error(run("mvtec.py", tmp_path), tmp_path, f"{tmp_path} holds no class of MVTec AD such as")
 
 
 def test_mvtec_image_without_mask(tmp_path: Path) -> None:
@@ -258,8 +258,8 @@ def test_mvtec_image_without_mask(tmp_path: Path) -> None:
     image = tmp_path / "bottle/test/broken/002.png"
     expected = tmp_path / "bottle/ground_truth/broken/002_mask.png"
     message = (
-        f"class bottle: 1 anomalous images have no mask, the first is {image}, expected {expected};"
-        " --allow_missing_masks lists them without"
+        f"class bottle: 1 anomalous images have no mask, the first is {image}, expected {expected}, or a"
+        " folder 002 of masks; --allow_missing_masks lists them without"
     )
     expect_error(run("mvtec.py", tmp_path), tmp_path, message)
     done = run("mvtec.py", tmp_path, "--allow_missing_masks")

@@ -1,0 +1,135 @@
+"""Real-IAD: a JSON file a class lists its images, several views of each part.
+
+``realiad_jsons/CLASS.json`` holds ``meta`` (``normal_class``, ``prefix``), ``train`` and ``test``, whose entries have
+``anomaly_class``, ``image_path`` and ``mask_path``; the images are in ``realiad_1024/PREFIX/IMAGE_PATH``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from datasets.items import DatasetIndex, Item, stays_inside
+from datasets.layout import Warn, assemble, choose_classes, found_in, require_root
+from winclip.errors import InputError
+from winclip.files import is_file, is_folder
+from winclip.texts import read_json
+
+REAL_IAD_CLASSES = (
+    "audiojack",
+    "bottle_cap",
+    "button_battery",
+    "end_cap",
+    "eraser",
+    "fire_hood",
+    "mint",
+    "mounts",
+    "pcb",
+    "phone_battery",
+    "plastic_nut",
+    "plastic_plug",
+    "porcelain_doll",
+    "regulator",
+    "rolled_strip_base",
+    "sim_card_set",
+    "switch",
+    "tape",
+    "terminalblock",
+    "toothbrush",
+    "toy",
+    "toy_brick",
+    "transistor1",
+    "u_block",
+    "usb",
+    "usb_adaptor",
+    "vcpill",
+    "wooden_beads",
+    "woodstick",
+    "zipper",
+)
+REAL_IAD_WORDS = {
+    "audiojack": "audio jack",
+    "terminalblock": "terminal block",
+    "transistor1": "transistor",
+    "vcpill": "vitamin C pill",
+    "woodstick": "wooden stick",
+}
+# Where copies keep them, in the order in which they are looked for.
+_LISTS = ("realiad_jsons", "realiad_jsons/realiad_jsons", ".")
+_IMAGES = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw", ".")
+
+
+def list_real_iad(
+    root: Path, warn: Warn, *, all_classes: bool = False, allow_missing_masks: bool = False
+) -> DatasetIndex:
+    """List the images that the JSON files list; every view counts as an image.
+
+    Args:
+        root: the folder that holds JSON files and images.
+        warn: called with one line for classes that are missing and those that are left out.
+        all_classes: take every JSON file, not only those of the published classes.
+        allow_missing_masks: list an anomalous image without a mask, too.
+
+    Raises:
+        InputError: if the root, all JSON files or the images of a class are missing, a file is not as described
+            or lists an image or mask that does not exist.
+    """
+    require_root(root)
+    lists = next((root / place for place in _LISTS if any((root / place).glob("[!.]*.json"))), root)
+    names = sorted(path.stem for path in lists.glob("[!.]*.json") if path.name != "meta.json")
+    example = f"{root / _LISTS[0] / REAL_IAD_CLASSES[0]}.json"
+    chosen = choose_classes("Real-IAD", root, REAL_IAD_CLASSES, names, all_classes, warn, example)
+    items = []
+    unmasked: list[str] = []
+    for name in tqdm(chosen, unit="class", disable=None, dynamic_ncols=True):
+        items += list(_read_class(root, lists / f"{name}.json", unmasked))
+    if unmasked:
+        text = f"{len(unmasked)} anomalous images have no mask, the first is {root / unmasked[0]}"
+        if not allow_missing_masks:
+            raise InputError(f"{text}; --allow_missing_masks lists them without")
+        warn(text)
+    return assemble(root, items, warn)
+
+
+def _read_class(root: Path, path: Path, unmasked: list[str]) -> Iterator[tuple[str, Item]]:
+    content = read_json(path, "list of images")
+    try:
+        normal, prefix = content["meta"]["normal_class"], content["meta"]["prefix"]
+        entries = [
+            (part, entry["anomaly_class"], entry["image_path"], entry["mask_path"] or "")
+            for part in ("train", "test")
+            for entry in content[part]
+        ]
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is no list of Real-IAD ({type(error).__name__}: {error}); expected meta with normal_class and"
+            " prefix, and train and test with anomaly_class, image_path and mask_path"
+        ) from error
+    if not all(isinstance(text, str) for text in (normal, prefix, *(text for entry in entries for text in entry))):
+        raise InputError(f"{path}: prefix, classes and paths have to be text")
+    images = next((place for place in _IMAGES if stays_inside(prefix) and is_folder(root / place / prefix)), None)
+    if images is None:
+        raise InputError(
+            f"{path}: the images of its prefix {prefix!r} are in none of {', '.join(_IMAGES)} of {root};"
+            f" {found_in(root)}"
+        )
+    folder = PurePosixPath(images) / prefix
+    for part, kind, image, mask in entries:
+        paths = [(folder / below).as_posix() if below else "" for below in (image, mask)]
+        for whole in filter(None, paths):
+            if not stays_inside(whole) or not is_file(root / whole):
+                raise InputError(f"{path}: lists {whole}, which does not exist in {root}; complete the data set")
+        anomalous = kind != normal
+        if anomalous and not mask:
+            unmasked.append(paths[0])
+        yield (
+            part,
+            Item(paths[0], paths[1] if anomalous else "", path.stem, kind if anomalous else "good", int(anomalous)),
+        )
+
+
+def why_not_in_lists(parts: tuple[str, ...]) -> str:
+    """Why a file is not listed; ``parts`` is its path below the root."""
+    return "in no JSON file of a listed class, or defective in the train part"
