@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from winclip.command_line import (
     ModelOptions,
@@ -53,24 +54,30 @@ output in --save_path:
 
 
 @dataclass(frozen=True)
-class Options:
-    """What predict.py was asked to do. Names are those of the command line."""
+class PartOptions:
+    """The part that is looked at, and the model. Names are those of the command line."""
 
-    inputs: tuple[str, ...]
     class_name: str | None
     reference: tuple[str, ...]
     memory: Path | None
+    prompt_set: str | None
+    normal_states: tuple[str, ...] | None
+    anomalous_states: tuple[str, ...] | None
+    demo: bool
+    model: ModelOptions
+
+
+@dataclass(frozen=True)
+class Options(PartOptions):
+    """What predict.py was asked to do. Names are those of the command line."""
+
+    inputs: tuple[str, ...]
     save_memory: Path | None
     threshold: float | None
     save_path: Path
     save_masks: bool
     report: bool
     resume: bool
-    demo: bool
-    model: ModelOptions
-    prompt_set: str | None
-    normal_states: tuple[str, ...] | None
-    anomalous_states: tuple[str, ...] | None
     batch_size: int
     num_workers: int | None
 
@@ -91,21 +98,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="files, folders (with all below them) and quoted patterns such as 'images/*.png'; pictures above 100"
         " million pixels are passed over",
     )
-    part = parser.add_argument_group("part")
-    part.add_argument("--class_name", help="what the pictures show, such as 'metal nut'; with --memory its own")
-    part.add_argument(
-        "--reference",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="good pictures: a file, folder or quoted pattern; repeat the option for more",
+    add_part_options(parser).add_argument(
+        "--save_memory", type=Path, metavar="FILE", help="keep the references as FILE (.safetensors)"
     )
-    part.add_argument("--save_memory", type=Path, metavar="FILE", help="keep the references as FILE (.safetensors)")
-    part.add_argument("--memory", type=Path, metavar="FILE", help="references that --save_memory kept")
-    part.add_argument("--prompt_set", help="reference, paper, or a .json file (reference; with --memory its own)")
-    part.add_argument("--normal_states", nargs="+", metavar="S", help="states of good parts, see below")
-    part.add_argument("--anomalous_states", nargs="+", metavar="S", help="states of defective parts, see below")
-    part.add_argument("--demo", action="store_true", help="use demo-vit-240 and, without PICTURES, the drawn sample")
     output = parser.add_argument_group("output")
     output.add_argument("--save_path", type=Path, default=Path("results/predictions"), help="(results/predictions)")
     output.add_argument("--threshold", type=float, help="score above which a picture is anomalous (found, see below)")
@@ -121,6 +116,25 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_part_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the options that ``check_part_options`` reads, but for the model's; gives their group."""
+    part = parser.add_argument_group("part")
+    part.add_argument("--class_name", help="what the pictures show, such as 'metal nut'; with --memory its own")
+    part.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="good pictures: a file, folder or quoted pattern; repeat the option for more",
+    )
+    part.add_argument("--memory", type=Path, metavar="FILE", help="references that --save_memory kept")
+    part.add_argument("--prompt_set", help="reference, paper, or a .json file (reference; with --memory its own)")
+    part.add_argument("--normal_states", nargs="+", metavar="S", help="states of good parts, see below")
+    part.add_argument("--anomalous_states", nargs="+", metavar="S", help="states of defective parts, see below")
+    part.add_argument("--demo", action="store_true", help="use demo-vit-240 and, without pictures, the drawn sample")
+    return part
+
+
 def parse_options(arguments: Sequence[str]) -> Options:
     """Parse and check what can be checked without the pictures or the model.
 
@@ -129,6 +143,26 @@ def parse_options(arguments: Sequence[str]) -> Options:
     """
     # Intermixed, so that pictures may stand before, between and behind the options.
     values = vars(build_parser().parse_intermixed_args(arguments))
+    values["inputs"] = tuple(values["inputs"])
+    check_part_options(values, bool(values["inputs"]))
+    if values["save_memory"] is not None and not values["reference"] and (values["inputs"] or not values["demo"]):
+        raise InputError("--save_memory needs references; name good pictures with --reference")
+    if values["threshold"] is not None and not 0 <= values["threshold"] <= 1:
+        raise InputError(f"--threshold {values['threshold']} must be between 0 and 1, as scores are")
+    check_reading_options(values)
+    return Options(**values)
+
+
+def check_part_options(values: dict[str, Any], pictures: bool) -> None:
+    """Check the options of part and model, and give them the types of ``PartOptions``.
+
+    Args:
+        values: what was parsed.
+        pictures: whether any are named.
+
+    Raises:
+        InputError: if a value makes no sense.
+    """
     for option in ("normal_states", "anomalous_states"):
         for state in values[option] or ():
             if exists(state):
@@ -136,18 +170,12 @@ def parse_options(arguments: Sequence[str]) -> Options:
     if values["demo"] and values["model"] not in (None, DEMO_MODEL):
         raise InputError(f"--demo uses {DEMO_MODEL}, so --model {values['model']} has no meaning; leave one out")
     values["model"] = values["model"] or (DEMO_MODEL if values["demo"] else DEFAULT_MODEL)
-    if not values["inputs"] and not values["demo"]:
+    if not pictures and not values["demo"]:
         raise InputError("no pictures are given; name files or folders, or try --demo")
-    if values["class_name"] is None and values["memory"] is None and (values["inputs"] or not values["demo"]):
+    if values["class_name"] is None and values["memory"] is None and (pictures or not values["demo"]):
         raise InputError("say with --class_name what the pictures show, such as --class_name 'metal nut'")
     if values["memory"] is not None and values["reference"]:
         raise InputError("--memory holds references already, so --reference has no meaning; leave one of them out")
-    if values["save_memory"] is not None and not values["reference"] and (values["inputs"] or not values["demo"]):
-        raise InputError("--save_memory needs references; name good pictures with --reference")
-    if values["threshold"] is not None and not 0 <= values["threshold"] <= 1:
-        raise InputError(f"--threshold {values['threshold']} must be between 0 and 1, as scores are")
-    check_reading_options(values)
-    for name in ("inputs", "reference", "normal_states", "anomalous_states"):
+    for name in ("reference", "normal_states", "anomalous_states"):
         values[name] = None if values[name] is None else tuple(values[name])
     values["model"] = model_options(values)
-    return Options(**values)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from prediction.listing import list_pictures
-from prediction.options import Options
+from prediction.options import Options, PartOptions
 from prediction.scoring import read
 from winclip.errors import InputError
 from winclip.files import file_sha256
@@ -18,6 +20,8 @@ from winclip.prompts import PromptSet, load_prompt_set, parse_prompt_set, with_s
 from winclip.reading import BatchReader
 
 _log = logging.getLogger("winclip")
+_SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample"
+Some = TypeVar("Some", bound=PartOptions)
 
 
 def without_shared(places: Sequence[str], pictures: Sequence[str]) -> list[str]:
@@ -37,7 +41,27 @@ def without_shared(places: Sequence[str], pictures: Sequence[str]) -> list[str]:
     return kept
 
 
-def class_and_prompts(options: Options) -> tuple[str, PromptSet]:
+def with_sample(options: Some) -> tuple[Some, Path]:
+    """The options with a class of the embedded sample and its train images as references, and its test images' folder.
+
+    Raises:
+        InputError: if the sample has no such class, or cannot be drawn.
+    """
+    from demo.sample import CLASSES, make_sample
+
+    name = options.class_name or next(iter(CLASSES))
+    if name not in CLASSES:
+        raise InputError(f"the sample has no class '{name}', only {', '.join(CLASSES)}; or name pictures")
+    try:
+        make_sample(_SAMPLE)
+    except OSError as error:
+        raise InputError(f"the sample cannot be drawn ({error})") from error
+    own = options.reference or options.memory
+    reference = options.reference if own else (str(_SAMPLE / name / "train" / "good"),)
+    return replace(options, class_name=name, reference=reference), _SAMPLE / name / "test"
+
+
+def class_and_prompts(options: PartOptions) -> tuple[str, PromptSet]:
     """From the options or, where they are silent, from the memory; a memory of another model is refused early.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any
 from prediction.journal import Journal, read_rows, write_tables
 from prediction.listing import common_folder, list_pictures
 from prediction.options import Options
-from prediction.references import add_references, class_and_prompts, without_shared
+from prediction.references import add_references, class_and_prompts, with_sample, without_shared
 from prediction.resuming import model_settings, prepare, threshold_settings, write_run
 from prediction.scoring import Counts, Output, heat_map_name, score
 from winclip.command_line import log_to_terminal
@@ -25,7 +25,6 @@ from winclip.reading import BatchReader
 from winclip.thresholds import Threshold
 
 _log = logging.getLogger("winclip")
-_SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample"
 
 
 def run(options: Options) -> int:
@@ -40,7 +39,8 @@ def run(options: Options) -> int:
     """
     log_to_terminal(_log)
     if options.demo and not options.inputs:
-        options = _with_sample(options)
+        options, folder = with_sample(options)
+        options = replace(options, inputs=(str(folder),))
     with lock_folder(options.save_path):
         return _predict(options)
 
@@ -111,22 +111,6 @@ def _finish(options: Options, settings: dict[str, Any], threshold: Threshold, ou
         f" and {counts.unreadable} that could not be read; written to {printable(str(save))}"
     )
     return 0
-
-
-def _with_sample(options: Options) -> Options:
-    """The embedded sample in place of pictures: a class of it, and its train images as references."""
-    from demo.sample import CLASSES, make_sample
-
-    name = options.class_name or next(iter(CLASSES))
-    if name not in CLASSES:
-        raise InputError(f"the sample has no class '{name}', only {', '.join(CLASSES)}; or name pictures")
-    try:
-        make_sample(_SAMPLE)
-    except OSError as error:
-        raise InputError(f"the sample cannot be drawn ({error})") from error
-    own = options.reference or options.memory
-    reference = options.reference if own else (str(_SAMPLE / name / "train" / "good"),)
-    return replace(options, inputs=(str(_SAMPLE / name / "test"),), class_name=name, reference=reference)
 
 
 def _as_json(settings: dict[str, Any]) -> dict[str, Any]:

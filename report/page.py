@@ -27,7 +27,23 @@ _LABELS = {0: "good", 1: "defective", None: ""}
 def render(report: Report) -> str:
     """The page as text; every card is drawn once, one at a time."""
     script = (_HERE / "page.js").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
+    return (
+        environment()
+        .get_template("page.html.jinja")
+        .render(
+            report=report,
+            gallery=_gallery(report),
+            plots=_plots,
+            script=Markup(script),
+            # The browser runs this script and no other, whatever the names on the page contain.
+            script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
+        )
+    )
+
+
+def environment() -> jinja2.Environment:
+    """What the templates of this folder are filled in with: escaped text, the colours of maps, and the style sheet."""
+    found = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
         finalize=lambda value: printable(value) if type(value) is str else value,
@@ -35,16 +51,9 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.jinja").render(
-        report=report,
-        gallery=_gallery(report),
-        plots=_plots,
-        colours=["#" + bytes(colour).hex() for colour in COLOURS[:: len(COLOURS) // 17]],
-        style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        # The browser runs this script and no other, whatever the names on the page contain.
-        script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
-    )
+    found.globals["colours"] = ["#" + bytes(colour).hex() for colour in COLOURS[:: len(COLOURS) // 17]]
+    found.globals["style"] = Markup((_HERE / "page.css").read_text(encoding="utf-8"))
+    return found
 
 
 def write_report(path: str | PathLike[str], report: Report) -> None:

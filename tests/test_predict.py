@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import predict
-import prediction.run
+import prediction.references
 import prediction.scoring
 from prediction.journal import JOURNAL
 from prediction.listing import common_folder, list_pictures, output_name
@@ -502,14 +502,13 @@ def test_pictures_may_stand_anywhere_among_the_options() -> None:
 
 
 def test_demo_scores_the_sample(run: Predict, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prediction.run, "_SAMPLE", pictures / "sample")
-    options = prediction.run._with_sample(parse_options(["--demo"]))
-    (folder,) = options.inputs
+    monkeypatch.setattr(prediction.references, "_SAMPLE", pictures / "sample")
+    options, folder = prediction.references.with_sample(parse_options(["--demo"]))
     assert options.model.model == "demo-vit-240"
     assert len(list_pictures(options.reference)) >= FEW
-    assert options.class_name is not None and Path(folder).is_relative_to(pictures / "sample" / options.class_name)
+    assert options.class_name is not None and folder.is_relative_to(pictures / "sample" / options.class_name)
     with pytest.raises(InputError, match="the sample has no class 'nut', only"):
-        prediction.run._with_sample(parse_options(["--demo", "--class_name", "nut"]))
+        prediction.references.with_sample(parse_options(["--demo", "--class_name", "nut"]))
 
 
 def test_help_is_instant_and_states_the_rule() -> None:

@@ -17,8 +17,13 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from docs.figures.take_screenshots import FLAGS
 from report.content import Card, Report, Result, SettingPage, Wording
 from report.curves import ClassCurves
+from report.explanation import Subject, write_explanation
 from report.page import write_report
 from tests.conftest import make_data
+from tests.tiny import golden_images
+from winclip import WinCLIP
+from winclip.backbone import Backbone
+from winclip.explanation import explain
 
 CHROMIUM = shutil.which("chromium")
 BAD_NAME = "<img src=x onerror=document.title=1>.png"
@@ -220,3 +225,25 @@ def test_page_without_labels(browser: Browser, tmp_path: Path) -> None:
         # The picture under a drawn map must not show through.
         expect(page.locator(".heat").first).to_have_css("opacity", "1")
         expect(page.get_by_text("heat map 0.250.75")).to_be_visible()
+
+
+def test_page_that_explains_a_picture(browser: Browser, backbone: Backbone, tmp_path: Path) -> None:
+    model = WinCLIP(backbone)
+    model.set_class("bolt")
+    picture, *references = golden_images()[2:]
+    model.add_references(references)
+    shown = Subject("<b>.png", picture, [("a.png", references[0]), ("b", None)], model.threshold(), [], 0.07)
+    write_explanation(tmp_path / "page.html", explain(model, picture), shown)
+    with opened_in(browser, tmp_path / "page.html") as page:
+        assert page.title() == "Why <b>.png has its score"
+        background = "getComputedStyle(document.body).backgroundColor"
+        light = page.evaluate(background)
+        page.emulate_media(color_scheme="dark")
+        assert page.evaluate(background) != light
+        page.set_viewport_size({"width": 390, "height": 844})
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate("[...document.images].every(image => image.alt && image.naturalWidth > 0)")
+        expect(page.locator(".matches tbody tr")).to_have_count(1 + len(backbone.scales))
+        # Outlines lie over the whole picture.
+        places = [page.locator(f"#windows .picture {name}").first.bounding_box() for name in ("img", "svg")]
+        assert places[0] == places[1] is not None

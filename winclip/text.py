@@ -67,11 +67,24 @@ def _read(entry: Path, embed_dim: int) -> torch.Tensor | None:
     return embeddings if embeddings.shape == (2, embed_dim) else None
 
 
-def _mean_embedding(backbone: Backbone, texts: list[str], normalise_each: bool) -> torch.Tensor:
+def prompt_embeddings(
+    backbone: Backbone, texts: list[str], normalise_each: bool
+) -> tuple[list[str], torch.Tensor, torch.Tensor]:
+    """Embed the prompts of one state.
+
+    Returns:
+        The N distinct prompts; how often each occurs, (N,) float32; and their embeddings, (N, embed_dim)
+        float32. The state's direction is that of the weighted sum.
+    """
     counts = Counter(texts)
     weights = torch.tensor(list(counts.values()), dtype=torch.float32, device=backbone.device)
     embeddings = backbone.embed_prompts(list(counts))
     if normalise_each:
         embeddings = F.normalize(embeddings, dim=-1)
+    return list(counts), weights, embeddings
+
+
+def _mean_embedding(backbone: Backbone, texts: list[str], normalise_each: bool) -> torch.Tensor:
+    _, weights, embeddings = prompt_embeddings(backbone, texts, normalise_each)
     with float32_products():
         return F.normalize(weights @ embeddings, dim=0)

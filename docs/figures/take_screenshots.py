@@ -1,6 +1,7 @@
-"""Takes the pictures of the report and of the page in docs/figures/, with Debian's chromium.
+"""Takes the pictures of the report, of the explained picture and of the page in docs/figures/, with Debian's chromium.
 
 python -m docs.figures.take_screenshots --report results/sample/report.html
+python -m docs.figures.take_screenshots --explanation results/explained/000.png.html
 python app.py & python -m docs.figures.take_screenshots --page http://127.0.0.1:7860
 """
 
@@ -11,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from winclip.files import write_atomically
 
@@ -31,9 +32,9 @@ PICTURES: dict[str, tuple[Literal["light", "dark"], int, int, str]] = {
 }
 
 
-def save(page: Page, path: Path) -> None:
+def save(shown: Page | Locator, path: Path) -> None:
     """Take a picture; JPEG, because a small palette would change the colours of the heat maps."""
-    picture = page.screenshot(type="jpeg", quality=88)
+    picture = shown.screenshot(type="jpeg", quality=88)
     write_atomically(path, picture)
     print(f"written: {path}, {len(picture) // 1000} kB")
 
@@ -47,6 +48,14 @@ def picture_report(browser: Browser, report: Path, folder: Path) -> None:
         page.wait_for_function("[...document.images].every(image => image.loading === 'lazy' || image.complete)")
         page.wait_for_timeout(500)
         save(page, folder / f"{name}.jpg")
+
+
+def picture_explanation(browser: Browser, explanation: Path, folder: Path) -> None:
+    """method-prompts.jpg and its like, a section each."""
+    page = browser.new_page(color_scheme="light", viewport={"width": 960, "height": 900})
+    page.goto(explanation.resolve().as_uri())
+    for name in ("prompts", "windows", "harmonic", "memory"):
+        save(page.locator(f"#{name}"), folder / f"method-{name}.jpg")
 
 
 def picture_page(browser: Browser, address: str, folder: Path) -> None:
@@ -64,6 +73,7 @@ def main() -> None:
     """Take the screenshots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", type=Path, help="a report.html, as test.py --report writes it")
+    parser.add_argument("--explanation", type=Path, help="a page of scripts.explain with good examples")
     parser.add_argument("--page", metavar="ADDRESS", help="where app.py runs with the demo backbone")
     parser.add_argument(
         "--save_path", type=Path, default=Path(__file__).resolve().parent, help="folder of the pictures (this one)"
@@ -76,6 +86,8 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=options.chromium, args=FLAGS)
         if options.report:
             picture_report(browser, options.report, options.save_path)
+        if options.explanation:
+            picture_explanation(browser, options.explanation, options.save_path)
         if options.page:
             picture_page(browser, options.page, options.save_path)
         browser.close()

@@ -1,0 +1,214 @@
+"""Why an image gets its score: what ``score_images`` computes on the way, and what it takes each number from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from winclip.devices import float32_products
+from winclip.embeddings import Embeddings
+from winclip.errors import InputError
+from winclip.images import ImageLike
+from winclip.memory import Associations, MemoryBank
+from winclip.model import WinCLIP
+from winclip.scoring import association_maps, compare, few_shot, upsample, zero_shot
+from winclip.text import prompt_embeddings
+from winclip.windows import harmonic_spread, window_patches
+
+Map = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A window, or with ``side`` 1 a patch: its upper left patch, and its sides in patches."""
+
+    row: int
+    column: int
+    side: int
+
+
+@dataclass(frozen=True)
+class State:
+    """What the prompts of one state say of Q queries.
+
+    Attributes:
+        prompts: the N distinct ones.
+        cosine: (Q, N) of query and prompt.
+        part: (Q, N) what each prompt adds to ``direction``, as often as it occurs; a row's sum is ``direction``.
+        direction: (Q,) cosine of query and the state's embedding.
+    """
+
+    prompts: list[str]
+    cosine: Map
+    part: Map
+    direction: Map
+
+
+@dataclass(frozen=True)
+class Match:
+    """A block of the image, and the nearest of its kind in the memory bank."""
+
+    block: Block
+    distance: float
+    reference: int
+    nearest: Block
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the references say.
+
+    Attributes:
+        spreads: distances on the patch grid, (grid, grid) for each scale and last for the patches.
+        mean: their mean, (grid, grid).
+        matches: the chosen patch, and for each scale the window that holds it and is the farthest from the bank.
+    """
+
+    spreads: tuple[Map, ...]
+    mean: Map
+    matches: list[Match]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Of one image.
+
+    Attributes:
+        score: as ``WinCLIP.score`` gives it.
+        scales: sides of the windows in patches.
+        patch: the chosen one.
+        probability: of the whole image.
+        windows: probability of every window, (grid - side + 1, grid - side + 1) for each scale.
+        strongest: for each scale the most anomalous window that holds the chosen patch.
+        spreads: harmonic means, (grid, grid) for each scale.
+        zero: zero-shot map, (grid, grid).
+        map: (S, S) float32, as ``WinCLIP.score`` gives it.
+        normal, anomalous: what the prompts say of two queries, the whole image and the strongest window of all scales.
+        memory: None without references.
+    """
+
+    score: float
+    scales: tuple[int, ...]
+    patch: Block
+    probability: float
+    windows: tuple[Map, ...]
+    strongest: list[Block]
+    spreads: tuple[Map, ...]
+    zero: Map
+    map: npt.NDArray[np.float32]
+    normal: State
+    anomalous: State
+    memory: Memory | None
+
+
+def check_patch(patch: tuple[int, int], grid: int) -> None:
+    """See that there is such a patch.
+
+    Raises:
+        InputError: if row or column is outside of the grid.
+    """
+    if not all(0 <= place < grid for place in patch):
+        raise InputError(
+            f"patch {patch[0]},{patch[1]} is outside of the {grid} x {grid} patches; row and column go from 0 to"
+            f" {grid - 1}"
+        )
+
+
+@torch.inference_mode()
+def explain(model: WinCLIP, image: ImageLike, patch: tuple[int, int] | None = None) -> Explanation:
+    """Explain what the class that is set last makes of an image.
+
+    Args:
+        model: with a class, and its references if there are any.
+        image: as for ``WinCLIP.predict``.
+        patch: row and column of a patch; by default the one with the highest map value.
+
+    Raises:
+        InputError: if no class is set, there is no such patch, or the image cannot be read or has no score.
+    """
+    held, grid, scales = model._held(None), model.backbone.grid, model.backbone.scales
+    if patch is not None:
+        check_patch(patch, grid)
+    embeddings = model.encode(image)
+    score = float(model.score(embeddings).scores[0])
+    compared = compare(embeddings, held.text, held.bank, model.temperature)
+    zero = zero_shot(embeddings, held.text, model.temperature)
+    found = zero if compared.associations is None else few_shot(zero, association_maps(compared.associations))
+    number = int(found.maps[0].argmax()) if patch is None else patch[0] * grid + patch[1]
+    holding = [(window_patches(grid, side) == number).any(dim=1).nonzero()[:, 0] for side in scales]
+    strongest = [int(chosen[part[0, chosen].argmax()]) for chosen, part in zip(holding, compared.windows)]
+    best = max(range(len(scales)), key=lambda scale: float(compared.windows[scale][0, strongest[scale]]))
+    queries = torch.stack([embeddings.cls[0], embeddings.windows[best][0, strongest[best]]])
+    prompts = held.prompts
+    normal, anomalous = (
+        _state(model, texts, queries) for texts in (prompts.normal(held.name), prompts.anomalous(held.name))
+    )
+    memory = None
+    if held.bank is not None and compared.associations is not None:
+        memory = _memory(embeddings, held.bank, compared.associations, number, holding)
+    return Explanation(
+        score,
+        scales,
+        _block(number, grid, 1),
+        float(compared.image[0]),
+        tuple(_square(part[0]) for part in compared.windows),
+        [_block(window, grid, side) for window, side in zip(strongest, scales)],
+        tuple(harmonic_spread(part, grid, side)[0].numpy() for part, side in zip(compared.windows, scales)),
+        zero.maps[0].numpy(),
+        upsample(found.maps, model.backbone.image_size)[0].float().numpy(),
+        normal,
+        anomalous,
+        memory,
+    )
+
+
+def _state(model: WinCLIP, texts: list[str], queries: torch.Tensor) -> State:
+    """What the prompts of a state say of queries, (Q, embed_dim)."""
+    prompts, weights, embeddings = prompt_embeddings(model.backbone, texts, model._held(None).prompts.normalise_each)
+    with float32_products():
+        # The direction is the weighted sum by its length, so each prompt has its own part of every cosine.
+        dots = F.normalize(queries, dim=-1).double().cpu() @ embeddings.double().cpu().T
+        length = (weights @ embeddings).double().norm().cpu()
+    cosine = dots / embeddings.double().norm(dim=-1).cpu()
+    part = dots * weights.double().cpu() / length
+    return State(prompts, cosine.numpy(), part.numpy(), part.sum(dim=1).numpy())
+
+
+def _memory(
+    embeddings: Embeddings, bank: MemoryBank, associations: Associations, number: int, holding: list[torch.Tensor]
+) -> Memory:
+    grid, scales = embeddings.grid, embeddings.scales
+    windows, patches = associations.nearest()
+    spreads = [harmonic_spread(part, grid, side)[0].numpy() for part, side in zip(windows, scales)]
+    farthest = [int(chosen[part[0, chosen].argmax()]) for chosen, part in zip(holding, windows)]
+    known = bank.embeddings
+    matches = []
+    for side, place, distances, own, theirs in (
+        (1, number, patches, embeddings.patch, known.patch),
+        *zip(scales, farthest, windows, embeddings.windows, known.windows),
+    ):
+        entries = theirs.shape[1]
+        nearest = int((theirs.flatten(0, 1) @ own[0, place]).argmax())
+        match = Match(
+            _block(place, grid, side),
+            float(distances[0, place]),
+            nearest // entries,
+            _block(nearest % entries, grid, side),
+        )
+        matches.append(match)
+    patch_map = patches[0].double().reshape(grid, grid).numpy()
+    return Memory((*spreads, patch_map), association_maps(associations)[0].numpy(), matches)
+
+
+def _block(number: int, grid: int, side: int) -> Block:
+    return Block(*divmod(number, grid - side + 1), side)
+
+
+def _square(values: torch.Tensor) -> Map:
+    """(W,) numbers of windows, row-major, as (w, w)."""
+    return values.double().reshape(math.isqrt(len(values)), -1).numpy()
