@@ -36,7 +36,7 @@ def list_pictures(places: Sequence[str]) -> list[str]:
     found: dict[str, str] = {}
     for place in places:
         for path in _expand(place):
-            for picture in _below(path) if Path(path).is_dir() else (path,):
+            for picture in pictures_below(path) if Path(path).is_dir() else (path,):
                 found.setdefault(_absolute(picture), picture)
     if not found:
         raise InputError(
@@ -59,10 +59,11 @@ def _expand(place: str) -> list[str]:
     return [path for path in matches if Path(path).is_dir() or _is_picture(path)]
 
 
-def _below(folder: str) -> Iterator[str]:
-    for here, folders, files in os.walk(folder, onerror=_warn_of_folder):
+def pictures_below(folder: str, quiet: bool = False) -> Iterator[str]:
+    """The pictures in a folder and all below it; the log says what is left aside, unless ``quiet``."""
+    for here, folders, files in os.walk(folder, onerror=None if quiet else _warn_of_folder):
         drawn = [name for name in folders if _is_drawn(Path(here) / name)]
-        if drawn:
+        if drawn and not quiet:
             _log.info("left aside in %s, what an earlier run has drawn: %s", here, ", ".join(sorted(drawn)))
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in drawn)
         yield from (str(Path(here) / name) for name in sorted(files) if _is_picture(name))

@@ -49,7 +49,7 @@ output in --save_path:
   predictions.jsonl                   the settings, and rows as pictures are scored; the tables above are made of it at
                                       the end or when the run is stopped, and --resume goes on behind it
   run.json                            options, thresholds and how they were found
-  report.html                         with --report: a histogram of the scores, and the pictures, highest score first
+  report.html                         with --report, --open: a histogram of the scores, and the pictures, highest first
 """
 
 
@@ -77,6 +77,11 @@ class Options(PartOptions):
     save_path: Path
     save_masks: bool
     report: bool
+    open: bool
+    watch: bool
+    region: str | None
+    tile: bool
+    tile_size: int | None
     resume: bool
     batch_size: int
     num_workers: int | None
@@ -98,8 +103,22 @@ def build_parser() -> argparse.ArgumentParser:
         help="files, folders (with all below them) and quoted patterns such as 'images/*.png'; pictures above 100"
         " million pixels are passed over",
     )
-    add_part_options(parser).add_argument(
-        "--save_memory", type=Path, metavar="FILE", help="keep the references as FILE (.safetensors)"
+    part = add_part_options(parser)
+    part.add_argument("--save_memory", type=Path, metavar="FILE", help="keep the references as FILE (.safetensors)")
+    part.add_argument(
+        "--region",
+        metavar="x,y,w,h|MASK",
+        help="only this part of every picture and reference counts: pixels from the upper left, or a picture of the"
+        " same size whose white is the part",
+    )
+    part.add_argument(
+        "--tile",
+        action="store_true",
+        help="score large pictures in overlapping tiles at full resolution, for defects of few pixels; slow, and the"
+        " log says how slow",
+    )
+    part.add_argument(
+        "--tile_size", type=int, metavar="N", help="side of a tile in pixels (the model's image size); means --tile"
     )
     output = parser.add_argument_group("output")
     output.add_argument("--save_path", type=Path, default=Path("results/predictions"), help="(results/predictions)")
@@ -107,6 +126,12 @@ def build_parser() -> argparse.ArgumentParser:
     output.add_argument("--save_masks", action="store_true", help="also write masks/: white above the pixel threshold")
     output.add_argument(
         "--report", action="store_true", help=f"also write report.html, which shows up to {REPORT_PICTURES} pictures"
+    )
+    output.add_argument("--open", action="store_true", help="write report.html and open it in a browser")
+    output.add_argument(
+        "--watch",
+        action="store_true",
+        help="go on with pictures as they are put into the folders that PICTURES are, until Ctrl-C",
     )
     output.add_argument("--resume", action="store_true", help="go on behind the rows that an earlier run wrote")
     add_model_options(parser)
@@ -149,6 +174,11 @@ def parse_options(arguments: Sequence[str]) -> Options:
         raise InputError("--save_memory needs references; name good pictures with --reference")
     if values["threshold"] is not None and not 0 <= values["threshold"] <= 1:
         raise InputError(f"--threshold {values['threshold']} must be between 0 and 1, as scores are")
+    values["report"] = values["report"] or values["open"]
+    values["tile"] = values["tile"] or values["tile_size"] is not None
+    for option in ("tile", "region"):
+        if values[option] and (values["memory"] is not None or values["save_memory"] is not None):
+            raise InputError(f"a memory file does not hold --{option}; name the good pictures with --reference instead")
     check_reading_options(values)
     return Options(**values)
 

@@ -11,7 +11,9 @@ from typing import TypeVar
 
 from prediction.listing import list_pictures
 from prediction.options import Options, PartOptions
+from prediction.regions import Region
 from prediction.scoring import read
+from prediction.tiles import Tiles
 from winclip.errors import InputError
 from winclip.files import file_sha256
 from winclip.memory import read_memory
@@ -90,8 +92,23 @@ def class_and_prompts(options: PartOptions) -> tuple[str, PromptSet]:
     return class_name, prompts
 
 
-def add_references(model: WinCLIP, references: Sequence[str], reader: BatchReader, options: Options) -> list[str]:
+def add_references(
+    model: WinCLIP,
+    references: Sequence[str],
+    reader: BatchReader,
+    options: Options,
+    region: Region | None = None,
+    tiles: Tiles | None = None,
+) -> list[str]:
     """Fill the memory of the class that is set, save it if wanted, and return checksums of what it was made from.
+
+    Args:
+        model: with the class.
+        references: the pictures.
+        reader: reads them.
+        options: those of a memory that is loaded or saved.
+        region: what counts of them.
+        tiles: takes them in tiles, if any are wanted.
 
     Raises:
         InputError: if a memory does not fit or cannot be saved, or no reference can be read.
@@ -104,7 +121,9 @@ def add_references(model: WinCLIP, references: Sequence[str], reader: BatchReade
         different.setdefault(_checksum(path), path)
     if len(different) < len(references):
         _log.warning("%d references are copies of others and count once", len(references) - len(different))
-    for batch in read(list(different.values()), reader):
+    if tiles is not None:
+        tiles.add_references(list(different.values()))
+    for batch in read([] if tiles is not None else list(different.values()), reader, region):
         for _, reason in batch.unreadable:
             _log.warning("reference left out: %s", reason)
         if batch.entries:

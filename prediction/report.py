@@ -63,11 +63,13 @@ def report_predictions(save: Path, settings: Mapping[str, Any], threshold: Thres
 
 
 def _facts(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    parts = (("region", "region"), ("side of a tile", "tile_size"))
     return [
         ("model", settings["model"]),
         ("weights", f"SHA-256 {settings['weights_sha256'][:12]}"),
         ("image size", f"{settings['image_size']} x {settings['image_size']}"),
         ("version", settings["version"]),
+        *((name, str(settings[key])) for name, key in parts if settings[key] is not None),
     ]
 
 

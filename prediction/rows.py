@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from winclip.drawing import Box
-from winclip.names import NAME_LIMIT, cell
+from winclip.names import NAME_LIMIT, cell, printable
 
 _BOX = ("box_x", "box_y", "box_w", "box_h")
 PREDICTIONS = ("path", "score", "threshold", "anomalous", "area", *_BOX, "heat_map")
@@ -59,6 +59,10 @@ class Row:
                 "heat_map": self.heat_map,
             }
         )
+
+    def as_line(self) -> str:
+        """Score, verdict and path as a person reads them in a terminal."""
+        return f"{self.score:.4f}  {'anomalous' if self.anomalous else 'good':9}  {printable(self.path)}"
 
 
 def parse(line: bytes) -> Row | None:

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import predict
 from tests.tiny import CONFIG, save_tiny_checkpoint, tiny_backbone
 from winclip.backbone import Backbone
 
 ROOT = Path(__file__).parent.parent
 Main = Callable[[list[str]], int]
+Predict = Callable[..., int]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -68,6 +70,35 @@ def evaluate(evaluation_main: Main, checkpoint: Path) -> Callable[..., int]:
         return evaluation_main([*places, *model, *weights, "--device", "cpu", *more])
 
     return call
+
+
+@pytest.fixture
+def run(checkpoint: Path) -> Predict:
+    """Calls predict.py's main with the tiny model; gives the exit status."""
+
+    def call(*arguments: str | Path, class_name: str | None = "bolt") -> int:
+        model = ["--model", str(CONFIG), "--pretrained", str(checkpoint), "--device", "cpu", "--batch_size", "2"]
+        named = [] if class_name is None else ["--class_name", class_name]
+        return predict.main([*named, *map(str, arguments), *model])
+
+    return call
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """``good`` with 3 pictures, and ``images`` with 5 of several sizes in two folders, one of them damaged."""
+    generator = np.random.RandomState(0)
+    sizes = {"good/0": (50, 60), "good/1": (50, 60), "good/2": (50, 60)}
+    sizes |= {"images/a": (50, 60), "images/b": (130, 70), "images/deep/a": (20, 200), "images/deep/c": (96, 96)}
+    for name, (height, width) in sizes.items():
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = generator.randint(90, 130, (height, width, 3)).astype(np.uint8)
+        if name == "images/b":
+            pixels[20:60, 10:40] = (255, 0, 0)
+        Image.fromarray(pixels).save(path)
+    (tmp_path / "images" / "text.png").write_text("no picture")
+    return tmp_path
 
 
 @pytest.fixture

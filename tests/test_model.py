@@ -30,6 +30,22 @@ def model(backbone: Backbone) -> WinCLIP:
     return model
 
 
+def test_some_of_the_references_count(model: WinCLIP) -> None:
+    images = golden_images()
+    model.add_references(images[2:])
+    embeddings = model.encode(images[:2])
+    some, none = (model.score(embeddings, references=chosen) for chosen in ([2, 0], []))
+    with pytest.raises(InputError, match=r"references \[0, 3\] are not all among the 3 of 'metal_nut'"):
+        model.score(embeddings, references=[0, 3])
+    for chosen, found in (([images[2], images[4]], some), ([], none)):
+        model.set_class("metal_nut")
+        if chosen:
+            model.add_references(chosen)
+        expected = model.score(embeddings)
+        np.testing.assert_allclose(found.scores, expected.scores, rtol=0, atol=1e-7)
+        np.testing.assert_allclose(found.maps, expected.maps, rtol=0, atol=1e-6)
+
+
 def test_predictions_are_the_golden_ones(model: WinCLIP) -> None:
     images, expected = golden_images(), stages()
     out = model.predict(images[:3])

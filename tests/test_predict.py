@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ import prediction.scoring
 from prediction.journal import JOURNAL
 from prediction.listing import common_folder, list_pictures, output_name
 from prediction.options import parse_options
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Predict
 from tests.test_report import embedded, pixels
 from tests.tiny import CONFIG
 from winclip import InputError, WinCLIP
@@ -33,38 +32,8 @@ from winclip.images import PIXEL_LIMIT
 from winclip.scoring import GridScores, score_images
 from winclip.thresholds import FEW, prediction_bound
 
-Predict = Callable[..., int]
 Capture = pytest.CaptureFixture[str]
 FILES = {JOURNAL, "predictions.csv", "predictions.json", "failures.csv", "run.json", "heatmaps"}
-
-
-@pytest.fixture
-def run(checkpoint: Path) -> Predict:
-    """Calls predict.py's main with the tiny model; gives the exit status."""
-
-    def call(*arguments: str | Path, class_name: str | None = "bolt") -> int:
-        model = ["--model", str(CONFIG), "--pretrained", str(checkpoint), "--device", "cpu", "--batch_size", "2"]
-        named = [] if class_name is None else ["--class_name", class_name]
-        return predict.main([*named, *map(str, arguments), *model])
-
-    return call
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """``good`` with 3 pictures, and ``images`` with 5 of several sizes in two folders, one of them damaged."""
-    generator = np.random.RandomState(0)
-    sizes = {"good/0": (50, 60), "good/1": (50, 60), "good/2": (50, 60)}
-    sizes |= {"images/a": (50, 60), "images/b": (130, 70), "images/deep/a": (20, 200), "images/deep/c": (96, 96)}
-    for name, (height, width) in sizes.items():
-        path = tmp_path / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = generator.randint(90, 130, (height, width, 3)).astype(np.uint8)
-        if name == "images/b":
-            pixels[20:60, 10:40] = (255, 0, 0)
-        Image.fromarray(pixels).save(path)
-    (tmp_path / "images" / "text.png").write_text("no picture")
-    return tmp_path
 
 
 def rows(save: Path, name: str = "predictions.csv") -> list[dict[str, str]]:
@@ -111,7 +80,18 @@ def test_files_of_a_run(run: Predict, pictures: Path, capsys: Capture) -> None:
     out = capsys.readouterr()
     assert "warning: passed over: image" in out.err and "text.png" in out.err
     assert "with 1 reference no spread is known" in out.err
-    assert out.out.startswith("4 pictures, ") and "1 that could not be read" in out.out
+    anomalous = [item for item in listed if item["anomalous"]]
+    assert 0 < len(anomalous) < 4
+    highest = sorted(listed, key=lambda item: -float(item["score"]))
+    words = {True: "anomalous", False: "good"}
+    assert out.out.splitlines() == [
+        f"4 pictures: {4 - len(anomalous)} good, {len(anomalous)} anomalous, 1 passed over (failures.csv says why)",
+        "threshold 0.25: 1 reference: zero-shot probability 0.5 and no difference to the reference",
+        "  with 1 reference no spread is known; give at least 2, better 8, or a threshold of your own",
+        "highest scores:",
+        *(f"  {item['score']:.4f}  {words[item['anomalous']]:9}  {item['path']}" for item in highest),
+        f"heat maps: {save / 'heatmaps'}",
+    ]
     summary = json.loads((save / "run.json").read_text())
     assert (summary["finished"], summary["scored"], summary["unreadable"]) == (True, 4, 1)
 
@@ -509,6 +489,54 @@ def test_demo_scores_the_sample(run: Predict, pictures: Path, monkeypatch: pytes
     assert options.class_name is not None and folder.is_relative_to(pictures / "sample" / options.class_name)
     with pytest.raises(InputError, match="the sample has no class 'nut', only"):
         prediction.references.with_sample(parse_options(["--demo", "--class_name", "nut"]))
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "expected"),
+    [
+        (0, [], "  without good pictures as references it is not known how many good ones exceed it"),
+        (3, [], "  the threshold rests on 3 references, which is few; give at least 8"),
+        (8, [], "  it aims at 1 false alarm in 100 good pictures taken as the references were; docs/thresholds.md has"),
+        (8, ["--threshold", "0.4"], "highest scores:"),
+    ],
+)
+def test_the_summary_says_how_sure_the_threshold_is(
+    run: Predict, pictures: Path, capsys: Capture, count: int, options: list[str], expected: str
+) -> None:
+    for number in range(3, count):
+        pixels = np.random.RandomState(number).randint(90, 130, (50, 60, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(pictures / "good" / f"{number}.png")
+    given = ["--reference", pictures / "good"] if count else []
+    picture = pictures / "images" / "a\x1b.png"
+    (pictures / "images" / "a.png").rename(picture)
+    assert run(picture, "--save_path", pictures / "out", *given, *options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith(expected)
+    assert lines[-2].endswith("images/a\\x1b.png")
+
+
+def test_the_report_is_opened_where_there_is_a_browser(
+    run: Predict, pictures: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def open_page(address: str) -> bool:
+        opened.append(address)
+        return True
+
+    monkeypatch.setattr("webbrowser.open", open_page)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    page = pictures / "out" / "report.html"
+    arguments = [pictures / "images" / "a.png", "--save_path", pictures / "out", "--open"]
+    assert run(*arguments) == 0
+    out = capsys.readouterr()
+    assert not opened and page.is_file() and out.out.endswith(f"\nreport: {page}\n")
+    assert f"there is no browser to open here; open {page} in one" in out.err
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert run(*arguments) == 0
+    assert opened == [page.as_uri()] and "no browser" not in capsys.readouterr().err
 
 
 def test_help_is_instant_and_states_the_rule() -> None:

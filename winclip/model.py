@@ -6,7 +6,7 @@ import json
 import logging
 import reprlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -206,19 +206,27 @@ class WinCLIP:
             raise InputError("no images given")
         return Embeddings.concatenate(parts)
 
-    def score(self, embeddings: Embeddings, *, class_name: str | None = None) -> Prediction:
+    def score(
+        self, embeddings: Embeddings, *, class_name: str | None = None, references: Sequence[int] | None = None
+    ) -> Prediction:
         """Score encoded images for a class, few-shot if it has references.
 
         Args:
             embeddings: what ``encode`` gave.
             class_name: a class that was set; by default the one set last.
+            references: which of the class's references count, by number from 0 in the order that they were added in;
+                by default all. With none the results are zero-shot.
 
         Raises:
-            InputError: if the class is not set, or a score is no number, which is never taken for a good one.
+            InputError: if the class is not set, there is no such reference, or a score is no number, which is never
+                taken for a good one.
         """
         held = self._held(class_name)
-        everyone = () if held.bank is None else range(len(held.bank))
-        (found,) = score_images(embeddings, held.text, held.bank, [everyone], self.temperature)
+        count = 0 if held.bank is None else len(held.bank)
+        chosen = range(count) if references is None else references
+        if not set(chosen) <= set(range(count)):
+            raise InputError(f"references {reprlib.repr(list(chosen))} are not all among the {count} of '{held.name}'")
+        (found,) = score_images(embeddings, held.text, held.bank, [chosen], self.temperature)
         _refuse_nan(found.scores.isfinite(), "image")
         return self._prediction(found)
 
@@ -293,10 +301,7 @@ class WinCLIP:
         else:
             out = self.leave_one_out(class_name=class_name)
             found = from_leave_one_out(out.scores.tolist(), out.maps.max(axis=(1, 2)).tolist())
-        if given is None:
-            return found
-        rule = f"the score's threshold is given; pixels: {found.rule}"
-        return replace(found, score=given, rule=rule, caution="")
+        return found.with_score(given)
 
     def save_memory(self, path: str | PathLike[str], *, class_name: str | None = None) -> None:
         """Write the references of a class and what they were made with to a .safetensors file.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 FALSE_ALARM_RATE = 0.01
@@ -32,6 +32,7 @@ class Threshold:
         colours: map values of the coldest and the hottest colour.
         rule: how they were found, a sentence.
         caution: why not to rely on them, or "".
+        expectation: how many good pictures exceed the score, as far as that can be told, or "".
     """
 
     score: float
@@ -39,6 +40,14 @@ class Threshold:
     colours: tuple[float, float]
     rule: str
     caution: str = ""
+    expectation: str = ""
+
+    def with_score(self, given: float | None) -> Threshold:
+        """The same with a score threshold from elsewhere, if there is one."""
+        if given is None:
+            return self
+        rule = f"the score's threshold is given; pixels: {self.rule}"
+        return replace(self, score=given, rule=rule, caution="", expectation="")
 
 
 def without_spread(count: int) -> Threshold:
@@ -50,7 +59,13 @@ def without_spread(count: int) -> Threshold:
     """
     colours = _colours(_ZERO_SHOT - _WIDEST, _ZERO_SHOT)
     if count == 0:
-        return Threshold(_ZERO_SHOT, _ZERO_SHOT, colours, "no reference: zero-shot probability 0.5")
+        return Threshold(
+            _ZERO_SHOT,
+            _ZERO_SHOT,
+            colours,
+            "no reference: zero-shot probability 0.5",
+            expectation="without good pictures as references it is not known how many good ones exceed it",
+        )
     return Threshold(
         _ZERO_SHOT / 2,
         _ZERO_SHOT,
@@ -80,6 +95,8 @@ def from_leave_one_out(scores: Sequence[float], peaks: Sequence[float]) -> Thres
         _colours(fmean(peaks), pixel),
         f"{len(scores)} references, each scored against the others: upper end of the 99 % prediction interval",
         caution,
+        f"it aims at {FALSE_ALARM_RATE * 100:.0f} false alarm in 100 good pictures taken as the references were;"
+        " docs/thresholds.md has what was measured",
     )
 
 

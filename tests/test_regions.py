@@ -1,0 +1,112 @@
+"""``--region``: what is outside changes nothing, what is inside is scored as a picture of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import Predict
+from tests.test_predict import Capture, error_line, rows
+from winclip.drawing import encoded
+
+X, Y, WIDTH, HEIGHT = BOX = 10, 5, 40, 14
+REGION = "10,5,40,14"
+FIGURES = ("score", "threshold", "anomalous", "area")
+
+
+def test_a_box_is_scored_as_a_picture_of_its_own(run: Predict, pictures: Path) -> None:
+    inside = (X, Y, X + WIDTH, Y + HEIGHT)
+    for path in [*pictures.rglob("images/**/?.png"), *pictures.rglob("good/?.png")]:
+        cut = pictures / "cut" / path.relative_to(pictures)
+        cut.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).crop(inside).save(cut)
+    cut = pictures / "cut"
+    for folder, save, more in ((pictures, "whole", ["--region", REGION]), (cut, "parts", [])):
+        places = [folder / "images", "--reference", folder / "good" / "0.png", "--save_path", pictures / save]
+        assert run(*places, "--save_masks", *more) == 0
+    assert any(row["box_x"] for row in rows(pictures / "parts"))
+    for whole, part in zip(rows(pictures / "whole"), rows(pictures / "parts"), strict=True):
+        assert [whole[name] for name in FIGURES] == [part[name] for name in FIGURES]
+        if part["box_x"]:
+            assert (int(whole["box_x"]), int(whole["box_y"])) == (int(part["box_x"]) + X, int(part["box_y"]) + Y)
+        with Image.open(whole["path"]) as picture, Image.open(pictures / "whole" / whole["heat_map"]) as heat:
+            assert heat.size == picture.size
+            outside = np.ones(picture.size[::-1], np.bool_)
+            # JPEG's blocks reach a little farther.
+            outside[: Y + HEIGHT + 16, : X + WIDTH + 16] = False
+            plain = Image.open(io.BytesIO(encoded(picture, "JPEG", quality=90)))
+            np.testing.assert_array_equal(np.asarray(heat)[outside], np.asarray(plain)[outside])
+        name = whole["heat_map"].replace("heatmaps", "masks").replace(".jpg", ".png")
+        with Image.open(pictures / "whole" / name) as white, Image.open(pictures / "parts" / name) as white_part:
+            np.testing.assert_array_equal(np.asarray(white.crop(inside)), np.asarray(white_part))
+            assert np.asarray(white).sum() == np.asarray(white_part).sum()
+
+
+def test_what_is_outside_of_a_mask_changes_nothing(run: Predict, pictures: Path) -> None:
+    mask = np.zeros((50, 60), np.uint8)
+    mask[10:40, 20:50] = 255
+    mask[10:20, 20:30] = 0
+    Image.fromarray(mask).save(pictures / "mask.png")
+    places = [pictures / "images" / "a.png", "--reference", pictures / "good", "--region", pictures / "mask.png"]
+    assert run(*places, "--threshold", "0.2", "--save_path", pictures / "before") == 0
+    for path in (pictures / "images" / "a.png", *pictures.glob("good/*.png")):
+        changed = np.asarray(Image.open(path)).copy()
+        changed[mask == 0] = (255, 0, 0)
+        Image.fromarray(changed).save(path)
+    assert run(*places, "--threshold", "0.2", "--save_path", pictures / "after", "--save_masks") == 0
+    assert rows(pictures / "before") == rows(pictures / "after")
+    white = np.asarray(Image.open(pictures / "after" / "masks" / "a.png.png"))
+    assert not white[mask == 0].any()
+    (row,) = rows(pictures / "after")
+    assert float(row["area"]) == pytest.approx((white > 0).sum() / (mask > 0).sum(), abs=1e-6)
+
+
+def test_a_picture_that_the_region_does_not_fit_is_passed_over(run: Predict, pictures: Path, capsys: Capture) -> None:
+    assert run(pictures / "images", "--save_path", pictures / "out", "--region", "0,25,60,25") == 0
+    reasons = {Path(row["path"]).name: row["reason"] for row in rows(pictures / "out", "failures.csv")}
+    assert "deep/a.png: --region 0,25,60,25 is outside of its 200 x 20 pixels" in reasons["a.png"]
+    assert [Path(row["path"]).name for row in rows(pictures / "out")] == ["a.png", "b.png", "c.png"]
+    Image.new("L", (60, 51), 255).save(pictures / "mask.png")
+    capsys.readouterr()
+    assert run(pictures / "images", "--save_path", pictures / "out", "--region", pictures / "mask.png") == 2
+    out = capsys.readouterr().err
+    assert "a.png: 60 x 50 is not the size of the mask of --region, 60 x 51" in out
+    assert "error: none of the 5 pictures could be read" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--region", "1,2,3"], "--region 1,2,3 is neither x,y,w,h in pixels nor a file"),
+        (["--region", "0,0,0,5"], "--region 0,0,0,5 is outside of every picture; x and y begin at 0, w and h at 1"),
+        (["--region=-1,0,5,5"], "--region -1,0,5,5 is outside of every picture"),
+        (["--region", "0,0,99999,99999"], "--region 0,0,99999,99999 is outside of every picture"),
+        (["--region", "images/text.png"], "image images/text.png cannot be read"),
+        (["--region", "black.png"], "mask black.png of --region has no white pixel; paint what counts in white"),
+        (["--region", REGION, "--memory", "m"], "a memory file does not hold --region; name the good pictures with"),
+        (["--region", "500,0,10,10", "--reference", "good"], "none of the 3 references could be read"),
+    ],
+)
+def test_bad_regions(
+    run: Predict, pictures: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.chdir(pictures)
+    Image.new("L", (60, 50)).save("black.png")
+    assert run("images/a.png", "--save_path", "out", *options) == 2
+    assert message in error_line(capsys)
+
+
+def test_rows_of_another_region_are_not_resumed(run: Predict, pictures: Path, capsys: Capture) -> None:
+    arguments = [pictures / "images" / "a.png", "--save_path", pictures / "out", "--resume"]
+    assert run(*arguments, "--region", REGION) == 0
+    assert json.loads((pictures / "out" / "run.json").read_text())["settings"]["region"] == REGION
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    assert "made with another region and cannot be resumed" in error_line(capsys)
+    assert run(*arguments, "--region", REGION, "--tile_size", "48") == 2
+    assert "made with another tile_size and cannot be resumed" in error_line(capsys)

@@ -1,0 +1,140 @@
+"""``--tile``: where tiles lie, how they are joined, and what they are compared with."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import prediction.tiles
+from prediction.tiles import Tiles, check_tile, tiles_of
+from tests.conftest import Predict
+from tests.test_predict import Capture, error_line, rows
+from winclip import InputError, WinCLIP
+from winclip.backbone import Backbone
+from winclip.model import Prediction
+from winclip.reading import BatchReader
+from winclip.thresholds import prediction_bound
+
+
+@pytest.fixture
+def model(backbone: Backbone) -> WinCLIP:
+    found = WinCLIP(backbone)
+    found.set_class("bolt")
+    return found
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> list[str]:
+    """Three pictures of 4, 6 and 2 tiles of 96 pixels; in the first two, all tiles differ."""
+    paths = []
+    for number, (width, height) in enumerate([(150, 120), (200, 160), (100, 50)]):
+        pixels = np.random.RandomState(number).randint(90, 130, (height, width, 3)).astype(np.uint8)
+        if number == 2:
+            pixels[:] = 200
+        paths.append(str(tmp_path / f"{number}.png"))
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+@pytest.mark.parametrize("size", [(4000, 3000), (241, 240), (240, 100), (7, 5), (1000, 421), (60, 500)])
+@pytest.mark.parametrize("side", [240, 48, 51])
+def test_tiles_cover_the_picture_and_overlap(size: tuple[int, int], side: int) -> None:
+    tiles = tiles_of(size, side)
+    covered = np.zeros(size[::-1], np.bool_)
+    for left, upper, right, lower in tiles:
+        assert (right - left, lower - upper) == (min(side, size[0]), min(side, size[1]))
+        covered[upper:lower, left:right] = True
+    assert covered.all() and len(set(tiles)) == len(tiles)
+    for ends in ({(tile[0], tile[2]) for tile in tiles}, {(tile[1], tile[3]) for tile in tiles}):
+        ordered = sorted(ends)
+        assert all(end - start >= side // 4 for (_, end), (start, _) in pairwise(ordered))
+
+
+def test_a_constant_map_joins_to_a_constant(model: WinCLIP, large: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.1, 0.7, 0.3, 0.2])
+
+    def constant(*given: object, **options: object) -> Prediction:
+        return Prediction(np.array([next(scores)]), np.full((1, 96, 96), 0.375, np.float32))
+
+    monkeypatch.setattr(WinCLIP, "score", constant)
+    with BatchReader(96, 1, 0) as reader:
+        (((_, outcome),),) = Tiles(model, reader, 96, None).outcomes(large[:1])
+    assert isinstance(outcome, Prediction)
+    assert outcome.maps.shape == (1, 120, 150) and (outcome.maps == 0.375).all()
+    # The highest score of a tile is the picture's.
+    assert outcome.scores.tolist() == [0.7]
+
+
+def test_a_picture_of_one_tile_has_the_plain_result(run: Predict, pictures: Path) -> None:
+    arguments = [pictures / "images" / "a.png", pictures / "images" / "deep" / "c.png", "--save_path"]
+    reference = ["--reference", pictures / "good" / "0.png"]
+    assert run(*arguments, pictures / "plain", *reference) == 0
+    assert run(*arguments, pictures / "tiled", *reference, "--tile") == 0
+    assert len(rows(pictures / "plain")) == 2
+    for name in ("predictions.csv", "heatmaps/deep/c.png.jpg"):
+        assert (pictures / "plain" / name).read_bytes() == (pictures / "tiled" / name).read_bytes()
+
+
+def test_the_threshold_is_that_of_references_in_tiles(model: WinCLIP, large: list[str]) -> None:
+    with BatchReader(96, 4, 0) as reader:
+        tiles = Tiles(model, reader, 96, None)
+        tiles.add_references(large)
+        # The two tiles of the third are the same.
+        assert model.reference_count() == 4 + 6 + 1
+        found = tiles.threshold(None)
+        given = tiles.threshold(0.4)
+    parts = [[Image.open(path).crop(tile) for tile in tiles_of(Image.open(path).size, 96)] for path in large]
+    scores = []
+    for number, own in enumerate(parts):
+        others = WinCLIP(model.backbone)
+        others.set_class("bolt")
+        for other, images in enumerate(parts):
+            if other != number:
+                others.add_references(images)
+        out = others.predict(own)
+        scores.append(float(out.scores.max()))
+    assert found.score == pytest.approx(prediction_bound(scores, 1.0), abs=1e-6)
+    assert (given.score, given.pixel) == (0.4, found.pixel)
+
+
+def test_the_memory_is_bounded_and_holds_tiles_of_every_reference(
+    model: WinCLIP, large: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction.tiles, "MOST_IN_MEMORY", 6)
+    with BatchReader(96, 4, 0) as reader:
+        tiles = Tiles(model, reader, 96, None)
+        tiles.add_references(large)
+    assert [len(own) for own in tiles._in_memory.values()] == [2, 2, 1]
+
+
+def test_the_cost_is_stated_before_it_starts(run: Predict, large: list[str], capsys: Capture) -> None:
+    folder = Path(large[0]).parent
+    assert run(large[0], "--reference", large[1], "--tile", "--save_path", folder / "out") == 0
+    log = capsys.readouterr().err
+    said = "info: tiles of 96 pixels that overlap by 24 or more: 6 a picture at most, 10 in 1 references and 1 pictures"
+    assert said in log and log.count("info: a tile takes ") == 1
+    assert log.index(said) < log.index("info: threshold") < log.index("info: a tile takes ")
+    # In the part that counts only two of them are, and the references have as many.
+    assert (
+        run(large[0], "--reference", large[1], "--tile", "--region", "0,0,150,96", "--save_path", folder / "out") == 0
+    )
+    assert "2 a picture at most, 4 in 1 references" in capsys.readouterr().err
+
+
+def test_tiles_smaller_than_a_window_are_refused(
+    run: Predict, large: list[str], capsys: Capture, model: WinCLIP
+) -> None:
+    assert run(large[0], "--tile_size", "47", "--save_path", Path(large[0]).parent / "out") == 2
+    assert (
+        "tiles of 47 pixels are smaller than a window, which has 48; give --tile_size 48 or more, such as 96"
+        in error_line(capsys)
+    )
+    check_tile(48, model)
+    with pytest.raises(InputError, match="tiles of 0 pixels"):
+        check_tile(0, model)
+    assert run(large[0], "--tile", "--memory", "m", "--save_path", Path(large[0]).parent / "out") == 2
+    assert "a memory file does not hold --tile" in error_line(capsys)

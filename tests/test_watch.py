@@ -1,0 +1,134 @@
+"""``--watch``: pictures are scored when they are complete, until a signal or a folder that disappears."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from prediction.journal import JOURNAL
+from prediction.watching import Watch
+from tests.conftest import Predict
+from tests.test_predict import Capture, contents, error_line, rows
+from winclip import InputError
+from winclip.command_line import Terminated
+
+Steps = Callable[..., None]
+
+
+@pytest.fixture
+def between(monkeypatch: pytest.MonkeyPatch) -> Steps:
+    """Says what happens in each pause between two looks; in the one after the last, Ctrl-C."""
+
+    def set_steps(*steps: Callable[[], object], end: type[BaseException] = KeyboardInterrupt) -> None:
+        left = iter(steps)
+
+        def pause() -> None:
+            step = next(left, None)
+            if step is None:
+                raise end
+            step()
+
+        monkeypatch.setattr(Watch, "pause", staticmethod(pause))
+
+    return set_steps
+
+
+def nothing() -> None:
+    """Another look finds the same."""
+
+
+def test_complete_pictures_are_given_once_and_again_when_they_change(tmp_path: Path) -> None:
+    watch, path = Watch([str(tmp_path)]), tmp_path / "a.png"
+    assert watch.complete() == []
+    path.write_bytes(b"half")
+    assert watch.complete() == []
+    path.write_bytes(b"half of it")  # still being written
+    assert watch.complete() == []
+    assert watch.complete() == [str(path)]
+    assert watch.complete() == []
+    os.utime(path, ns=(1, 1))
+    assert watch.complete() == []
+    assert watch.complete() == [str(path)]
+    path.unlink()
+    (tmp_path / ".b.png").touch()
+    assert watch.complete() == watch.complete() == []
+    with pytest.raises(InputError, match=r"there is no folder .*b\.png to watch"):
+        Watch([str(tmp_path / ".b.png")]).complete()
+
+
+def test_pictures_are_scored_as_they_come(run: Predict, pictures: Path, capsys: Capture, between: Steps) -> None:
+    watched, save = pictures / "watched", pictures / "out"
+    watched.mkdir()
+    whole = (pictures / "images" / "b.png").read_bytes()
+    seen: list[list[str]] = []
+
+    def put(name: str, content: bytes) -> Callable[[], None]:
+        def step() -> None:
+            seen.append([Path(row["path"]).name for row in rows(save)] if (save / "predictions.csv").exists() else [])
+            (watched / name).write_bytes(content)
+
+        return step
+
+    between(put("a.png", whole), nothing, put("b.png", whole[:400]), nothing, put("b.png", whole), nothing)
+    arguments = [watched, "--reference", pictures / "good", "--save_path", save, "--watch", "--report"]
+    assert run(*arguments) == 130
+    out = capsys.readouterr()
+    # After the first was complete its row is in the table, while the second is to come.
+    assert seen == [[], ["a.png"], ["a.png"]]
+    assert [Path(row["path"]).name for row in rows(save)] == ["a.png", "b.png"]
+    # What was cut off when it was looked at is no failure any more.
+    assert "passed over: image" in out.err and rows(save, "failures.csv") == []
+    lines = out.out.splitlines()
+    assert lines[0].endswith(f"  {watched / 'a.png'}") and lines[1].endswith(f"  {watched / 'b.png'}")
+    assert lines[2].startswith("2 pictures: ") and lines[-1] == f"report: {save / 'report.html'}"
+    assert out.err.endswith(
+        "stopped by SIGINT; 2 pictures are done, and the same command with --resume goes on behind them\n"
+    )
+    summary = json.loads((save / "run.json").read_text())
+    assert (summary["finished"], summary["scored"], summary["unreadable"]) == (True, 2, 0)
+    # It goes on where it ended, and ends with the files of a run that was not stopped.
+    between(put("c.png", whole), nothing, nothing, end=Terminated)
+    assert run(*arguments, "--resume") == 143
+    assert capsys.readouterr().err.count("2 pictures are done already") == 1
+    assert [Path(row["path"]).name for row in rows(save)] == ["a.png", "b.png", "c.png"]
+    assert run(watched, "--reference", pictures / "good", "--save_path", pictures / "plain", "--report") == 0
+    assert contents(save) == contents(pictures / "plain")
+
+
+def test_a_watched_folder_that_disappears_ends_the_run_and_rows_stay(
+    run: Predict, pictures: Path, capsys: Capture, between: Steps
+) -> None:
+    watched, save = pictures / "images", pictures / "out"
+    between(nothing, lambda: shutil.rmtree(watched))
+    assert run(watched, "--save_path", save, "--watch") == 2
+    assert error_line(capsys) == (
+        f"error: there is no folder {watched} to watch (any more); 4 pictures are done, and the same command with"
+        " --resume goes on behind them"
+    )
+    assert len(rows(save)) == 4 and len(rows(save, "failures.csv")) == 1
+    assert len((save / JOURNAL).read_text().splitlines()) == 5
+    assert run(watched, "--save_path", pictures / "none", "--watch") == 2
+    assert error_line(capsys) == f"error: there is no folder {watched} to watch (any more)"
+
+
+def test_an_output_folder_inside_the_watched_one_is_not_scored(run: Predict, pictures: Path, between: Steps) -> None:
+    watched = pictures / "watched"
+    watched.mkdir()
+    Image.new("L", (60, 50)).save(watched / "a.png")
+    between(nothing, nothing, nothing)
+    assert run(watched, "--save_path", watched / "out", "--watch") == 130
+    assert [Path(row["path"]).name for row in rows(watched / "out")] == ["a.png"]
+
+
+def test_nothing_came(run: Predict, pictures: Path, capsys: Capture, between: Steps) -> None:
+    (pictures / "empty").mkdir()
+    between()
+    assert run(pictures / "empty", "--save_path", pictures / "out", "--watch", "--open") == 130
+    assert capsys.readouterr().out.startswith("0 pictures: 0 good, 0 anomalous\n")
+    assert rows(pictures / "out") == []
