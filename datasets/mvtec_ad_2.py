@@ -15,7 +15,7 @@ MVTEC_AD_2 = FolderLayout(
     masks=("test_public/ground_truth",),
     aside={
         "validation": "of the validation part, which nothing here uses",
-        **dict.fromkeys(PRIVATE, "without labels"),
+        **dict.fromkeys(PRIVATE, "without labels; scripts.private_maps writes their maps"),
     },
 )
 

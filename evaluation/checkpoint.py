@@ -178,7 +178,9 @@ class Checkpoint:
             )
             return False
         for name in changed:
-            _log.warning("%s: its images, masks or references are others than before, so it starts anew", name)
+            _log.warning(
+                "%s: its images, masks, references or words for prompts are others than before, so it starts anew", name
+            )
         if elsewhere:
             _log.warning(
                 "the run began with another %s, so its figures may differ by rounding from those of one that was not"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from datasets.class_names import OPTION
 from datasets.items import DatasetIndex, Item
 from datasets.layout import mask_files
 from evaluation.options import Options
@@ -32,7 +33,8 @@ class Identity:
     Attributes:
         made_with: options, weights and versions by name.
         machine: what may change the rounding of a score, and nothing else.
-        classes: per class, a checksum of ``made_with`` and of the list of its files with their sizes and times.
+        classes: per class, a checksum of ``made_with``, of what prompts call it, and of the list of its files
+            with their sizes and times.
     """
 
     made_with: dict[str, Any]
@@ -50,6 +52,7 @@ def identify(
     plan: Plan,
     model: WinCLIP,
     prompts: PromptSet,
+    words: Mapping[str, str],
     *,
     times: bool = True,
 ) -> Identity:
@@ -57,6 +60,7 @@ def identify(
 
     Args:
         index, classes, plan, model, prompts: those of the run.
+        words: what prompts call each class.
         times: whether those of the files count, which copies on several machines need not share.
     """
     surroundings = environment(model.backbone)
@@ -73,7 +77,7 @@ def identify(
     return Identity(
         as_read,
         surroundings["machine"],
-        {name: _checksum([as_read, _files(index, name, plan, times)]) for name in classes},
+        {name: _checksum([as_read, words[name], _files(index, name, plan, times)]) for name in classes},
     )
 
 
@@ -100,8 +104,8 @@ def check_same(ranks: Sequence[Identity]) -> None:
         classes = differing(ranks[0].classes, other.classes)
         if classes:
             raise InputError(
-                f"rank {number} sees other images, masks or references than rank 0, in class {', '.join(classes)};"
-                " every machine needs the same files under --data_path"
+                f"rank {number} sees other images, masks, references or class names than rank 0, in class"
+                f" {', '.join(classes)}; every machine needs the same files under --data_path and {OPTION}"
             )
         machine = differing(ranks[0].machine, other.machine)
         if machine:

@@ -39,6 +39,7 @@ class Options:
     reference_list: Path | None
     classes: tuple[str, ...] | None
     prompt_set: str
+    class_names: Path | None
     aupro: str
     metrics: str
     intervals: bool
@@ -85,6 +86,12 @@ def build_parser() -> argparse.ArgumentParser:
     add_model_options(parser)
     prompts = parser.add_argument_group("prompts")
     prompts.add_argument("--prompt_set", default="reference", help="reference, paper, or a .json file (reference)")
+    prompts.add_argument(
+        "--class_names",
+        type=Path,
+        metavar="FILE",
+        help="what prompts call the classes: a JSON object of classes with their words",
+    )
     prompts.add_argument("--no_cache", action="store_true", help="do not keep text embeddings for later runs")
     shots = parser.add_argument_group("references")
     shots.add_argument(

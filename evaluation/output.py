@@ -120,11 +120,14 @@ class Output:
                 names = ", ".join(changed)
                 _log.warning("%s of this run differ from those in %s, so figures can too", names, self._options.config)
 
-    def write(self, model: WinCLIP, results: Results, left_out: list[str], finished: bool) -> None:
-        """Write what is known so far in place of what was written before."""
+    def write(
+        self, model: WinCLIP, words: dict[str, str], results: Results, left_out: list[str], finished: bool
+    ) -> None:
+        """Write what is known so far in place of what was written before; ``words`` is what prompts call each class."""
         config = {
             "finished": finished,
             "options": _resolved(self._options, model.backbone, results, finished),
+            "class_names": words,
             **environment(model.backbone),
             "unreadable_images": left_out,
             "seconds": round(time.monotonic() - self._started, 3),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from datasets.class_names import OPTION, says_nothing, words_for_prompts
 from datasets.index import check_files, load_index, refuse_links, select_classes
 from datasets.items import Item
 from datasets.registry import published_order
@@ -74,7 +75,7 @@ def _evaluate(options: Options, task: Task, output: Output, ranks: Ranks) -> Out
         items = task.index.test[name]
         if all(item.mask_path for item in items if item.anomaly):
             _method(options).check_size(name, len(items) * model.backbone.image_size**2)
-    identified = partial(identify, task.index, task.classes, task.plan, model, task.prompts)
+    identified = partial(identify, task.index, task.classes, task.plan, model, task.prompts, task.words)
     if ranks.count > 1:
         check_same(ranks.gather(lambda: identified(times=False).of_options(options)))
     identity = identified()
@@ -88,6 +89,13 @@ def _evaluate(options: Options, task: Task, output: Output, ranks: Ranks) -> Out
         if known:
             _log.info("going on where an earlier run stopped: %d of %d test images are scored already", known, total)
         output.begin()
+        unnamed = [name for name, words in task.words.items() if says_nothing(words)]
+        if unnamed:
+            _log.warning(
+                "prompts call class %s by its number, which says nothing of what its pictures show; give words with %s",
+                ", ".join(unnamed),
+                OPTION,
+            )
     try:
         with ExitStack() as held:
             if ranks.first:
@@ -164,7 +172,7 @@ def _evaluate_classes(
                     output.write_maps(scored, image_size)
             if complete:
                 finished = names[-1] == task.classes[-1] and not unscored and not options.report
-                output.write(model, found.results, reader.left_out, finished)
+                output.write(model, task.words, found.results, reader.left_out, finished)
     if not ranks.first:
         return Outcome("", 0)
     if unscored:
@@ -176,7 +184,7 @@ def _evaluate_classes(
     shown = tables(found.results, options.compare)
     if found.pictures is not None:
         output.write_report(found.pictures.report(f"WinCLIP on {options.dataset}", shown, facts(options, model)))
-        output.write(model, found.results, reader.left_out, finished=True)
+        output.write(model, task.words, found.results, reader.left_out, finished=True)
     if found.check is None:
         return Outcome(markdown(shown), 0)
     return Outcome(markdown([*shown, found.check.table()]), 0 if found.check.passed else 1)
@@ -199,11 +207,12 @@ def _checked_task(options: Options) -> Task:
     if options.compare:
         require_published(options.dataset)
     prompts = load_prompt_set(options.prompt_set)
+    words = words_for_prompts(options.dataset, index, options.class_names)
     if not options.skip_unreadable:
         check_files(index, classes, plan.wanted())
     if not options.allow_links:
         refuse_links(index, classes, plan.possible() if options.skip_unreadable else plan.wanted())
-    return Task(index, classes, plan, prompts)
+    return Task(index, classes, plan, prompts, {name: words[name] for name in classes})
 
 
 def _method(options: Options) -> Method:

@@ -26,12 +26,13 @@ _log = logging.getLogger("winclip")
 
 @dataclass(frozen=True)
 class Task:
-    """What a run has to do."""
+    """What a run has to do; ``words`` is what prompts call each class."""
 
     index: DatasetIndex
     classes: list[str]
     plan: Plan
     prompts: PromptSet
+    words: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class Scorer:
         if not items:
             return
         backbone = self.model.backbone
-        text = self.ranks.once(lambda: class_embeddings(backbone, name, self.task.prompts, self.cache).cpu())
+        words, prompts = self.task.words[name], self.task.prompts
+        text = self.ranks.once(lambda: class_embeddings(backbone, words, prompts, self.cache).cpu())
         text = text.to(backbone.device)
         shares = self.ranks.rounds(items, self.batch_size)
         batches = self.reader.batches([item for share in shares for item in share])

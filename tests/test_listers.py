@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from datasets.command import run
@@ -17,7 +18,9 @@ from datasets.index import check_files, load_index, refuse_links
 from datasets.registry import DATA_SETS
 from datasets.samples import read_mask
 from evaluation.check_data import FILE
+from scripts import private_maps
 from tests.conftest import ROOT
+from tests.tiny import CONFIG
 from winclip.errors import InputError
 
 Capture = pytest.CaptureFixture[str]
@@ -88,7 +91,7 @@ CASES = {
            test can/test_public/good/2_regular.png good""",
         left_out=(
             "  1 of the validation part, which nothing here uses; the first is can/validation/good/1_regular.png",
-            "  3 without labels; the first is can/test_private/0_regular.png",
+            "  3 without labels; scripts.private_maps writes their maps; the first is can/test_private/0_regular.png",
         ),
     ),
     "mvtec_loco": Case(
@@ -319,3 +322,32 @@ def test_a_folder_of_masks_is_joined(tmp_path: Path) -> None:
         read_mask(folder)
     with pytest.raises(InputError, match="logical_anomalies/0 does not exist"):
         check_files(index, index.test)
+
+
+def test_maps_of_private_images(checkpoint: Path, tmp_path: Path, capsys: Capture) -> None:
+    root, save = tmp_path / "data", tmp_path / "out"
+    make_tree(root, CASES["mvtec_ad_2"].files)
+    Image.new("RGB", (50, 30), "red").save(root / "can/test_private_mixed/0_mixed.png")
+    assert list_tree("mvtec_ad_2", root) == 0
+    options = ["--data_path", str(root), "--save_path", str(save), "--model", str(CONFIG), "--device", "cpu"]
+    options += ["--pretrained", str(checkpoint), "--k_shot", "1"]
+    assert private_maps.main(options) == 0
+    shown = capsys.readouterr().out.splitlines()[-1]
+    assert shown == f"written: maps of 3 images of 1 classes below {save}"
+    header, *rows = [line.split(",") for line in (save / "scores.csv").read_text().splitlines()]
+    assert header == ["cls_name", "img_path", "score"]
+    places = ["can/test_private/0_regular", "can/test_private/1_regular", "can/test_private_mixed/0_mixed"]
+    assert [row[:2] for row in rows] == [["can", f"{place}.png"] for place in places]
+    for place in places:
+        values = tifffile.imread(save / "anomaly_images" / f"{place}.tiff")
+        above = np.asarray(Image.open(save / "anomaly_images_thresholded" / f"{place}.png"))
+        assert values.dtype == np.float16 and values.shape == ((30, 50) if "mixed" in place else (40, 40))
+        assert 0 < values.min() < values.max() < 2
+        # Of a threshold, all that is above is higher than all that is not.
+        assert set(np.unique(above)) <= {0, 255}
+        assert values[above > 0].min(initial=2) >= values[above == 0].max(initial=0)
+    for folder in ("test_private", "test_private_mixed"):
+        for path in (root / "can" / folder).iterdir():
+            path.unlink()
+    assert private_maps.main(options) == 2
+    assert f"error: {root / 'can'} has no images in test_private or test_private_mixed; " in capsys.readouterr().err

@@ -133,7 +133,9 @@ def test_ranks_that_see_other_data_are_refused_in_one_line(odd_data: Path, check
     done = torchrun(2, [str(program), "other data"], odd_data, tmp_path / "out", checkpoint)
     assert done.returncode == 1
     (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
-    assert error.startswith("error: rank 1 sees other images, masks or references than rank 0, in class felt;")
+    assert error.startswith(
+        "error: rank 1 sees other images, masks, references or class names than rank 0, in class felt;"
+    )
 
 
 def test_ranks_with_other_options_are_refused_and_other_machines_named(logged: list[str]) -> None:

@@ -285,7 +285,7 @@ def test_class_whose_files_changed_starts_anew(
         os.utime(data / changed, (0, 0))
     went_on, log = goes_on(evaluate, data, save, monkeypatch)
     assert went_on and "4 of 1" in log, "what is known of felt is taken over"
-    assert "bolt: its images, masks or references are others than before, so it starts anew" in log
+    assert "bolt: its images, masks, references or words for prompts are others than before, so it starts anew" in log
     assert "felt: its" not in log
 
 

@@ -1,0 +1,85 @@
+"""test.py --class_names, and the words that data sets bring along."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from datasets.class_names import says_nothing, words_for_prompts
+from datasets.items import DatasetIndex
+from datasets.registry import DATA_SETS
+from winclip.errors import InputError
+
+Evaluate = Callable[..., int]
+
+
+def index_of(*names: str) -> DatasetIndex:
+    return DatasetIndex(Path("data"), {}, {name: [] for name in names})
+
+
+def test_words_of_the_registry_and_of_a_file(tmp_path: Path) -> None:
+    index = index_of("01", "02")
+    assert words_for_prompts("parts", index, None) == {"01": "01", "02": "02"}
+    assert words_for_prompts("btad", index, None) == dict.fromkeys(("01", "02"), "industrial product")
+    path = tmp_path / "names.json"
+    path.write_text('{"02": " wooden board "}')
+    assert words_for_prompts("btad", index, path) == {"01": "industrial product", "02": "wooden board"}
+    for entry in DATA_SETS.values():
+        assert not any(says_nothing(entry.words.get(name, name)) for name in (*entry.classes, *entry.words))
+    assert [name for name in ("01", "Class1", "class_7", "pcb1", "bolt", "螺母") if says_nothing(name)] == [
+        "01",
+        "Class1",
+        "class_7",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"03": "disc"}', "class 03 is not in the data set in data; "),
+        ('{"01": " "}', "class 01 is called ' '; expected words that say what its pictures show"),
+        ('{"01": 7}', "class 01 is called 7; expected words"),
+        ('{"01": "a\\nb"}', "class 01 is called 'a\\nb'; expected words"),
+        ('{"01": "\\ud800"}', "class 01 is called '\\ud800'; expected words"),
+        ('["disc"]', "expected an object of classes with their words"),
+        ("{", "is not JSON"),
+    ],
+)
+def test_files_that_are_refused(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "names.json"
+    path.write_text(content)
+    with pytest.raises(InputError) as caught:
+        words_for_prompts("btad", index_of("01", "02"), path)
+    assert str(caught.value).startswith(f"--class_names {path}") and message in str(caught.value)
+
+
+def test_prompts_take_the_words_and_tables_the_names(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    meta = (data / "meta.json").read_text()
+    names, plain, worded, numbered = (tmp_path / name for name in ("names.json", "plain", "worded", "numbered"))
+    assert evaluate(data, plain) == 0
+    (data / "meta.json").write_text(meta.replace('"bolt"', '"07"'))
+    assert evaluate(data, numbered) == 0
+    assert (
+        "prompts call class 07 by its number, which says nothing of what its pictures show"
+        in (numbered / "log.txt").read_text()
+    )
+    names.write_text('{"07": "bolt"}')
+    assert evaluate(data, worded, "--class_names", str(names)) == 0
+    plain_scores, words_scores, number_scores = (
+        (folder / "scores.csv").read_text().replace(",07,", ",bolt,").splitlines()
+        for folder in (plain, worded, numbered)
+    )
+    assert sorted(words_scores) == sorted(plain_scores) != sorted(number_scores)
+    assert "| 07 " in (worded / "tables.md").read_text()
+    config = json.loads((worded / "config.json").read_text())
+    assert config["class_names"] == {"07": "bolt", "felt": "felt"}
+    assert config["options"]["class_names"] == str(names)
+    capsys.readouterr()
+    names.write_text(json.dumps({"07": "bolt " * 90}))
+    assert evaluate(data, worded, "--class_names", str(names)) == 2
+    assert "77" in capsys.readouterr().err
