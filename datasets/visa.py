@@ -11,7 +11,7 @@ import io
 from pathlib import Path
 
 from datasets.items import DatasetIndex, Item, stays_inside
-from datasets.layout import Warn, require_root
+from datasets.layout import Warn, found_in, require_root
 from winclip.errors import InputError
 from winclip.files import is_file, is_folder
 from winclip.texts import read_text
@@ -80,7 +80,10 @@ def list_visa(root: Path, warn: Warn, *, all_classes: bool = False, allow_missin
 
 def _read_rows(path: Path) -> list[_Row]:
     if not path.is_file():
-        raise InputError(f"{path} does not exist; VisA's archive holds it, --root names the folder above split_csv")
+        raise InputError(
+            f"{path} does not exist; VisA's archive holds it, --root names the folder above split_csv;"
+            f" {found_in(path.parent.parent)}"
+        )
     reader = csv.DictReader(io.StringIO(read_text(path, "list of images", ",\r\n"), newline=""))
     try:
         missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
@@ -105,8 +108,8 @@ def _choose_classes(root: Path, rows: list[_Row], all_classes: bool, warn: Warn)
     wanted = [name for name in listed if all_classes or name in VISA_CLASSES]
     chosen = [name for name in wanted if is_folder(root / name)]
     if not chosen:
-        hint = f"; --all_classes takes these: {', '.join(unknown)}" if unknown and not all_classes else ""
-        raise InputError(f"{root} holds no class folder of VisA such as {root / 'candle'} that 1cls.csv lists{hint}")
+        hint = f"--all_classes takes these: {', '.join(unknown)}" if unknown and not all_classes else found_in(root)
+        raise InputError(f"{root} holds no class folder of VisA such as {root / 'candle'} that 1cls.csv lists; {hint}")
     if unknown and not all_classes:
         warn(f"no class of VisA, left out (--all_classes takes them): {', '.join(unknown)}")
     absent = [name for name in wanted if name not in chosen and name not in VISA_CLASSES]

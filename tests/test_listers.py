@@ -233,6 +233,7 @@ WRONG = {
     "btad": ("mpdd", "holds no class of BTAD such as ROOT/01 with train and test in it; --all_classes takes"),
     "mpdd": ("kolektor_sdd", "such as ROOT/bracket_black with train and test in it; ROOT holds kos01, kos02"),
     "mvtec": ("dagm", "such as ROOT/carpet with train and test in it; ROOT holds Class1"),
+    "visa": ("mpdd", "ROOT/split_csv/1cls.csv does not exist; VisA's archive holds it, --root names the folder above"),
     "mvtec_ad_2": ("kolektor_sdd2", "such as ROOT/can with train and test_public in it; ROOT holds test, train"),
     "mvtec_loco": ("dtd_synthetic", "with train and test in it; --all_classes takes these: Woven_001"),
     "dtd_synthetic": ("real_iad", "train and test in it; ROOT holds realiad_1024, realiad_jsons"),
