@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from PIL import Image
 from tabulate import tabulate
 
+from benchmarks.operations import GIGA, exact_operations, plain_operations
 from benchmarks.pipeline import pipeline_times
 from evaluation.check_metrics import textbook_pixel_metrics
 from winclip.backbone import PRECISIONS, Backbone, choose_kernels
@@ -43,13 +44,12 @@ from winclip.images import CLIP_MEAN, CLIP_STD
 from winclip.linear import instruction_sets, packed_linear, processor, slowdown
 from winclip.memory import MemoryBank
 from winclip.metrics import image_metrics, label_defects, pixel_metrics
-from winclip.pretrained import parse_config
+from winclip.pretrained import parse_config, read_config
 from winclip.prompts import REFERENCE
 from winclip.scoring import score_images
 from winclip.text import class_embeddings
 from winclip.windows import window_patches
 
-GIGA = 1e9
 SLOWER = 1.1  # --compare names what takes longer by this factor
 SIDE, PRODUCTS = 2048, 12  # of the matrix products that the bound's rate is measured with
 BENCHMARKS = ("encoder", "text", "metrics", "pipeline", "memory")
@@ -104,39 +104,6 @@ def matrix_rate(times: dict[str, float]) -> float:
     return PRODUCTS * 2 * SIDE**3 / min(seconds for name, seconds in times.items() if name.endswith(" products"))
 
 
-def linear_operations(tokens: int, config: ClipConfig, parts: int = 4) -> int:
-    """Operations of a block's linear layers; ``parts`` counts the square ones: query, key, value, output."""
-    return 2 * tokens * config.width * (parts * config.width + 2 * config.mlp_width)
-
-
-def exact_operations(config: ClipConfig) -> int:
-    """Matrix operations of one image with both exact savings: the bound's numerator."""
-    grid = config.grid
-    full = 1 + grid * grid
-    total = 2 * (full - 1) * 3 * config.patch_size**2 * config.width
-    total += config.layers * (linear_operations(full, config) + 4 * full * full * config.width)
-    for side in SCALES:
-        length, windows = 1 + side * side, (grid - side + 1) ** 2
-        attention = 4 * length * length * config.width * windows
-        first = 2 * windows * length * config.width * (config.width + 2 * config.mlp_width)
-        last = 2 * windows * config.width * (4 * config.width + 2 * config.mlp_width)
-        last_attention = 4 * windows * length * config.width * config.heads
-        total += first + attention + last + last_attention
-        total += (config.layers - 2) * (linear_operations(windows * length, config) + attention)
-        total += 2 * windows * config.width * config.embed_dim
-    return total
-
-
-def plain_operations(config: ClipConfig) -> int:
-    """Matrix operations of one image when every window is a full pass over the blocks."""
-    grid = config.grid
-    sequences = [(1 + grid * grid, 1)] + [(1 + side * side, (grid - side + 1) ** 2) for side in SCALES]
-    return config.layers * sum(
-        linear_operations(count * length, config) + 4 * count * length * length * config.width
-        for length, count in sequences
-    )
-
-
 def random_backbone(model: str, precision: str) -> tuple[Backbone, open_clip.CLIP]:
     """A backbone with seeded random weights, and open_clip's own model with the same ones."""
     torch.manual_seed(0)
@@ -165,6 +132,11 @@ def random_backbone(model: str, precision: str) -> tuple[Backbone, open_clip.CLI
         kernels=kernels,
     )
     return backbone, original.to(dtype)
+
+
+def write_random_weights(model: str, checkpoint: Path) -> None:
+    """A checkpoint of a model that open_clip or a config .json names, with random weights."""
+    safetensors.torch.save_file(open_clip.CLIP(**read_config(model)[0]).state_dict(), checkpoint)
 
 
 @torch.inference_mode()
@@ -357,9 +329,7 @@ def benchmark_memory(options: argparse.Namespace) -> list[Row]:
     root = str(Path(__file__).resolve().parent.parent)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "random.safetensors"
-        model = open_clip.CLIP(**open_clip.get_model_config(options.model))
-        safetensors.torch.save_file(model.state_dict(), checkpoint)
-        del model
+        write_random_weights(options.model, checkpoint)
         weights = checkpoint.stat().st_size
         for count in (8, 24):
             data = Path(folder) / str(count)

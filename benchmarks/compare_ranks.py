@@ -17,11 +17,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import open_clip
-import safetensors.torch
 from tabulate import tabulate
 
-from benchmarks.benchmark import machine, medians, write_grey_images
+from benchmarks.benchmark import machine, medians, write_grey_images, write_random_weights
 from winclip.defaults import DEFAULT_MODEL
 from winclip.reading import usable_cores
 
@@ -45,9 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         weights = folder / "random.safetensors"
-        model = open_clip.CLIP(**open_clip.get_model_config(options.model))
-        safetensors.torch.save_file(model.state_dict(), weights)
-        del model
+        write_random_weights(options.model, weights)
         # The environment's limit of threads is none here.
         environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
         run = partial(subprocess.run, cwd=ROOT, env={**environment, "XDG_CACHE_HOME": name}, capture_output=True)

@@ -6,7 +6,7 @@ Called by ``python -m benchmarks.benchmark pipeline``.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -65,6 +65,15 @@ def stored_backbone(backbone: Backbone) -> Backbone:
     return replace(backbone, clip=clip)  # type: ignore[arg-type]
 
 
+def noisy_pictures(generator: np.random.RandomState, count: int) -> Iterator[Image.Image]:
+    """Pictures of one part, of 900 x 900, with noise of a camera's size."""
+    smooth = generator.randint(0, 256, (9, 9, 3)).astype(np.uint8)
+    wide = np.asarray(Image.fromarray(smooth).resize((SIDE, SIDE), Image.Resampling.BICUBIC)).astype(np.float32)
+    for _ in range(count):
+        noisy = wide + generator.normal(0, 4, wide.shape)
+        yield Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
 def write_pictures(folder: Path) -> None:
     """A data set of noisy pictures of 900 x 900, every second test picture with a mask."""
     generator = np.random.RandomState(0)
@@ -73,12 +82,9 @@ def write_pictures(folder: Path) -> None:
     for number in range(CLASSES):
         name = f"part{number}"
         (folder / name).mkdir()
-        smooth = generator.randint(0, 256, (9, 9, 3)).astype(np.uint8)
-        wide = np.asarray(Image.fromarray(smooth).resize((SIDE, SIDE), Image.Resampling.BICUBIC)).astype(np.float32)
         items = []
-        for picture in range(TRAIN + TEST):
-            noisy = wide + generator.normal(0, 4, wide.shape)
-            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / name / f"{picture}.png")
+        for picture, noisy in enumerate(noisy_pictures(generator, TRAIN + TEST)):
+            noisy.save(folder / name / f"{picture}.png")
             defective = picture >= TRAIN and picture % 2
             mask_path = f"{name}/{picture}_mask.png" if defective else ""
             if defective:
