@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import predict
 import prediction.tiles
+from benchmarks import small_defect
 from prediction.tiles import Tiles, check_tile, tiles_of
 from tests.conftest import Predict
 from tests.test_predict import Capture, error_line, rows
@@ -138,3 +140,19 @@ def test_tiles_smaller_than_a_window_are_refused(
         check_tile(0, model)
     assert run(large[0], "--tile", "--memory", "m", "--save_path", Path(large[0]).parent / "out") == 2
     assert "a memory file does not hold --tile" in error_line(capsys)
+
+
+def test_a_small_defect_is_found_in_tiles_and_missed_without(tmp_path: Path) -> None:
+    # As large as the benchmark's, but only a part of them in tiles, because all would take minutes.
+    size, region = (4000, 3000), "1300,1600,420,420"
+    (tmp_path / "judged").mkdir()
+    for name in ("good", "spot"):
+        small_defect.draw(size, 0, spot=name == "spot").save(tmp_path / "judged" / f"{name}.bmp")
+    given = ["--class_name", "cowhide", str(tmp_path / "judged"), "--model", "demo-vit-240", "--device", "cpu"]
+    verdicts = []
+    for way, more in (("plain", []), ("tiles", ["--tile", "--region", region])):
+        assert predict.main([*given, *more, "--save_path", str(tmp_path / way)]) == 0
+        verdicts.append([row["anomalous"] for row in rows(tmp_path / way)])
+    assert verdicts == [["no", "no"], ["no", "yes"]]
+    left, upper, width, height = (int(rows(tmp_path / "tiles")[1][f"box_{side}"]) for side in "xywh")
+    assert left <= 1508 <= left + width and upper <= 1839 <= upper + height
