@@ -358,6 +358,12 @@ def write_grey_images(folder: Path, count: int) -> None:
     write_atomically(folder / "meta.json", json.dumps({"train": {}, "test": {"part": items}}))
 
 
+def memory_mb(process: int) -> float:
+    """Resident memory of a process, as Linux has it."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 def machine() -> str:
     """The machine and versions that the figures belong to."""
     threads = f"{os.cpu_count()} CPUs, {torch.get_num_threads()} threads"

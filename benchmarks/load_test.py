@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import signal
 import socket
 import subprocess
@@ -28,6 +27,7 @@ import gradio_client
 from PIL import Image
 from tabulate import tabulate
 
+from benchmarks.benchmark import memory_mb
 from demo.sample import draw_pair
 
 ROOT = Path(__file__).parent.parent
@@ -125,12 +125,6 @@ def load(address: str, questions: Sequence[Question], answers: Sequence[Answer],
     with ThreadPoolExecutor(users) as pool:
         list(pool.map(ask_on, [connect(address) for _ in range(users)]))
     return Load(seconds, failed, differing)
-
-
-def memory_mb(process: int) -> float:
-    """Resident memory of a process, as Linux has it."""
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def main() -> int:

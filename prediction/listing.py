@@ -56,7 +56,7 @@ def _expand(place: str) -> list[str]:
     # Not Path.glob, which takes no absolute patterns.
     matches = sorted(glob.glob(place, recursive=True))  # noqa: PTH207
     matches = [path for path in matches if not any(map(_is_drawn, (Path(path), *Path(path).parents)))]
-    return [path for path in matches if Path(path).is_dir() or _is_picture(path)]
+    return [path for path in matches if Path(path).is_dir() or is_picture(path)]
 
 
 def pictures_below(folder: str, quiet: bool = False) -> Iterator[str]:
@@ -66,7 +66,7 @@ def pictures_below(folder: str, quiet: bool = False) -> Iterator[str]:
         if drawn and not quiet:
             _log.info("left aside in %s, what an earlier run has drawn: %s", here, ", ".join(sorted(drawn)))
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in drawn)
-        yield from (str(Path(here) / name) for name in sorted(files) if _is_picture(name))
+        yield from (str(Path(here) / name) for name in sorted(files) if is_picture(name))
 
 
 def _warn_of_folder(error: OSError) -> None:
@@ -78,7 +78,8 @@ def _is_drawn(folder: Path) -> bool:
     return folder.name in DRAWN and (folder.parent / RUN_FILE).is_file()
 
 
-def _is_picture(path: str) -> bool:
+def is_picture(path: str) -> bool:
+    """Whether a file in a folder is taken, by its name."""
     return path.lower().endswith(IMAGE_ENDINGS) and not Path(path).name.startswith(".")
 
 

@@ -75,21 +75,32 @@ def class_and_prompts(options: PartOptions) -> tuple[str, PromptSet]:
         load_prompt_set(options.prompt_set or "reference"), options.normal_states, options.anomalous_states
     )
     if options.memory is not None:
-        model = options.model.model
-        named = Path(model).name if model.endswith(".json") else model
-        _, made_with = read_memory(options.memory)
-        if made_with.get("model") != named:
-            raise InputError(
-                f"memory {options.memory} does not fit: model is {made_with.get('model')!r}, not"
-                f" {named!r}; name the memory's with --model"
-            )
-        if not isinstance(made_with.get("class_name"), str):
-            raise InputError(f"memory {options.memory} does not say its class and prompts; save it again")
-        class_name = class_name or made_with["class_name"]
-        if not own_prompts:
-            prompts = parse_prompt_set(made_with.get("prompts"), f"of memory {options.memory}")
+        own_name, own = class_of_memory(options.memory, options.model.model)
+        class_name, prompts = class_name or own_name, prompts if own_prompts else own
     assert class_name is not None  # the options see to it
     return class_name, prompts
+
+
+def class_of_memory(memory: Path, model: str) -> tuple[str, PromptSet]:
+    """The class name and prompts that a memory was made with; one of another model is refused early.
+
+    Args:
+        memory: the file.
+        model: the option that names the model.
+
+    Raises:
+        InputError: if the memory cannot be read or does not fit.
+    """
+    named = Path(model).name if model.endswith(".json") else model
+    _, made_with = read_memory(memory)
+    if made_with.get("model") != named:
+        raise InputError(
+            f"memory {memory} does not fit: model is {made_with.get('model')!r}, not"
+            f" {named!r}; name the memory's with --model"
+        )
+    if not isinstance(made_with.get("class_name"), str):
+        raise InputError(f"memory {memory} does not say its class and prompts; save it again")
+    return made_with["class_name"], parse_prompt_set(made_with.get("prompts"), f"of memory {memory}")
 
 
 def add_references(

@@ -23,15 +23,14 @@ _log = logging.getLogger("winclip")
 _FILES = ("predictions.csv", "predictions.json", "failures.csv", "report.html")
 
 
-def model_settings(model: WinCLIP, class_name: str, prompts: PromptSet) -> dict[str, Any]:
-    """The settings that follow from model and class."""
-    return {
-        "version": winclip.__version__,
-        **model.backbone.fingerprint,
-        "temperature": model.temperature,
-        "class_name": class_name,
-        "prompts": asdict(prompts),
-    }
+def model_settings(model: WinCLIP) -> dict[str, Any]:
+    """The settings that follow from the model."""
+    return {"version": winclip.__version__, **model.backbone.fingerprint, "temperature": model.temperature}
+
+
+def class_settings(class_name: str, prompts: PromptSet) -> dict[str, Any]:
+    """The settings that follow from the class."""
+    return {"class_name": class_name, "prompts": asdict(prompts)}
 
 
 def threshold_settings(threshold: Threshold) -> dict[str, Any]:
@@ -89,8 +88,7 @@ def _remove_files(save: Path) -> None:
 
 
 def _check_settings(save: Path, settings: dict[str, Any]) -> None:
-    before = settings_of(save)
-    differing = [key for key, value in settings.items() if not _same(before.get(key), value)]
+    differing = differing_settings(settings_of(save), settings)
     if differing:
         raise InputError(
             f"the rows in {save} were made with another {', '.join(differing)} and cannot be resumed;"
@@ -98,10 +96,17 @@ def _check_settings(save: Path, settings: dict[str, Any]) -> None:
         )
 
 
+def differing_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The names of settings that are not the same; numbers may be rounded otherwise."""
+    return [key for key, value in now.items() if not _same(before.get(key), value)]
+
+
 def _same(before: Any, now: Any) -> bool:
     if isinstance(before, float) and isinstance(now, float):
         # Another number of threads may round differently.
         return math.isclose(before, now, rel_tol=1e-6)
+    if isinstance(before, dict) and isinstance(now, dict):
+        return before.keys() == now.keys() and all(_same(before[key], value) for key, value in now.items())
     if isinstance(before, list) and isinstance(now, list):
         return len(before) == len(now) and all(_same(one, other) for one, other in zip(before, now))
     return bool(before == now)

@@ -16,7 +16,7 @@ from prediction.listing import common_folder, list_pictures
 from prediction.options import Options
 from prediction.references import add_references, class_and_prompts, with_sample, without_shared
 from prediction.regions import Region, read_region
-from prediction.resuming import model_settings, prepare, threshold_settings, write_run
+from prediction.resuming import class_settings, model_settings, prepare, threshold_settings, write_run
 from prediction.scoring import Counts, Outcome, Output, outcomes, score
 from prediction.summary import open_report, summary
 from prediction.tiles import Tiles, check_tile
@@ -75,7 +75,8 @@ def _predict(options: Options, region: Region | None) -> int:
         if threshold.caution:
             _log.warning("%s", threshold.caution)
         settings = {
-            **model_settings(model, class_name, prompts),
+            **model_settings(model),
+            **class_settings(class_name, prompts),
             "references": checksums,
             **threshold_settings(threshold),
             "save_masks": options.save_masks,

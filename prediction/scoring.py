@@ -101,7 +101,7 @@ def outcomes(
     for batch in read(pictures, reader, region):
         found: list[tuple[str, Outcome]] = [*batch.unreadable]
         if batch.entries:
-            for path, result in zip(batch.entries, _score_each(model, model.backbone.encode(batch.images))):
+            for path, result in zip(batch.entries, score_each(model, model.backbone.encode(batch.images))):
                 found.append((path, f"image {path}: {result}" if isinstance(result, InputError) else result))
         yield found
 
@@ -149,14 +149,14 @@ def score(
                 progress.update()
 
 
-def _score_each(model: WinCLIP, embeddings: Embeddings) -> list[Prediction | InputError]:
+def score_each(model: WinCLIP, embeddings: Embeddings) -> list[Prediction | InputError]:
     """The result of each picture or why it has none; all are scored together if all have one."""
     ones = [slice(number, number + 1) for number in range(len(embeddings))]
     try:
         out = model.score(embeddings)
         return [Prediction(out.scores[one], out.maps[one]) for one in ones]
     except InputError as error:
-        return [error] if len(ones) == 1 else [result for one in ones for result in _score_each(model, embeddings[one])]
+        return [error] if len(ones) == 1 else [result for one in ones for result in score_each(model, embeddings[one])]
 
 
 def heat_map_name(path: str, folder: str) -> str:

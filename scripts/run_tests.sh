@@ -2,7 +2,7 @@
 # Set up on first use, then run every check and test. Arguments go on to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash scripts/setup.sh dev app export
+bash scripts/setup.sh dev app export scale
 if ! command -v chromium >/dev/null; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "installing chromium for the browser tests; this happens once" >&2
@@ -15,13 +15,13 @@ if ! command -v chromium >/dev/null; then
 fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-.venv/bin/mypy winclip datasets demo evaluation prediction report benchmarks docs scripts tests ./*.py
+.venv/bin/mypy winclip collection datasets demo evaluation prediction report benchmarks docs scripts tests ./*.py
 if [ $# -gt 0 ]; then
     exec .venv/bin/python -m pytest "$@"
 fi
-# The other runtimes are loaded in a process of their own: with them in the process of all tests, the kernel ends it at
+# The other runtimes, and Ray, are loaded in a process of their own: with them in the process of all tests, the kernel ends it at
 # times with a segmentation fault while Python does nothing but wait for a child process; why is not known.
-apart=(tests/test_app.py tests/test_export.py)
+apart=(tests/test_app.py tests/test_collection.py tests/test_export.py)
 # Files of tests are shared out among as many processes as there are cores, 4 at most.
 shared=(-n auto --maxprocesses 4 --dist loadfile)
 .venv/bin/python -m pytest "${shared[@]}" "${apart[@]/#/--ignore=}"

@@ -93,10 +93,14 @@ def test_commands_exist_with_their_options(page: Path) -> None:
     assert [(" ".join(words), problem) for words, problem in found if problem] == []
 
 
-@pytest.mark.parametrize("program", ["test.py", "predict.py", "app.py", "scripts/export.py", "-m scripts.explain"])
+@pytest.mark.parametrize(
+    "program",
+    ["test.py", "predict.py", "app.py", "scripts/export.py", "-m scripts.explain", "-m scripts.score_collection"],
+)
 def test_every_option_is_described(program: str) -> None:
     options = set(re.findall(r"(?<![\w-])--\w+", help_text(*program.split()))) - {"--help"}
-    described = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
+    page = "scale.md" if "collection" in program else "usage.md"
+    described = (ROOT / "docs" / page).read_text(encoding="utf-8")
     assert len(options) >= 8
     assert sorted(option for option in options if f"`{option}" not in described) == []
 

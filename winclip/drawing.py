@@ -36,6 +36,11 @@ def colour(values: npt.NDArray[np.floating], low: float = 0.0, high: float = 1.0
     return Image.fromarray(COLOURS[_levels(values, low, high)])
 
 
+def grey(values: npt.NDArray[np.floating], low: float = 0.0, high: float = 1.0) -> Image.Image:
+    """A map in 8-bit grey, black at the low end of the scale and white at the high one; see ``colour``."""
+    return Image.fromarray(_levels(values, low, high))
+
+
 def heat_map(picture: Image.Image, anomaly_map: npt.NDArray[np.float32], colours: tuple[float, float]) -> Image.Image:
     """Lay a map over its picture.
 

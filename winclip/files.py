@@ -78,7 +78,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = _open_locked(path)
     except OSError as error:
-        raise InputError(f"cannot write to {folder} ({error.strerror or error}); choose another --save_path") from error
+        raise InputError(f"cannot write to {folder} ({error.strerror or error}); choose another folder") from error
     try:
         if os.fstat(descriptor).st_size:  # its run was killed
             _remove_temporary(folder)
@@ -166,7 +166,7 @@ def _open_locked(path: Path) -> int:
             holder = f" (process {found[0]})" if found else ""
             os.close(descriptor)
             raise InputError(
-                f"another run{holder} writes to {path.parent}; wait for its end, or choose another --save_path"
+                f"another run{holder} writes to {path.parent}; wait for its end, or choose another folder"
             ) from error
         except OSError as error:
             _log.warning("%s knows no locks (%s); see to it that one run at a time writes there", path.parent, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import threading
 import warnings
@@ -111,16 +112,25 @@ def read_image(path: str | PathLike[str], *, upright: bool = False, max_pixels: 
     """
     if not is_file(path):
         raise InputError(f"image {path} does not exist")
+    return _decoded(path, f"image {path}", upright, max_pixels)
+
+
+def decode_image(content: bytes, name: str, *, upright: bool = False, max_pixels: int = PIXEL_LIMIT) -> Image.Image:
+    """The same of a file's content; ``name`` is what the message calls it."""
+    return _decoded(io.BytesIO(content), name, upright, max_pixels)
+
+
+def _decoded(source: str | PathLike[str] | io.BytesIO, name: str, upright: bool, max_pixels: int) -> Image.Image:
     try:
-        with open_image(path, max_pixels) as image:
+        with open_image(source, max_pixels) as image:
             image.load()
             return to_rgb(ImageOps.exif_transpose(image) if upright else image)
     except InputError as error:
-        raise InputError(f"image {path}: {error}") from error
+        raise InputError(f"{name}: {error}") from error
     except _DECODING_ERRORS as error:
         if isinstance(error, Image.DecompressionBombError):
-            raise InputError(f"image {path} has more than {max_pixels:,} pixels, the limit; make it smaller") from error
-        raise InputError(f"image {path} cannot be read ({why_unreadable(error)})") from error
+            raise InputError(f"{name} has more than {max_pixels:,} pixels, the limit; make it smaller") from error
+        raise InputError(f"{name} cannot be read ({why_unreadable(error)})") from error
 
 
 def why_unreadable(error: Exception) -> str:
@@ -130,7 +140,7 @@ def why_unreadable(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def open_image(path: str | PathLike[str], max_pixels: int = PIXEL_LIMIT) -> Image.Image:
+def open_image(path: str | PathLike[str] | io.BytesIO, max_pixels: int = PIXEL_LIMIT) -> Image.Image:
     """An image that is not decoded yet, of ``IMAGE_FORMATS``, not larger than the limit and of a bearable shape."""
     with _warning_filters, warnings.catch_warnings():
         # Pillow's warning at half its own limit says nothing new here.
