@@ -293,9 +293,9 @@ class _Side:
             except InputError as error:
                 reason = str(error)
             else:
-                pixel_figures, _, _ = measure_pixels(defects, maps.__getitem__, setting, method)
-                figures |= pixel_figures
-                if draws is not None and pixel_figures:
+                pixels = measure_pixels(defects, maps.__getitem__, setting, method).figures
+                figures |= pixels
+                if draws is not None and pixels:
                     values |= resampled_pixel_metrics(draws, defects, maps.__getitem__, setting.highest, method.aupro)
             columns.append(figures)
             spreads.append(spread(figures, values))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,23 +11,35 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from datasets.items import Item
 from evaluation.scoring import ClassScores
 from evaluation.setting import Setting
 from winclip.bootstrap import draw, resampled_image_metrics, resampled_pixel_metrics, spread
 from winclip.errors import InputError
-from winclip.histograms import Float64, Histograms, Maps, add_up, bounds, count_in_parts, histogram_metrics
+from winclip.histograms import (
+    Float64,
+    Histograms,
+    Maps,
+    add_up_by_group,
+    bounds,
+    count_in_parts,
+    histogram_metrics,
+)
 from winclip.metrics import (
     PIXEL_METRICS,
     DefectPixels,
+    Images,
     UndefinedMetric,
     image_metrics,
     label_defects,
-    pixel_metrics,
+    pixel_metrics_by_type,
 )
 from winclip.scoring import upsample
 
 # Pixels of a class in a setting that exact metrics are taken of at most; they need some 13 bytes each.
 EXACT_LIMIT = 1_000_000_000
+
+Positions = npt.NDArray[np.intp]
 
 _log = logging.getLogger("winclip")
 
@@ -68,6 +80,7 @@ class Measured:
         maps_of: gives the (n, S, S) float32 maps of some images, upsampled when they are asked for.
         defects: the labelled masks, or why there are none.
         figures: the metrics that are defined, as fractions.
+        types: ``auroc_sp`` and ``aupro`` of each type of defect against the good images, those that are defined.
         total: the histogram of the pixels, if metrics were taken of it.
         resampled: of each figure its values in resamples, (RESAMPLES,); empty if not asked for.
     """
@@ -76,6 +89,7 @@ class Measured:
     maps_of: Maps
     defects: DefectPixels | str
     figures: dict[str, float]
+    types: dict[str, dict[str, float]]
     total: Histograms | None = None
     resampled: dict[str, Float64] = field(default_factory=dict)
 
@@ -101,6 +115,7 @@ def measure_class(scored: ClassScores, image_size: int, method: Method) -> Itera
         method: how.
     """
     defects = _defects(scored)
+    good, types = defect_types(scored.items)
     reasons: dict[str, None] = {}
     draws = None
     if method.intervals:
@@ -111,15 +126,19 @@ def measure_class(scored: ClassScores, image_size: int, method: Method) -> Itera
     for setting, scores in scored.scores.items():
         maps_of = partial(_upsampled, scored.maps[setting], image_size)
         figures, missing = image_metrics(scored.labels, scores)
+        of_types = {name: _of_type(scored.labels, scores, good, images) for name, images in types.items()}
         total = None
         if isinstance(defects, str):
             missing["pixel metrics"] = defects
         else:
-            pixel_figures, pixel_missing, total = measure_pixels(defects, maps_of, setting, method)
-            if total is not None and pixel_figures:
-                _log_bounds(scored.class_name, setting, total, pixel_figures, method.aupro)
-            figures |= pixel_figures
-            missing |= pixel_missing
+            pixels = measure_pixels(defects, maps_of, setting, method, good, [*types.values()])
+            total = pixels.total
+            if total is not None and pixels.figures:
+                _log_bounds(scored.class_name, setting, total, pixels.figures, method.aupro)
+            figures |= pixels.figures
+            missing |= pixels.missing
+            for column, aupro in zip(of_types.values(), pixels.of_types):
+                column |= {} if aupro is None else {"aupro": aupro}
         reasons |= dict.fromkeys(missing.values())
         values = {}
         if draws is not None:
@@ -127,22 +146,66 @@ def measure_class(scored: ClassScores, image_size: int, method: Method) -> Itera
             if not isinstance(defects, str) and "auroc_px" in figures:
                 values |= resampled_pixel_metrics(draws, defects, maps_of, setting.highest, method.aupro)
         resampled = spread(figures, values) if method.intervals else {}
-        yield Measured(setting, maps_of, defects, figures, total, resampled)
+        yield Measured(setting, maps_of, defects, figures, of_types, total, resampled)
     for reason in reasons:
         _log.warning("%s: a figure is left out, %s", scored.class_name, reason)
 
 
+def defect_types(items: Sequence[Item]) -> tuple[Positions, dict[str, Positions]]:
+    """Positions of the good images, and those of each type of defect, in the order in which types come first."""
+    types = dict.fromkeys(item.specie_name for item in items if item.anomaly)
+    return np.flatnonzero([not item.anomaly for item in items]), {
+        name: np.flatnonzero([bool(item.anomaly) and item.specie_name == name for item in items]) for name in types
+    }
+
+
+def _of_type(
+    labels: npt.NDArray[np.int64], scores: npt.NDArray[np.float64], good: Positions, images: Positions
+) -> dict[str, float]:
+    both = np.append(good, images)
+    figures, _ = image_metrics(labels[both], scores[both])
+    return {metric: figures[metric] for metric in ("auroc_sp",) if metric in figures}
+
+
+@dataclass(frozen=True)
+class MeasuredPixels:
+    """Pixel metrics of a class.
+
+    Attributes:
+        figures: as fractions.
+        missing: why some are undefined.
+        of_types: the AUPRO of each type of defect, None where it is undefined.
+        total: the histogram, if they were taken of one.
+    """
+
+    figures: dict[str, float]
+    missing: dict[str, str]
+    of_types: Sequence[float | None] = ()
+    total: Histograms | None = None
+
+
 def measure_pixels(
-    defects: DefectPixels, maps_of: Maps, setting: Setting, method: Method
-) -> tuple[dict[str, float], dict[str, str], Histograms | None]:
-    """Pixel metrics as fractions, why some are undefined, and the histogram if they were taken of one."""
+    defects: DefectPixels,
+    maps_of: Maps,
+    setting: Setting,
+    method: Method,
+    good: Images = slice(None),
+    types: Sequence[Positions] = (),
+) -> MeasuredPixels:
+    """Take the pixel metrics of a class, and of types of defects against the good images, where there are any."""
     if method.metrics == "exact":
-        return *pixel_metrics(defects, maps_of(slice(None)), method.aupro), None
+        return MeasuredPixels(*pixel_metrics_by_type(defects, maps_of(slice(None)), good, types, method.aupro))
+    groups = np.zeros(len(defects.mask), np.intp)
+    for number, images in enumerate(types, start=1):
+        groups[images] = number
     try:
-        total = add_up(count_in_parts(defects, maps_of, setting.highest))
+        total, of_groups = add_up_by_group(count_in_parts(defects, maps_of, setting.highest), groups)
     except UndefinedMetric as reason:
-        return {}, dict.fromkeys(PIXEL_METRICS, f"pixel scores: {reason}"), None
-    return *histogram_metrics(total, method.aupro), total
+        return MeasuredPixels({}, dict.fromkeys(PIXEL_METRICS, f"pixel scores: {reason}"))
+    rest = of_groups.pop(0, None)
+    against_rest = [part if rest is None else rest + part for _, part in sorted(of_groups.items())]
+    of_types = [histogram_metrics(part, method.aupro)[0].get("aupro") for part in against_rest]
+    return MeasuredPixels(*histogram_metrics(total, method.aupro), of_types, total)
 
 
 def _log_bounds(name: str, setting: Setting, total: Histograms, figures: dict[str, float], aupro: str) -> None:

@@ -20,7 +20,16 @@ import torch
 
 import winclip
 from evaluation.options import Options, read_config
-from evaluation.results import Results, intervals_csv, k_shot_csv, markdown, results_csv, scores_csv, tables
+from evaluation.results import (
+    Results,
+    intervals_csv,
+    k_shot_csv,
+    markdown,
+    results_csv,
+    scores_csv,
+    tables,
+    types_csv,
+)
 from evaluation.scoring import ClassScores
 from evaluation.setting import MAPS_FOLDER
 from winclip.backbone import PRECISIONS, Backbone
@@ -43,6 +52,7 @@ _PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow", "open
 _FILES = (
     "config.json",
     "results.csv",
+    "types.csv",
     "intervals.csv",
     "tables.md",
     "scores.csv",
@@ -134,6 +144,7 @@ class Output:
         }
         for name, content in (
             ("results.csv", results_csv(results)),
+            ("types.csv", types_csv(results)),
             *([("intervals.csv", intervals_csv(results))] if self._options.intervals else []),
             ("tables.md", markdown(tables(results, self._options.compare))),
             ("scores.csv", scores_csv(results)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
@@ -29,6 +30,13 @@ INTERVALS_NOTE = f"[low, high]: 95 % bootstrap interval over images, {RESAMPLES:
 METRICS = ("auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp")
 
 
+TYPE_METRICS = ("auroc_sp", "aupro")
+
+Column = dict[str, float]
+Part = TypeVar("Part")
+Key = TypeVar("Key")
+
+
 @dataclass
 class Results:
     """Everything a run has computed so far.
@@ -37,6 +45,7 @@ class Results:
         dataset: its name.
         settings: in the order of the run.
         figures: per setting and class, the metrics that are defined, as fractions.
+        types: per setting, by class and type of defect, those of its metrics that are defined.
         resampled: per setting and class, of each of these its values in resamples, see ``Measured``.
         scores: per setting, the test images and their scores.
         references: per setting, the reference images used.
@@ -45,12 +54,14 @@ class Results:
     dataset: str
     settings: list[Setting]
     figures: dict[Setting, dict[str, dict[str, float]]] = field(init=False)
+    types: dict[Setting, dict[tuple[str, str], Column]] = field(init=False)
     resampled: dict[Setting, dict[str, dict[str, Float64]]] = field(init=False)
     scores: dict[Setting, list[tuple[Item, float]]] = field(init=False)
     references: dict[Setting, list[Item]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.figures = {setting: {} for setting in self.settings}
+        self.types = {setting: {} for setting in self.settings}
         self.resampled = {setting: {} for setting in self.settings}
         self.scores = {setting: [] for setting in self.settings}
         self.references = {setting: [] for setting in self.settings}
@@ -59,6 +70,7 @@ class Results:
         """Take in a class in a setting."""
         setting = measured.setting
         self.figures[setting][scored.class_name] = measured.figures
+        self.types[setting] |= {(scored.class_name, name): column for name, column in measured.types.items()}
         self.resampled[setting][scored.class_name] = measured.resampled
         self.scores[setting] += zip(scored.items, scored.scores[setting].tolist())
         self.references[setting] += [references.items[position] for position in references.chosen[setting]]
@@ -67,6 +79,7 @@ class Results:
         """Take in further classes."""
         for setting in self.settings:
             self.figures[setting] |= later.figures[setting]
+            self.types[setting] |= later.types[setting]
             self.resampled[setting] |= later.resampled[setting]
             self.scores[setting] += later.scores[setting]
             self.references[setting] += later.references[setting]
@@ -75,10 +88,6 @@ class Results:
     def classes(self) -> list[str]:
         """The classes that are finished."""
         return list(self.figures[self.settings[-1]])
-
-
-Column = dict[str, float]
-Part = TypeVar("Part")
 
 
 def with_mean(classes: dict[str, Column]) -> dict[str, Column]:
@@ -91,13 +100,13 @@ def with_mean(classes: dict[str, Column]) -> dict[str, Column]:
     return {**classes, "mean": mean}
 
 
-def over_seeds(tables: Sequence[dict[str, Column]]) -> tuple[dict[str, Column], dict[str, Column]]:
+def over_seeds(tables: Sequence[dict[Key, Column]]) -> tuple[dict[Key, Column], dict[Key, Column]]:
     """Mean and population standard deviation of every cell over the tables of several seeds.
 
     A cell that any table lacks is left out.
     """
-    mean: dict[str, Column] = {}
-    deviation: dict[str, Column] = {}
+    mean: dict[Key, Column] = {}
+    deviation: dict[Key, Column] = {}
     for name in tables[0]:
         common = [metric for metric in METRICS if all(metric in table[name] for table in tables)]
         mean[name] = {metric: fmean(table[name][metric] for table in tables) for metric in common}
@@ -131,7 +140,8 @@ def averaged(columns: Sequence[dict[str, Float64]], required: Callable[[Iterable
     }
 
 
-def _by_shots(results: Results) -> dict[int, list[Setting]]:
+def by_shots(results: Results) -> dict[int, list[Setting]]:
+    """The settings of each number of shots."""
     groups: dict[int, list[Setting]] = {}
     for setting in results.settings:
         groups.setdefault(setting.k_shot, []).append(setting)
@@ -145,22 +155,56 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def results_csv(results: Results) -> str:
     """results.csv: per cent, six decimals, empty where undefined."""
-    rows: list[list[object]] = []
-
-    def add(k_shot: int, seed: str, table: dict[str, Column]) -> None:
-        for name, column in table.items():
-            cells = [f"{100 * column[metric]:.6f}" if metric in column else "" for metric in METRICS]
-            rows.append([cell(results.dataset), k_shot, seed, cell(name), *cells])
-
-    for k_shot, settings in _by_shots(results).items():
-        tables = [with_mean(results.figures[setting]) for setting in settings]
-        for setting, table in zip(settings, tables):
-            add(k_shot, setting.seed_text, table)
-        if len(settings) > 1:
-            mean, deviation = over_seeds(tables)
-            add(k_shot, "mean", mean)
-            add(k_shot, "std", deviation)
+    tables = {setting: with_mean(classes) for setting, classes in results.figures.items()}
+    rows = [
+        [cell(results.dataset), k_shot, seed, cell(name), *_per_cent(column, METRICS)]
+        for k_shot, seed, table in _with_seeds_joined(results, tables)
+        for name, column in table.items()
+    ]
     return csv_text(["dataset", "k_shot", "seed", "objects", *METRICS], rows)
+
+
+def types_csv(results: Results) -> str:
+    """types.csv: each type of defect against the good images of its class, like results.csv."""
+    counts = type_counts(results)
+    rows = [
+        [
+            cell(results.dataset),
+            k_shot,
+            seed,
+            cell(name),
+            cell(kind),
+            *_per_cent(column, TYPE_METRICS),
+            *counts[name, kind],
+        ]
+        for k_shot, seed, table in _with_seeds_joined(results, results.types)
+        for (name, kind), column in table.items()
+    ]
+    header = ["dataset", "k_shot", "seed", "objects", "specie_name", *TYPE_METRICS, "images", "good_images"]
+    return csv_text(header, rows)
+
+
+def type_counts(results: Results) -> dict[tuple[str, str], tuple[int, int]]:
+    """By class and type of defect, the numbers of its images and of the class's good images."""
+    items = [item for item, _ in results.scores[results.settings[0]]]
+    good = Counter(item.cls_name for item in items if not item.anomaly)
+    bad = Counter((item.cls_name, item.specie_name) for item in items if item.anomaly)
+    return {(name, kind): (count, good[name]) for (name, kind), count in bad.items()}
+
+
+def _per_cent(column: Column, metrics: Sequence[str]) -> list[str]:
+    return [f"{100 * column[metric]:.6f}" if metric in column else "" for metric in metrics]
+
+
+def _with_seeds_joined(
+    results: Results, tables: Mapping[Setting, dict[Key, Column]]
+) -> Iterator[tuple[int, str, dict[Key, Column]]]:
+    """Number of shots, seed and table of every setting; behind several seeds their ``mean`` and ``std``."""
+    for k_shot, settings in by_shots(results).items():
+        for setting in settings:
+            yield k_shot, setting.seed_text, tables[setting]
+        if len(settings) > 1:
+            yield from zip((k_shot, k_shot), ("mean", "std"), over_seeds([tables[setting] for setting in settings]))
 
 
 def intervals_csv(results: Results) -> str:
@@ -173,7 +217,7 @@ def intervals_csv(results: Results) -> str:
             cells = [end if end == "" else f"{100 * end:.6f}" for both in ends for end in both]
             rows.append([cell(results.dataset), k_shot, seed, cell(name), *cells])
 
-    for k_shot, settings in _by_shots(results).items():
+    for k_shot, settings in by_shots(results).items():
         for setting in settings:
             add(k_shot, setting.seed_text, [setting])
         if len(settings) > 1:
@@ -214,7 +258,7 @@ def tables(results: Results, compare: bool) -> list[Table]:
     images were resampled, the interval stands behind it.
     """
     shown = []
-    for k_shot, settings in _by_shots(results).items():
+    for k_shot, settings in by_shots(results).items():
         mean, deviation = over_seeds([with_mean(results.figures[setting]) for setting in settings])
         title = f"{results.dataset}, {k_shot}-shot"
         if len(settings) > 1:

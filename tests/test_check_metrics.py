@@ -125,7 +125,7 @@ def test_figure_that_is_not_a_number_does_not_pass() -> None:
     figures = image_metrics(scored.labels, scored.scores[setting])[0]
     for wrong in ({}, {"ap_sp": float("nan")}):
         check = MetricCheck("steps")
-        check.add(scored, Measured(setting, lambda images: np.empty(0, np.float32), "no masks", figures | wrong))
+        check.add(scored, Measured(setting, lambda images: np.empty(0, np.float32), "no masks", figures | wrong, {}))
         assert check.passed is not bool(wrong)
 
 

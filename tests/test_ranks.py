@@ -115,7 +115,7 @@ def test_killed_rank_ends_the_run_and_others_finish_it_with_the_files_and_log_of
     assert done.returncode == 0, done.stderr
     assert " of 7 test images are scored already" in (save / "log.txt").read_text()
     assert files(save) == files(tmp_path / "one")
-    assert {"maps/3shot-seed4/felt.npz", "report.html", "intervals.csv"} < files(save).keys()
+    assert {"maps/3shot-seed4/felt.npz", "report.html", "intervals.csv", "types.csv"} < files(save).keys()
     assert done.stdout == printed
     assert left_out(save) == left_out(tmp_path / "one") != []
     configs = [json.loads((folder / "config.json").read_text()) for folder in (save, tmp_path / "one")]

@@ -385,7 +385,8 @@ def test_files_of_an_earlier_run_are_replaced_as_a_whole(evaluate: Evaluate, dat
     assert evaluate(data, save, "--classes", "felt") == 0
     assert {path for path in save.rglob("*") if path.is_file()} == {
         *foreign,
-        *(save / name for name in ("results.csv", "tables.md", "scores.csv", "k_shot.csv", "config.json", "log.txt")),
+        *(save / f"{name}.csv" for name in ("results", "types", "scores", "k_shot")),
+        *(save / name for name in ("tables.md", "config.json", "log.txt")),
     }
     assert not (save / "maps" / "0shot").exists()
 

@@ -25,7 +25,7 @@ from winclip.images import normalise, resized_pixels
 
 Evaluate = Callable[..., int]
 METRICS = ["auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp"]
-FILES = {"results.csv", "tables.md", "scores.csv", "k_shot.csv", "config.json", "log.txt"}
+FILES = {"results.csv", "types.csv", "tables.md", "scores.csv", "k_shot.csv", "config.json", "log.txt"}
 
 
 def rows(path: Path) -> list[dict[str, str]]:

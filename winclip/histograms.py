@@ -105,6 +105,17 @@ class Histograms:
             np.maximum(self.highest, other.highest),
         )
 
+    def rows(self, chosen: npt.NDArray[np.bool_]) -> Histograms:
+        """Some of the rows, (R,) bool."""
+        return Histograms(
+            self.edges,
+            self.normal[chosen],
+            self.defect[chosen],
+            self.overlap[chosen],
+            self.lowest[chosen],
+            self.highest[chosen],
+        )
+
     def total(self) -> Histograms:
         """All rows as one."""
         return Histograms(
@@ -148,6 +159,26 @@ def count_in_parts(defects: DefectPixels, maps: Maps, highest: float) -> Iterato
 def add_up(parts: Iterable[Histograms]) -> Histograms:
     """One row for all images of all parts."""
     return reduce(add, (part.total() for part in parts))
+
+
+def add_up_by_group(
+    parts: Iterable[Histograms], groups: npt.NDArray[np.intp]
+) -> tuple[Histograms, dict[int, Histograms]]:
+    """As ``add_up``, and one row for each group besides, by its number.
+
+    Args:
+        parts: as from ``count_in_parts``.
+        groups: (N,) number of each image's group.
+    """
+    totals: list[Histograms] = []
+    of_groups: dict[int, Histograms] = {}
+    for part in parts:
+        numbers, groups = np.split(groups, [len(part.normal)])
+        totals = [add_up([*totals, part])]
+        for number in np.unique(numbers).tolist():
+            own = add_up([part.rows(numbers == number)])
+            of_groups[number] = of_groups[number] + own if number in of_groups else own
+    return totals[0], of_groups
 
 
 class CountsAbove(NamedTuple):

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal
 
 import cv2
@@ -23,6 +24,8 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.floating]
 Counts = npt.NDArray[np.int64]
+# Some of N images: as an index takes them, positions ascending.
+Images = slice | npt.NDArray[np.intp]
 
 IMAGE_METRICS = ("auroc_sp", "f1_sp", "ap_sp")
 PIXEL_METRICS = ("auroc_px", "f1_px", "ap_px", "aupro")
@@ -70,9 +73,20 @@ def rank(normal: FloatArray, defect: FloatArray) -> RankedScores:
     Raises:
         UndefinedMetric: if either is empty or holds a NaN.
     """
-    check_kinds(len(normal), len(defect))
+    return rank_against(sort_in_parts(normal)[0], defect)
+
+
+def sort_in_parts(*normal: FloatArray) -> list[list[FloatArray]]:
+    """Of each (M,) scores parts that are ascending, all sorted in threads; none where there are no scores."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        parts = list(threads.map(np.sort, np.array_split(normal, -(-len(normal) // _PART))))
+        parts = [np.array_split(scores, -(-len(scores) // _PART)) if len(scores) else [] for scores in normal]
+        return [list(part) for part in [threads.map(np.sort, part) for part in parts]]
+
+
+def rank_against(parts: Sequence[FloatArray], defect: FloatArray) -> RankedScores:
+    """As ``rank``, with the normal scores from ``sort_in_parts``; parts of several calls add up."""
+    count = sum(map(len, parts))
+    check_kinds(count, len(defect))
     order = np.argsort(defect, kind="stable")
     ascending = defect[order]
     # NaN sorts last.
@@ -80,7 +94,7 @@ def rank(normal: FloatArray, defect: FloatArray) -> RankedScores:
         raise UndefinedMetric("some scores are NaN")
     above = _count_above(parts, ascending, "right")
     at_or_above = _count_above(parts, ascending, "left")
-    return RankedScores(ascending[::-1], order[::-1], above[::-1], at_or_above[::-1], parts, len(normal))
+    return RankedScores(ascending[::-1], order[::-1], above[::-1], at_or_above[::-1], [*parts], count)
 
 
 def _count_above(parts: Sequence[FloatArray], thresholds: FloatArray, side: Literal["left", "right"]) -> Counts:
@@ -132,9 +146,10 @@ class DefectPixels:
     weight: npt.NDArray[np.float64]
     regions: Counts
 
-    def of_images(self, images: slice) -> DefectPixels:
+    def of_images(self, images: Images) -> DefectPixels:
         """Those of some of the images; weights are those of a class of these images alone."""
-        weight = self.weight[slice(*self._ends[[*images.indices(len(self.mask))[:2]]])]
+        numbers = np.arange(len(self.mask))[images]
+        weight = np.concatenate([self.weight[self._ends[n] : self._ends[n + 1]] for n in numbers])
         regions = self.regions[images]
         return DefectPixels(self.mask[images], weight * (self.regions.sum() / max(regions.sum(), 1)), regions)
 
@@ -276,17 +291,45 @@ def pixel_metrics(
         The figures as fractions, and the reason for each that is undefined (no defect pixels, no
         normal pixels, NaN; in mode ``steps`` also constant maps and those that float cannot part).
     """
+    figures, missing, _ = pixel_metrics_by_type(defects, maps, slice(None), (), mode)
+    return figures, missing
+
+
+def pixel_metrics_by_type(
+    defects: DefectPixels, maps: FloatArray, rest: Images, types: Sequence[Images], mode: str = "steps"
+) -> tuple[dict[str, float], dict[str, str], list[float | None]]:
+    """As ``pixel_metrics``, and the AUPRO of each type of defect against the good images; pixels are sorted once.
+
+    Args:
+        defects, maps, mode: as for ``pixel_metrics``.
+        rest: images of no type, the good ones.
+        types: images of each type; with ``rest`` they are all images, each in one place.
+
+    Returns:
+        Besides, for each type the AUPRO of its images and ``rest`` alone, None where it is undefined.
+    """
     if mode not in AUPRO_MODES:
         raise ValueError(f"AUPRO mode '{mode}' is unknown; use {' or '.join(AUPRO_MODES)}")
     if defects.mask.shape != maps.shape:
         raise ValueError(f"masks {defects.mask.shape} and maps {maps.shape} must have one shape")
+    aupro = aupro_exact if mode == "exact" else aupro_steps
+    good, *normal = sort_in_parts(*(maps[images][~defects.mask[images]] for images in (rest, *types)))
+
+    def of_type(images: Images, parts: list[FloatArray]) -> float | None:
+        own = defects.of_images(images)
+        try:
+            return aupro(rank_against([*good, *parts], maps[images][own.mask]), own.weight)
+        except UndefinedMetric:
+            return None
+
+    of_types = [of_type(images, parts) for images, parts in zip(types, normal)]
     try:
-        ranked = rank(maps[~defects.mask], maps[defects.mask])
+        ranked = rank_against([*good, *chain(*normal)], maps[defects.mask])
     except UndefinedMetric as reason:
-        return {}, dict.fromkeys(PIXEL_METRICS, f"pixel scores: {reason}")
+        return {}, dict.fromkeys(PIXEL_METRICS, f"pixel scores: {reason}"), of_types
     figures = {"auroc_px": auroc(ranked), "f1_px": f1_max(ranked), "ap_px": average_precision(ranked)}
     try:
-        figures["aupro"] = (aupro_exact if mode == "exact" else aupro_steps)(ranked, defects.weight)
+        figures["aupro"] = aupro(ranked, defects.weight)
     except UndefinedMetric as reason:
-        return figures, {"aupro": f"AUPRO in steps: {reason}"}
-    return figures, {}
+        return figures, {"aupro": f"AUPRO in steps: {reason}"}, of_types
+    return figures, {}, of_types
