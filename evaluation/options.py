@@ -62,7 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="test.py",
         description="Evaluate WinCLIP zero-shot and few-shot on a data set with a meta.json; prints one table for every"
-        " number of shots and writes results.csv, types.csv, tables.md, scores.csv, k_shot.csv, config.json and log.txt.",
+        " number of shots and writes results.csv, types.csv, tables.md, scores.csv, k_shot.csv, config.json and"
+        " log.txt.",
     )
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="config.json of a run to repeat; options given beside it count more"

@@ -48,7 +48,8 @@ def compare_runs(options: argparse.Namespace) -> int:
     Raises:
         InputError: if anything given is wrong, or the folder cannot be written.
     """
-    from evaluation.comparison import compare, read_run
+    from evaluation.comparison import compare
+    from evaluation.past_run import read_run
     from evaluation.results import markdown
     from winclip.files import lock_folder, write_atomically
 

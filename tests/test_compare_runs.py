@@ -15,7 +15,8 @@ import pytest
 import winclip.bootstrap
 from datasets.index import load_index
 from datasets.samples import read_mask, resize_mask
-from evaluation.comparison import compare, read_run
+from evaluation.comparison import compare
+from evaluation.past_run import read_run
 from scripts.compare_runs import main
 from tests.conftest import make_data
 from winclip.bootstrap import draw

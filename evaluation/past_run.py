@@ -1,0 +1,106 @@
+"""What a run of test.py left behind, read again."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation.setting import Setting
+from winclip.errors import InputError
+from winclip.names import from_cell
+from winclip.texts import read_json, read_text
+
+# By class and path, the label (1 for defective) and the score of an image.
+Scores = dict[str, dict[str, tuple[int, float]]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run left behind.
+
+    Attributes:
+        folder: where.
+        dataset, data_path, aupro, metrics: its options.
+        config: all of its config.json.
+        scores: per setting.
+        finished: whether it came to its end.
+    """
+
+    folder: Path
+    dataset: str
+    data_path: Path
+    aupro: str
+    metrics: str
+    config: dict[str, Any]
+    scores: dict[Setting, Scores]
+    finished: bool
+
+    def settings(self, k_shot: int | None) -> list[Setting]:
+        """Those with a number of shots, one for each seed; the number may be left open if there is one only.
+
+        Raises:
+            InputError: if there are none, or several numbers.
+        """
+        shots = sorted({setting.k_shot for setting in self.scores})
+        if k_shot is None and len(shots) == 1:
+            k_shot = shots[0]
+        if k_shot not in shots:
+            has = ", ".join(map(str, shots))
+            given = "" if k_shot is None else f", not {k_shot}"
+            raise InputError(f"{self.folder} has numbers of shots {has}{given}; say which with --k_shot A B")
+        return [setting for setting in self.scores if setting.k_shot == k_shot]
+
+
+def read_run(folder: Path) -> Run:
+    """Read config.json and scores.csv of a run.
+
+    Raises:
+        InputError: if one cannot be read, or is not what a run writes.
+    """
+    content = read_json(folder / "config.json", "run's config")
+    try:
+        options = {name: content["options"][name] for name in ("dataset", "data_path", "aupro")}
+        options["metrics"] = content["options"].get("metrics", "exact")
+        if not all(isinstance(value, str) for value in options.values()):
+            raise TypeError
+        finished = content["finished"] is True
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder / 'config.json'} is not the config of a run; name its output folder") from error
+    options["data_path"] = Path(options["data_path"])
+    return Run(folder, config=content, scores=_read_scores(folder / "scores.csv"), finished=finished, **options)
+
+
+def read_rows(path: Path, what: str) -> list[dict[str, str]]:
+    """The rows of a CSV file of a run.
+
+    Args:
+        path: the file.
+        what: it holds, for messages.
+
+    Raises:
+        InputError: if it cannot be read, or is no CSV.
+    """
+    try:
+        return list(csv.DictReader(io.StringIO(read_text(path, what, ",\r\n"), newline="")))
+    except csv.Error as error:
+        raise InputError(f"{path} is not a CSV file ({error}); make the run again") from error
+
+
+def _read_scores(path: Path) -> dict[Setting, Scores]:
+    scores: dict[Setting, Scores] = {}
+    for number, row in enumerate(read_rows(path, "scores"), start=2):
+        try:
+            setting = Setting(int(row["k_shot"]), int(row["seed"]) if row["seed"] else None)
+            label, score = int(row["anomaly"]), float(row["score"])
+            name, image = from_cell(row["cls_name"]), from_cell(row["img_path"])
+            if label not in (0, 1):
+                raise ValueError
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{path}, line {number}: not a score of a run; make the run again") from error
+        scores.setdefault(setting, {}).setdefault(name, {})[image] = label, score
+    if not scores:
+        raise InputError(f"{path} holds no scores; make the run again")
+    return scores
