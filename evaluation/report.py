@@ -10,10 +10,20 @@ from PIL import Image
 
 from datasets.samples import read_mask
 from evaluation.measuring import Measured
-from evaluation.results import interval_text
+from evaluation.results import (
+    METRICS,
+    TYPE_METRICS,
+    Results,
+    by_shots,
+    figure_text,
+    interval_text,
+    over_seeds,
+    type_counts,
+    with_mean,
+)
 from evaluation.scoring import ClassScores
 from evaluation.setting import Setting
-from report.content import Card, Report, Result, SettingPage, Table, Wording
+from report.content import Card, Growth, Report, Result, SettingPage, Table, Wording
 from report.curves import ClassCurves, measure_class
 from report.pictures import LARGEST, LARGEST_HEAT, LONGEST_OUTLINE, heat_picture
 from winclip.bootstrap import interval
@@ -70,17 +80,18 @@ class RunPictures:
             self._curves[setting] += curves
         self._classes |= later._classes
 
-    def report(self, title: str, tables: Sequence[Table], facts: Sequence[tuple[str, str]]) -> Report:
+    def report(self, title: str, tables: Sequence[Table], facts: Sequence[tuple[str, str]], results: Results) -> Report:
         """The page's content; images and masks are read when their turn comes.
 
         Args:
             title: heading of the page.
             tables: figures of the run.
             facts: names and values shown under the title.
+            results: the same figures, and those of the types of defects.
         """
         notes = [*_NOTES]
         if not self._all_shown:
-            notes.append("Curves and pictures are those of the first seed; the tables cover all seeds.")
+            notes.append("Curves and pictures are those of the first seed; the rest covers all seeds.")
         counts = [len(scored.items) for scored in self._classes.values()]
         if max(counts) > self._most:
             shown = sum(min(count, self._most) for count in counts)
@@ -89,7 +100,9 @@ class RunPictures:
                 f" of every class the {self._most} worst by {self._settings[-1].name}; tables and curves cover all."
             )
         pages = [SettingPage(setting.name, self._curves[setting]) for setting in self._settings]
-        return Report(title, pages, _WORDS, self._cards(), facts, tables, notes)
+        types = types_table(results)
+        every = [*tables, *([] if types is None else [types])]
+        return Report(title, pages, _WORDS, self._cards(), facts, every, notes, growth=growth(results))
 
     @property
     def _most(self) -> int:
@@ -120,6 +133,56 @@ class RunPictures:
                 ]
                 mask = read_mask(self._root / item.mask_path) if item.anomaly and item.mask_path else None
                 yield Card(item.img_path, image, name, item.specie_name, item.anomaly, mask, results)
+
+
+def types_table(results: Results) -> Table | None:
+    """Image AUROC and AUPRO of each type of defect with every number of shots, the hardest first; None without any."""
+    tables = {k: over_seeds([results.types[s] for s in settings]) for k, settings in by_shots(results).items()}
+    last, counts = max(tables), type_counts(results)
+
+    def hardness(key: tuple[str, str]) -> list[float]:
+        return [tables[last][0][key].get(metric, math.inf) for metric in TYPE_METRICS]
+
+    def figure(k_shot: int, key: tuple[str, str], metric: str) -> str:
+        (mean, deviation), several = tables[k_shot], len(by_shots(results)[k_shot]) > 1
+        return figure_text(mean[key], deviation[key] if several else {}, metric)
+
+    columns = [(metric, k_shot) for metric in TYPE_METRICS for k_shot in sorted(tables)]
+    rows = [
+        [
+            " · ".join(filter(None, key)),
+            str(counts[key][0]),
+            *(figure(k_shot, key, metric) for metric, k_shot in columns),
+        ]
+        for key in sorted(tables[last][0], key=hardness)
+    ]
+    if not rows:
+        return None
+    note = (
+        "Images of each type against the good images of their class alone; the type with the lowest image AUROC with"
+        f" {last} references comes first. An image AUROC of 50 is that of guessing."
+    )
+    header = ["type of defect", "images", *(f"{metric} {k_shot}-shot" for metric, k_shot in columns)]
+    return Table("Types of defects, the hardest first", header, rows, notes=[note], bars=True)
+
+
+def growth(results: Results) -> list[Growth]:
+    """Of the mean and of every class, each figure over the numbers of shots; nothing where there is one number."""
+    groups = sorted(by_shots(results).items())
+    if len(groups) < 2:
+        return []
+    tables = [over_seeds([with_mean(results.figures[setting]) for setting in settings]) for _, settings in groups]
+
+    def figures(name: str, metric: str) -> list[tuple[float, float] | None]:
+        return [
+            (100 * mean[name][metric], 100 * deviation[name][metric]) if metric in mean[name] else None
+            for mean, deviation in tables
+        ]
+
+    return [
+        Growth(name, [k for k, _ in groups], {metric: figures(name, metric) for metric in METRICS})
+        for name in ("mean", *results.classes)
+    ]
 
 
 def rank(label: int, score: float, threshold: float | None) -> tuple[float, float]:

@@ -296,10 +296,14 @@ def markdown(tables: Iterable[Table]) -> str:
 
 
 def _cell(mean: Column, deviation: Column, limits: Mapping[str, Interval], metric: str) -> str:
+    return figure_text(mean, deviation, metric) + interval_text(limits.get(metric) if metric in mean else None)
+
+
+def figure_text(mean: Column, deviation: Column, metric: str) -> str:
+    """A figure, per cent, with its deviation over seeds if that has one: ``91.4 ± 0.3``; ``-`` if it is undefined."""
     if metric not in mean:
         return "-"
-    spread = f" ± {100 * deviation[metric]:.1f}" if metric in deviation else ""
-    return f"{100 * mean[metric]:.1f}{spread}{interval_text(limits.get(metric))}"
+    return f"{100 * mean[metric]:.1f}" + (f" ± {100 * deviation[metric]:.1f}" if metric in deviation else "")
 
 
 def interval_text(limits: Interval | None, sign: str = "") -> str:

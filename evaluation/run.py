@@ -183,7 +183,8 @@ def _evaluate_classes(
         )
     shown = tables(found.results, options.compare)
     if found.pictures is not None:
-        output.write_report(found.pictures.report(f"WinCLIP on {options.dataset}", shown, facts(options, model)))
+        title = f"WinCLIP on {options.dataset}"
+        output.write_report(found.pictures.report(title, shown, facts(options, model), found.results))
         output.write(model, task.words, found.results, reader.left_out, finished=True)
     if found.check is None:
         return Outcome(markdown(shown), 0)

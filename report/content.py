@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ class Table:
         rows: cells as they are shown; ``-`` where there is no figure.
         mean: a last row that sorting leaves in place, or None.
         notes: paragraphs below it.
+        bars: whether a bar in each cell shows its figure, from 0 to 100.
     """
 
     title: str
@@ -29,6 +30,23 @@ class Table:
     rows: Sequence[Sequence[str]]
     mean: Sequence[str] | None = None
     notes: Sequence[str] = ()
+    bars: bool = False
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How the figures of a class change with the number of references.
+
+    Attributes:
+        name: the class, or ``mean``.
+        shots: numbers of references, ascending.
+        figures: by metric (``auroc_sp``, ...), of every number the mean over seeds and the standard deviation, per
+            cent; None where there is no figure.
+    """
+
+    name: str
+    shots: Sequence[int]
+    figures: Mapping[str, Sequence[tuple[float, float] | None]]
 
 
 @dataclass(frozen=True)
@@ -120,6 +138,7 @@ class Report:
         notes: paragraphs above the pictures, such as how the threshold was chosen.
         scale: map values of the coldest and the hottest colour.
         heat_opacity: of the heat maps over their images, in [0, 1].
+        growth: of the mean and of every class, where there are several numbers of references.
     """
 
     title: str
@@ -131,3 +150,4 @@ class Report:
     notes: Sequence[str] = ()
     scale: tuple[float, float] = (0.0, 1.0)
     heat_opacity: float = 0.6
+    growth: Sequence[Growth] = ()

@@ -46,7 +46,7 @@ function picture(card, heat) {
   for (const [source, className] of layers) {
     const image = element("img", className);
     image.loading = "lazy";
-    image.alt = className === "heat" ? "heat map" : card.name;
+    image.alt = className === "heat" ? "heat map" : heat ? "" : card.name;
     image.src = source;
     frame.append(image);
   }
@@ -65,21 +65,49 @@ function picture(card, heat) {
   return frame;
 }
 
+function verdict(result) {
+  return element("span", "outcome " + result.outcome.split(" ")[0], result.outcome);
+}
+
+function figures(result) {
+  return element("div", "figures", `score ${result.score}   threshold ${result.threshold}`);
+}
+
+function caption(card, more) {
+  const first = element("div", "line");
+  first.append(element("b", "", [card.class, card.type].filter(Boolean).join(" · ")), more[0] || "");
+  const made = element("div", "caption");
+  made.append(first, ...more.slice(1), element("div", "name", card.name));
+  if (card.label === "defective" && !card.masked) made.append(element("div", "name", "no mask"));
+  return made;
+}
+
 function content(position) {
   const card = data.cards[position];
   const result = data.settings[filters.setting.value].results[position];
   const pictures = element("div", "pair");
   pictures.append(picture(card, ""), picture(card, result.heat));
-  const first = element("div", "line");
-  const kind = [card.class, card.type].filter(Boolean).join(" · ");
-  const outcome = element("span", "outcome " + result.outcome.split(" ")[0], result.outcome);
-  first.append(element("b", "", kind), outcome);
-  const figures = element("div", "figures", `score ${result.score}   threshold ${result.threshold}`);
-  const name = element("div", "name", card.name);
-  const caption = element("div", "caption");
-  caption.append(first, figures, name);
-  if (card.label === "defective" && !card.masked) caption.append(element("div", "name", "no mask"));
-  return [pictures, caption];
+  return [pictures, caption(card, [verdict(result), figures(result)])];
+}
+
+// The enlarged view of several settings: the picture, then the map of each, side by side.
+function contentOfAll(position) {
+  const card = data.cards[position];
+  const pictures = element("div", "maps");
+  const photo = element("figure");
+  photo.append(picture(card, ""), element("figcaption", "", card.masked ? "picture, outline of the defect" : "picture"));
+  pictures.append(photo, ...data.settings.map((setting, number) => {
+    const result = setting.results[position];
+    const shown = element("figure");
+    if (String(number) === filters.setting.value) shown.setAttribute("aria-current", "true");
+    const line = element("div", "line");
+    line.append(element("b", "", setting.name), verdict(result));
+    const words = element("figcaption");
+    words.append(line, figures(result));
+    shown.append(picture(card, result.heat), words);
+    return shown;
+  }));
+  return [pictures, caption(card, [])];
 }
 
 // Filters
@@ -125,12 +153,10 @@ function update() {
   const wrong = counts.filter(([count]) => count).map(([count, text]) => `${count} ${text}${count > 1 ? "s" : ""}`);
   const words = [`${shown.length} of ${data.cards.length} images`, ...wrong];
   document.getElementById("count").textContent = words.join(", ");
-  for (const curves of document.querySelectorAll(".curves")) {
-    curves.hidden = curves.dataset.setting !== number;
-    for (const details of curves.querySelectorAll("details")) {
-      details.hidden = Boolean(chosen.class) && details.dataset.class !== chosen.class;
-      if (chosen.class && !details.hidden) details.open = true;
-    }
+  for (const curves of document.querySelectorAll(".curves")) curves.hidden = curves.dataset.setting !== number;
+  for (const details of document.querySelectorAll("details[data-class]")) {
+    details.hidden = Boolean(chosen.class) && details.dataset.class !== chosen.class;
+    if (chosen.class && !details.hidden) details.open = true;
   }
 }
 
@@ -146,7 +172,7 @@ document.getElementById("outlines").parentElement.hidden = !data.cards.some((car
 // Enlarged view; Escape closes it because it is a dialog.
 function open(place) {
   current = (place + shown.length) % shown.length;
-  document.getElementById("enlarged").replaceChildren(...content(shown[current]));
+  document.getElementById("enlarged").replaceChildren(...(data.settings.length > 1 ? contentOfAll : content)(shown[current]));
   document.getElementById("position").textContent = `${current + 1} of ${shown.length}`;
   if (!viewer.open) viewer.showModal();
 }

@@ -12,15 +12,21 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from report.content import Card, Report, Result
+from report.content import Card, Growth, Report, Result
 from report.curves import ClassCurves
 from report.pictures import outline, thumbnail
-from report.plots import precision_recall_plot, pro_plot, roc_plot, score_histogram
+from report.plots import growth_plot, precision_recall_plot, pro_plot, roc_plot, score_histogram
 from winclip.drawing import COLOURS
 from winclip.files import write_atomically
 from winclip.names import printable
 
 _HERE = Path(__file__).parent
+_GROWTH = {
+    "AUROC": ("auroc_sp", "auroc_px"),
+    "AP": ("ap_sp", "ap_px"),
+    "F1-max": ("f1_sp", "f1_px"),
+    "AUPRO": ("aupro",),
+}
 _LABELS = {0: "good", 1: "defective", None: ""}
 
 
@@ -34,6 +40,7 @@ def render(report: Report) -> str:
             report=report,
             gallery=_gallery(report),
             plots=_plots,
+            growth_plots=_growth_plots,
             script=Markup(script),
             # The browser runs this script and no other, whatever the names on the page contain.
             script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
@@ -117,6 +124,24 @@ def _plots(measured: ClassCurves) -> list[dict[str, Any]]:
     ]
 
 
+def _growth_plots(growth: Growth) -> list[dict[str, Any]]:
+    """A panel for each kind of metric, with the first and the last figure in words."""
+    panels = []
+    for title, metrics in _GROWTH.items():
+        figures = []
+        for metric in metrics:
+            known = [both[0] for both in growth.figures[metric] if both is not None]
+            if known:
+                figures.append((_kind(metric), f"{known[0]:.1f} to {known[-1]:.1f}"))
+        drawing = Markup(growth_plot(growth, metrics))
+        panels.append({"title": title, "metric": "", "figures": figures, "drawing": drawing, "reason": ""})
+    return panels
+
+
+def _kind(metric: str) -> str:
+    return "image" if metric.endswith("_sp") else "pixel"
+
+
 def _panel(
     measured: ClassCurves,
     title: str,
@@ -126,11 +151,7 @@ def _panel(
     reason: str,
 ) -> dict[str, Any]:
     """Title, figures of the lines, a drawing that is empty without lines, and why lines are missing."""
-    figures = [
-        ("image" if metric.endswith("_sp") else "pixel", measured.figures[metric])
-        for metric in metrics
-        if metric in measured.figures
-    ]
+    figures = [(_kind(metric), measured.figures[metric]) for metric in metrics if metric in measured.figures]
     # Drawings are our own and hold no text from outside.
     drawing = Markup(draw(measured))
     return {"title": title, "metric": name, "figures": figures, "drawing": drawing, "reason": reason}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from report.content import Growth
 from report.curves import ClassCurves, Curve
 from winclip.metrics import PRO_LIMIT
 
@@ -77,6 +79,33 @@ def score_histogram(measured: ClassCurves) -> str:
             axes.hist(values, edges, histtype="step", color=colour, linewidth=1.2)
         if measured.threshold is not None:
             axes.axvline(measured.threshold, color=INK, linewidth=1, linestyle=(0, (4, 2)))
+        return _svg(figure)
+
+
+def growth_plot(growth: Growth, metrics: Sequence[str]) -> str:
+    """Figures over the number of references, with a band of one standard deviation over seeds, as SVG.
+
+    Args:
+        growth: the figures.
+        metrics: which of them; those that end in ``_sp`` are drawn as of images, others as of pixels.
+    """
+    with rc_context(_STYLE):
+        figure, axes = _axes("references", "per cent")
+        ends: list[float] = []
+        for metric in metrics:
+            known = [(place, *both) for place, both in enumerate(growth.figures[metric]) if both is not None]
+            if not known:
+                continue
+            places, means, deviations = np.array(known).T
+            colour = INK if metric.endswith("_sp") else PIXEL
+            axes.fill_between(places, means - deviations, means + deviations, color=colour, alpha=0.2, linewidth=0)
+            axes.plot(places, means, color=colour, linewidth=1.5, marker="o", markersize=3)
+            ends += [*(means - deviations), *(means + deviations)]
+        if not ends:
+            return ""
+        middle, half = (max(ends) + min(ends)) / 2, max(max(ends) - min(ends), 5) * 0.55
+        axes.set_ylim(middle - half, middle + half)
+        axes.set_xticks(range(len(growth.shots)), [str(number) for number in growth.shots])
         return _svg(figure)
 
 

@@ -160,7 +160,8 @@ def test_means_of_the_paper_are_those_of_all_classes(runs: tuple[Path, Path, Pat
 
 def test_bad_input(runs: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small, other = runs[:2]
-    assert f"run {small} is named twice" in refused(capsys, small, small.parent / "mvtec" / ".." / "small")
+    again = small.parent / "mvtec" / ".." / "small"
+    assert f"run {again} is named twice; name it once" in refused(capsys, small, again)
     assert "run's config" in refused(capsys, small, tmp_path / "none")
     changed = shutil.copytree(other, tmp_path / "changed")
     scores = (other / "scores.csv").read_text()

@@ -21,11 +21,11 @@ from sklearn.metrics import auc, f1_score, precision_recall_curve, roc_curve
 
 import evaluation.report
 from evaluation.report import judge
-from report.content import Card, Report, Result, SettingPage, Table, Wording
+from report.content import Card, Growth, Report, Result, SettingPage, Table, Wording
 from report.curves import POINTS, best_f1_threshold, measure_class, precision_recall, rising_curve
 from report.page import render, write_report
 from report.pictures import LARGEST, LARGEST_HEAT, heat_picture, outline, thumbnail
-from report.plots import score_histogram
+from report.plots import growth_plot, score_histogram
 from tests.conftest import ROOT
 from winclip.drawing import data_url
 from winclip.metrics import PRO_LIMIT, aupro_exact, auroc, average_precision, label_defects, rank
@@ -169,6 +169,18 @@ def test_the_same_content_gives_the_same_page() -> None:
     assert render(Report("nut", [setting], WORDS, [card()])) == render(Report("nut", [setting], WORDS, [card()]))
 
 
+def test_growth_has_a_line_for_what_is_known_and_a_band_over_seeds() -> None:
+    figures = {metric: [(50.0, 0.0), (60.0, 2.0), None] for metric in ("auroc_sp", "f1_sp", "ap_sp", "auroc_px")}
+    growth = Growth("<nut>", (0, 1, 4), {**figures, **dict.fromkeys(("f1_px", "ap_px", "aupro"), [None] * 3)})
+    page = render(Report("nut", [SettingPage("0-shot")], WORDS, [card()], growth=[growth]))
+    assert "&lt;nut&gt;" in page and "<nut>" not in page
+    assert page.count(" image 50.0 to 60.0") == 3 and page.count(" pixel 50.0 to 60.0") == 1
+    assert page.count("<svg") == 3 and "AUPRO" not in page
+    both, image = growth_plot(growth, ("auroc_sp", "auroc_px")), growth_plot(growth, ("f1_sp",))
+    assert "var(--pixel)" in both and "var(--pixel)" not in image and "var(--ink)" in image and "fill-opacity" in image
+    assert growth_plot(growth, ("aupro",)) == ""
+
+
 def test_thumbnails_keep_the_aspect_and_stay_small() -> None:
     noise = np.random.RandomState(0).randint(0, 256, (320, 320, 3), dtype=np.uint8)
     assert pixels(thumbnail(Image.new("RGB", (1000, 500)))).shape == (160, 320, 3)
@@ -210,7 +222,8 @@ def test_report_of_a_run(evaluate: Evaluate, data: Path, tmp_path: Path) -> None
     content = embedded(page)
     assert [setting["name"] for setting in content["settings"]] == ["0-shot", "2-shot, seed 3"]
     assert "Curves and pictures are those of the first seed" in page
-    assert page.count("<svg") == 2 * 2 * 4
+    # Curves of two classes in two settings, and the growth of both and of their mean.
+    assert page.count("<svg") == 2 * 2 * 4 + 3 * 4
     assert [card["name"] for card in content["cards"]] == [
         f"{name}/test/{kind}/{i}.png" for name in ("bolt", "felt") for kind in ("good", "scratch") for i in range(3)
     ]
@@ -218,6 +231,19 @@ def test_report_of_a_run(evaluate: Evaluate, data: Path, tmp_path: Path) -> None
     scores = [line.split(",") for line in (save / "scores.csv").read_text().splitlines()]
     wanted = [f"{float(row[-1]):.4f}" for row in scores if row[:2] == ["2", "3"]]
     assert [result["score"] for result in content["settings"][1]["results"]] == wanted
+    lines = [line.split(",") for line in (save / "results.csv").read_text().splitlines()]
+    results = {(k, seed, name): line for line in lines for _, k, seed, name in [line[:4]]}
+    for name in ("mean", "bolt", "felt"):
+        ends = [f"{float(results[k, seed, name][8]):.1f}" for k, seed in (("0", ""), ("2", "mean"))]
+        assert f" image {' to '.join(ends)}," in page
+    types = [line.split(",") for line in (save / "types.csv").read_text().splitlines()[1:]]
+    shown = {(k, name): f"{float(auroc):.1f}" for _, k, seed, name, _, auroc, *_ in types if seed in ("", "mean")}
+    rows = re.findall(r'<th scope="row">(\w+) · scratch</th><td>3</td>((?:<td.*?</td>)+)', page)
+    assert {name: re.findall(r">([^<]+)<", cells)[0] for name, cells in rows} == {
+        name: shown["0", name] for name in ("bolt", "felt")
+    }
+    hardest = sorted(("bolt", "felt"), key=lambda name: float(shown["2", name]))
+    assert [name for name, _ in rows] == hardest or shown["2", "bolt"] == shown["2", "felt"]
     for row in (save / "tables.md").read_text().splitlines():
         assert all(cell.strip() in page for cell in row.strip("|# ").split("|") if not set(cell) <= set(" :-"))
     assert evaluate(data, save) == 0

@@ -111,6 +111,7 @@ def test_filters(page: Page) -> None:
     page.get_by_label("Class").select_option("bolt")
     expect(cards).to_have_count(6)
     expect(page.locator(".curves:visible details:visible")).to_have_count(1)
+    expect(page.locator("#growth summary b:visible")).to_have_text(["mean", "bolt"])
     page.get_by_label("Defect type").select_option("scratch")
     expect(cards).to_have_count(2)
     expect(page.locator("#count")).to_contain_text("2 of 12 images")
@@ -146,13 +147,17 @@ def test_enlarged_view_and_its_keys(page: Page) -> None:
     first, second = (page.locator(".card .figures").nth(i).text_content() or "" for i in range(2))
     page.locator(".card").first.click()
     expect(viewer).to_be_visible()
-    expect(viewer.locator(".figures")).to_have_text(first)
+    # The picture, and the map of each setting; the one that is chosen is marked.
+    chosen = viewer.locator("figure[aria-current] .figures")
+    expect(chosen).to_have_text(first)
+    expect(viewer.locator("figure b")).to_have_text(["0-shot", "2-shot, seed 10"])
+    assert viewer.locator("figure .heat").count() == 2 and viewer.locator(".picture").count() == 3
     for key, place in (("ArrowRight", "2 of 12"), ("ArrowLeft", "1 of 12"), ("ArrowLeft", "12 of 12")):
         page.keyboard.press(key)
         expect(position).to_have_text(place)
     page.get_by_label("Next picture").click()
     page.get_by_label("Next picture").click()
-    expect(viewer.locator(".figures")).to_have_text(second)
+    expect(chosen).to_have_text(second)
     loaded = "[...document.querySelectorAll('#viewer img')].map(image => image.naturalWidth > 0)"
     page.wait_for_function(f"{loaded}.every(Boolean)")
     page.keyboard.press("Escape")
@@ -193,7 +198,7 @@ def test_theme_follows_the_system_and_the_button(page: Page) -> None:
 
 def test_phone_width_does_not_scroll_sideways(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
-    for place in ("h1", ".plots:visible", "#gallery"):
+    for place in ("h1", "#growth", ".curves .plots:visible", "#gallery"):
         page.locator(place).first.scroll_into_view_if_needed()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.locator(".card").first.click()
