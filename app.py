@@ -1,4 +1,4 @@
-"""A local page to try WinCLIP: drop a picture, say what it shows, see score, verdict and heat map.
+"""A local page to try WinCLIP: drop pictures, say what they show, see scores, verdicts and heat maps.
 
 python app.py                                    # the demo backbone
 python app.py --model ViT-B-16-plus-240          # the real one
@@ -7,8 +7,10 @@ python app.py --model ViT-B-16-plus-240          # the real one
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import html
+import json
 import logging
 import os
 import sys
@@ -31,7 +33,8 @@ from winclip.defaults import DEFAULT_MODEL, DEMO_MODEL
 from winclip.drawing import COLOURS, colour, data_url
 from winclip.errors import InputError
 from winclip.images import read_image, resized_pixels
-from winclip.thresholds import Threshold
+from winclip.names import printable
+from winclip.thresholds import FALSE_ALARM_RATE, Threshold
 
 # Read by Gradio when it is imported: nothing is reported home.
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
@@ -46,18 +49,22 @@ INSTALL = "python -m pip install -e '.[app]'"
 # Of a picture, and of a request.
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 40_000_000
-MAX_EXAMPLES = 16
+# Of those to judge, and of good examples.
+MAX_PICTURES = 16
 MAX_NAME = 200
 MAX_SECONDS = 120
 MAX_FIELDS_BYTES = 1_000_000
 # Of all requests together. One is judged at a time, and of its pictures one is decoded at a time.
 MAX_WAITING = 32
 MAX_KEPT_BYTES = 2_000_000_000
+# Gradio keeps the last result of each.
+MAX_SESSIONS = 50
 SHOWN_SIDE = 960
 SAMPLE_EXAMPLES = 8
+OPACITY = 0.5
 
 
-EMPTY = '<div class="empty">Verdict and heat map appear here.</div>'
+EMPTY = '<div class="empty">Verdicts and heat maps appear here.</div>'
 CSS = """
 .empty { padding: 4em 1em; text-align: center; opacity: 0.6 }
 .stack { position: relative; width: min(100%, 30em); margin: auto; line-height: 0 }
@@ -65,13 +72,24 @@ CSS = """
 .stack .heat { position: absolute; inset: 0; height: 100% }
 .legend { display: flex; gap: 0.6em; align-items: center; justify-content: center; margin-top: 0.6em }
 .legend img { width: 12em; height: 0.8em; border-radius: 4px }
-.verdict { font-size: 1.4em; font-weight: 600 }
+.headline { font-size: 1.4em; font-weight: 600 }
 .verdict::before {
   content: ""; display: inline-block; width: 0.7em; height: 0.7em; border-radius: 50%; margin-right: 0.4em
 }
+.hint { opacity: 0.75; font-size: 0.9em }
+.result { margin-top: 0.8em; overflow-wrap: anywhere }
+summary { cursor: pointer }
+.saved { display: flex; gap: 1.2em; justify-content: center; margin-top: 0.6em }
 .good::before { background: #16a34a }
 .anomalous::before { background: #dc2626 }
 """
+# Picture and heat map as they are shown, on one canvas.
+SAVE_PICTURE = html.escape(
+    "const [photo, heat] = this.closest('.result').querySelectorAll('.stack img'), canvas = document.createElement("
+    "'canvas'), pen = canvas.getContext('2d'); canvas.width = photo.naturalWidth; canvas.height = photo.naturalHeight;"
+    " pen.drawImage(photo, 0, 0); pen.globalAlpha = heat.style.opacity; pen.drawImage(heat, 0, 0, canvas.width,"
+    " canvas.height); this.href = canvas.toDataURL('image/jpeg', 0.9)"
+)
 SET_OPACITY = "(value) => { document.querySelectorAll('.heat').forEach((heat) => { heat.style.opacity = value }) }"
 
 
@@ -149,7 +167,7 @@ class Limits:
             return 411, "the length of the request is missing"
         upload = scope["path"].endswith("/upload")
         # Every file has a few lines of its own around it.
-        limit = MAX_EXAMPLES * MAX_BYTES + MAX_FIELDS_BYTES if upload else MAX_FIELDS_BYTES
+        limit = MAX_PICTURES * MAX_BYTES + MAX_FIELDS_BYTES if upload else MAX_FIELDS_BYTES
         if int(length) > limit:
             return 413, f"the request has more than {limit:,} bytes, the limit"
         if upload and int(length) + self._coming + self._kept() > MAX_KEPT_BYTES:
@@ -193,58 +211,148 @@ class SessionFiles:
                     path.parent.rmdir()
 
 
+@dataclass(frozen=True)
+class Result:
+    """What was found of a picture, and how it looks as HTML."""
+
+    name: str
+    score: float
+    anomalous: bool
+    overlay: str
+
+    @property
+    def verdict(self) -> str:
+        """As text."""
+        return f"{'anomalous' if self.anomalous else 'looks good'}, score {self.score:.3f}"
+
+
 def judge(
-    loaded: WinCLIP, picture: str | None, class_name: str, examples: list[str] | None, opacity: float
-) -> tuple[str, str]:
-    """Score a picture.
+    loaded: WinCLIP,
+    pictures: list[str] | None,
+    class_name: str,
+    examples: list[str] | None,
+    opacity: float,
+    tell: Callable[[float, str], object] = lambda share, what: None,
+) -> str:
+    """Score pictures.
 
     Args:
         loaded: the model; its classes stay as they are.
-        picture: path of the upload.
-        class_name: what it shows.
-        examples: paths of good examples; with none the result is zero-shot.
-        opacity: of the heat map, 0 to 1.
+        pictures: paths of the uploads.
+        class_name: what they show.
+        examples: paths of good examples; with none the results are zero-shot.
+        opacity: of the heat maps, 0 to 1.
+        tell: called on the way with the share that is done and what is being done.
 
     Returns:
-        The verdict, and picture with heat map, as HTML.
+        Verdicts, and pictures with their heat maps, as HTML; of several, the highest score first.
 
     Raises:
-        InputError: if there is no picture, too many examples, one of them or the class name does not work, or all
-            of it takes too long.
+        InputError: if there is no picture, there are too many, a good example or the class name does not work, the
+            examples take too long, or no picture has a result.
     """
-    if picture is None:
+    if not pictures:
         raise InputError("there is no picture yet; drop one, or pick a sample picture")
     paths = examples or []
-    if len(paths) > MAX_EXAMPLES:
-        raise InputError(f"{len(paths)} good examples are too many; the limit is {MAX_EXAMPLES}")
+    for given, what in ((paths, "good examples"), (pictures, "pictures")):
+        if len(given) > MAX_PICTURES:
+            raise InputError(f"{len(given)} {what} are too many; the limit is {MAX_PICTURES}")
     if len(class_name) > MAX_NAME:
         raise InputError(f"the class name is too long: {len(class_name)} characters; the limit is {MAX_NAME}")
-    started, size = time.monotonic(), loaded.backbone.image_size
+    started, size, total = time.monotonic(), loaded.backbone.image_size, 1 + len(paths) + len(pictures)
     model = WinCLIP(loaded.backbone, loaded.temperature)
+    tell(0, "words")
     model.set_class(class_name)
-    for path in paths:
+    for number, path in enumerate(paths, 1):
+        tell(number / total, f"good example {number} of {len(paths)}")
         # One after the other, so that one large picture is in memory at a time.
         model.add_references(resized_pixels(read_upload(path), size))
-        if time.monotonic() - started > MAX_SECONDS:
-            raise InputError(f"this takes more than {MAX_SECONDS} seconds, the limit; use fewer or smaller pictures")
-    image = read_upload(picture)
-    threshold, found = model.threshold(), model.predict(image)
-    if copies := len(paths) - model.reference_count():
+        _check_time(started)
+    count, threshold = model.reference_count(), model.threshold()
+    if copies := len(paths) - count:
         said = f"{copies} of the {len(paths)} good examples are copies of others and count once"
         threshold = replace(threshold, caution="; ".join(filter(None, (said, threshold.caution))))
-    return verdict_html(float(found.scores[0]), threshold), overlay_html(image, found.maps[0], threshold, opacity)
+    results, failures = [], []
+    for number, path in enumerate(pictures, 1):
+        tell((len(paths) + number) / total, f"picture {number} of {len(pictures)}")
+        try:
+            _check_time(started)
+            results.append(_judge_one(model, path, threshold, opacity))
+        except InputError as error:
+            failures.append((Path(path).name, str(error)))
+    if not results:
+        raise InputError(failures[0][1])
+    results.sort(key=lambda result: -result.score)
+    return results_html(results, failures, threshold_words(class_name, count, threshold), threshold)
 
 
-def verdict_html(score: float, threshold: Threshold) -> str:
-    """Score, verdict, and what it rests on."""
-    anomalous = score > threshold.score
-    why = [f"threshold {threshold.score:.3f} ({threshold.rule})"]
-    if threshold.caution:
-        why.append(threshold.caution)
-    return (
-        f'<div class="verdict {"anomalous" if anomalous else "good"}">{"anomalous" if anomalous else "looks good"},'
-        f" score {score:.3f}</div>" + "".join(f"<div>{html.escape(line)}</div>" for line in why)
+def _check_time(started: float) -> None:
+    if time.monotonic() - started > MAX_SECONDS:
+        raise InputError(f"this takes more than {MAX_SECONDS} seconds, the limit; use fewer or smaller pictures")
+
+
+def _judge_one(model: WinCLIP, path: str, threshold: Threshold, opacity: float) -> Result:
+    image = read_upload(path)
+    found = model.predict(image)
+    score = float(found.scores[0])
+    overlay = overlay_html(image, found.maps[0], threshold, opacity)
+    return Result(printable(Path(path).name), score, score > threshold.score, overlay)
+
+
+def threshold_words(class_name: str, count: int, threshold: Threshold) -> str:
+    """What the threshold means, with ``count`` good examples."""
+    halfway = f"as near to the sentences about a damaged {class_name} as to those about a flawless one"
+    if count == 0:
+        meaning = f"a picture with this score is {halfway}"
+    elif count == 1:
+        meaning = f"a picture with this score is {halfway}, and does not differ from the good example"
+    else:
+        expected = f"{100 * FALSE_ALARM_RATE:g} of 100 good pictures taken like the {count} good examples"
+        meaning = f"about {expected} is expected above it"
+    return f"Threshold {threshold.score:.3f}: {meaning}."
+
+
+def results_html(results: list[Result], failures: list[tuple[str, str]], meaning: str, threshold: Threshold) -> str:
+    """Verdicts, what they rest on, and the pictures; of several a list, each of whose entries opens."""
+    first, several = results[0], len(results) + len(failures) > 1
+    lines = [f'<div class="hint">{html.escape(line)}</div>' for line in (threshold.rule, threshold.caution) if line]
+    if several:
+        anomalous = sum(result.anomalous for result in results)
+        headline = f'<div class="headline">{anomalous} of {len(results)} pictures anomalous</div>'
+    else:
+        headline = f'<div class="headline {_kind(first)}">{first.verdict}</div>'
+    parts = [headline, f"<div>{html.escape(meaning)}</div>", *lines]
+    for result in results:
+        name = html.escape(result.name)
+        saved = (
+            f'<div class="saved"><a download="{name}-heatmap.jpg" href="#" onclick="{SAVE_PICTURE}">'
+            "Save picture with heat map</a></div>"
+        )
+        shown = f"{result.overlay}{saved}"
+        if several:
+            shown = f'<summary><span class="{_kind(result)}">{result.verdict}</span> · {name}</summary>{shown}'
+            opened = " open" if result is first else ""
+            parts.append(f'<details class="result" name="pictures"{opened}>{shown}</details>')
+        else:
+            parts.append(f'<div class="result">{shown}</div>')
+    parts += [f'<div class="result">not judged · {html.escape(reason)}</div>' for _, reason in failures]
+    content = {
+        "threshold": threshold.score,
+        "rule": threshold.rule,
+        "caution": threshold.caution,
+        "pictures": [{"name": r.name, "score": r.score, "anomalous": r.anomalous} for r in results],
+        "failures": [{"name": name, "reason": reason} for name, reason in failures],
+    }
+    data = base64.b64encode(json.dumps(content, indent=2).encode()).decode()
+    parts.append(
+        f'<div class="saved"><a download="winclip.json" href="data:application/json;base64,{data}">'
+        "Save scores as JSON</a></div>"
     )
+    return "".join(parts)
+
+
+def _kind(result: Result) -> str:
+    return f"verdict {'anomalous' if result.anomalous else 'good'}"
 
 
 def overlay_html(image: Image.Image, anomaly_map: npt.NDArray[np.float32], threshold: Threshold, opacity: float) -> str:
@@ -287,14 +395,19 @@ def draw_samples(folder: Path) -> list[Sample]:
     return samples
 
 
-def _path(upload: Any) -> Any:
-    """Where Gradio put an upload, or None."""
-    return upload and upload.path
+def _take_uploads(component: gr.components.Component) -> None:
+    """Give the function behind the page where the uploads are, unopened, and nothing that is no upload."""
+    cache = Path(component.GRADIO_CACHE).resolve()
 
+    def paths(uploads: Any) -> list[str]:
+        found = [getattr(upload, "image", upload) for upload in (uploads and uploads.root) or ()]
+        # Gradio checks no path of a gallery that comes without its mark of a file.
+        if not all(isinstance(one.path, str) and Path(one.path).resolve().is_relative_to(cache) for one in found):
+            raise gr.Error("the page takes uploads alone", print_exception=False)
+        return [one.path for one in found]
 
-def _paths(uploads: Any) -> Any:
-    """Where Gradio put several uploads, or None."""
-    return uploads and [upload.path for upload in uploads.root]
+    # Gradio would open the files itself, say less about one that it cannot read, and leave copies behind.
+    component.preprocess = paths  # type: ignore[assignment, method-assign]
 
 
 def _fetch_nothing(component: gr.components.Component) -> None:
@@ -312,15 +425,29 @@ def _fetch_nothing(component: gr.components.Component) -> None:
 def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
     """The page."""
 
-    def remember(paths: str | list[str] | None, request: gr.Request) -> None:
-        files.add(str(request.session_hash), [paths] if isinstance(paths, str) else paths or [])
+    def remember(paths: list[str], request: gr.Request) -> None:
+        files.add(str(request.session_hash), paths)
+
+    def begin(
+        paths: list[str], class_name: str, examples: list[str], request: gr.Request
+    ) -> tuple[list[str], str, list[str], str]:
+        """Own pictures take the place of the sample's, and nothing of the sample stays."""
+        remember(paths, request)
+        own, own_examples = ([path for path in part if Path(path).name not in names] for part in (paths, examples))
+        return own, class_name if len(own) == len(paths) else "", own_examples, EMPTY
 
     def forget(request: gr.Request) -> None:
         files.forget(str(request.session_hash))
 
-    def run(picture: str | None, class_name: str, examples: list[str] | None, opacity: float) -> tuple[str, str]:
+    def run(
+        pictures: list[str],
+        class_name: str,
+        examples: list[str],
+        opacity: float,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio wants it
+    ) -> str:
         try:
-            return judge(model, picture, class_name, examples, opacity)
+            return judge(model, pictures, class_name, examples, opacity, lambda share, what: progress(share, desc=what))
         except InputError as error:
             raise gr.Error(html.escape(str(error)), duration=None, print_exception=False) from error
         except Exception as error:
@@ -329,12 +456,16 @@ def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
             reason = "the picture could not be judged; the log of the page says why"
             raise gr.Error(reason, duration=None, print_exception=False) from error
 
-    def pick(with_examples: bool, event: gr.SelectData) -> tuple[str, str, list[str] | None]:
+    def pick(with_examples: bool, event: gr.SelectData) -> tuple[list[str], str, list[str] | None]:
         sample = samples[event.index]
-        return sample.picture, sample.class_name, sample.examples if with_examples else None
+        return [sample.picture], sample.class_name, sample.examples if with_examples else None
+
+    # The page opens with an example that is scored.
+    first = samples[0] if samples else Sample("", "", "", [])
+    scored = judge(model, [first.picture], first.class_name, first.examples, OPACITY) if samples else EMPTY
 
     with gr.Blocks(title="WinCLIP", analytics_enabled=False, delete_cache=(600, 6 * 3600)) as page:
-        gr.Markdown("# WinCLIP\nIs there something wrong with this part? Drop a picture, say what it shows, and look.")
+        gr.Markdown("# WinCLIP\nIs there something wrong with this part? Drop pictures, say what they show, and look.")
         if model.backbone.model == DEMO_MODEL:
             gr.Markdown(
                 "**This is a demonstration.** The small demo backbone has learned from drawn pictures alone and works"
@@ -342,22 +473,33 @@ def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
             )
         with gr.Row():
             with gr.Column():
-                picture = gr.Image(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture")
-                # Gradio would open the file itself, and say less about one that it cannot read.
-                picture.preprocess = _path  # type: ignore[assignment, method-assign]
-                class_name = gr.Textbox(label="What is it?", placeholder="metal nut", max_lines=1)
-                examples = gr.File(
-                    label=f"Good examples (optional, up to {MAX_EXAMPLES})", file_count="multiple", file_types=["image"]
+                pictures = gr.Gallery(
+                    [first.picture] if samples else None,
+                    label=f"Pictures (up to {MAX_PICTURES})",
+                    sources=["upload", "clipboard"],
+                    interactive=True,
+                    columns=3,
+                    fit_columns=False,
+                    height=280,
+                    object_fit="contain",
+                    allow_preview=False,
+                    buttons=[],
                 )
-                # Gradio would leave an empty file behind for each.
-                examples.preprocess = _paths  # type: ignore[assignment, method-assign]
-                for component in (picture, examples):
+                class_name = gr.Textbox(first.class_name, label="What is it?", placeholder="metal nut", max_lines=1)
+                examples = gr.File(
+                    first.examples or None,
+                    label=f"Good examples (optional, up to {MAX_PICTURES})",
+                    file_count="multiple",
+                    file_types=["image"],
+                    height=160,
+                )
+                for component in (pictures, examples):
+                    _take_uploads(component)
                     _fetch_nothing(component)
                 button = gr.Button("Look for anomalies", variant="primary")
             with gr.Column():
-                verdict = gr.HTML(EMPTY)
-                overlay = gr.HTML()
-                opacity = gr.Slider(0, 1, value=0.5, step=0.05, label="Opacity of the heat map")
+                result = gr.HTML(scored)
+                opacity = gr.Slider(0, 1, value=OPACITY, step=0.05, label="Opacity of the heat map")
         with gr.Accordion("Sample pictures", open=True):
             with_examples = gr.Checkbox(value=True, label=f"with {SAMPLE_EXAMPLES} good examples")
             gallery = gr.Gallery(
@@ -373,15 +515,17 @@ def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
             " are removed when the page is closed."
         )
         drawn = {path for sample in samples for path in (sample.picture, *sample.examples)}
-        files = SessionFiles(drawn | gallery.keep_in_cache)
-        picture.upload(remember, picture, show_progress="hidden", queue=False)
+        files = SessionFiles(drawn.union(*(part.keep_in_cache for part in (pictures, examples, gallery))))
+        names = {Path(path).name for path in drawn}
+        given = [pictures, class_name, examples]
+        pictures.upload(begin, given, [*given, result], show_progress="hidden", queue=False)
+        pictures.delete(lambda: EMPTY, None, result, show_progress="hidden", queue=False)
         examples.upload(remember, examples, show_progress="hidden", queue=False)
         page.unload(forget)
-        inputs, results = [picture, class_name, examples, opacity], [verdict, overlay]
-        picture.input(lambda: (EMPTY, ""), None, results, show_progress="hidden", queue=False)
-        button.click(run, inputs, results, api_name="judge")
-        class_name.submit(run, inputs, results)
-        gallery.select(pick, with_examples, [picture, class_name, examples]).then(run, inputs, results)
+        inputs = [*given, opacity]
+        button.click(run, inputs, result, api_name="judge", scroll_to_output=True)
+        class_name.submit(run, inputs, result, scroll_to_output=True)
+        gallery.select(pick, with_examples, given).then(run, inputs, result, scroll_to_output=True)
         opacity.input(None, opacity, js=SET_OPACITY)
     # Events of one function wait for each other, and no request goes past the queue.
     return page.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
@@ -416,6 +560,7 @@ def serve(options: argparse.Namespace) -> NoReturn:
                 share=options.share,
                 quiet=True,
                 max_file_size=MAX_BYTES,
+                state_session_capacity=MAX_SESSIONS,
                 enable_monitoring=False,
                 app_kwargs={"middleware": [Middleware(Limits, folder=Path(folder))]},
                 footer_links=["settings"],

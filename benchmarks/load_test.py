@@ -32,7 +32,7 @@ from demo.sample import draw_pair
 
 ROOT = Path(__file__).parent.parent
 GROWTH_MB = 100
-Answer = tuple[str, str]
+Answer = str
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ def connect(address: str) -> gradio_client.Client:
 
 def ask(user: gradio_client.Client, question: Question) -> Answer:
     """Verdict and picture with heat map, as HTML."""
-    files = [gradio_client.handle_file(path) for path in (question.picture, *question.examples)]
-    verdict, overlay = user.predict(files[0], question.class_name, files[1:] or None, 0.5, api_name="/judge")
-    return verdict, overlay
+    picture, *examples = [gradio_client.handle_file(path) for path in (question.picture, *question.examples)]
+    answer: str = user.predict([{"image": picture}], question.class_name, examples or None, 0.5, api_name="/judge")
+    return answer
 
 
 def load(address: str, questions: Sequence[Question], answers: Sequence[Answer], users: int, requests: int) -> Load:

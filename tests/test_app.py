@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import html
 import json
 import os
 import shutil
@@ -37,13 +39,39 @@ PATIENCE = 180
 
 def test_judgement_without_and_with_examples(backbone: Backbone) -> None:
     model = WinCLIP(backbone)
-    verdict, overlay = app.judge(model, FILES[0], "bolt", None, 0.3)
-    assert "threshold 0.500" in verdict
-    assert "opacity: 0.3" in overlay and overlay.count("data:image/webp") == 3
-    verdict, _ = app.judge(model, FILES[0], "bolt", FILES[3:], 0.3)
-    assert "2 references" in verdict and "threshold 0.500" not in verdict
-    verdict, _ = app.judge(model, FILES[0], "bolt", [*FILES[3:], FILES[3]], 0.3)
-    assert "1 of the 3 good examples are copies of others and count once" in verdict and "2 references" in verdict
+    told: list[tuple[float, str]] = []
+    found = app.judge(model, FILES[:1], "b&lt", None, 0.3, lambda share, what: told.append((share, what)))
+    assert "Threshold 0.500: a picture with this score is as near to the sentences about a damaged b&amp;lt as" in found
+    assert "opacity: 0.3" in found and found.count("data:image/webp") == 3
+    assert told == [(0, "words"), (0.5, "picture 1 of 1")]
+    found = app.judge(model, FILES[:1], "bolt", FILES[3:4], 0.3)
+    assert "Threshold 0.250" in found and "and does not differ from the good example." in found
+    found = app.judge(model, FILES[:1], "bolt", FILES[3:], 0.3)
+    assert "about 1 of 100 good pictures taken like the 2 good examples is expected above it." in found
+    found = app.judge(model, FILES[:1], "bolt", [*FILES[3:], FILES[3]], 0.3)
+    assert "1 of the 3 good examples are copies of others and count once" in found and "2 references" in found
+
+
+def test_several_pictures_are_a_list_with_the_highest_score_first(backbone: Backbone, tmp_path: Path) -> None:
+    bad, escaped = tmp_path / "bad.png", tmp_path / "<b>&.png"
+    bad.write_text("no picture")
+    escaped.write_bytes(Path(FILES[2]).read_bytes())
+    model = WinCLIP(backbone)
+    found = app.judge(model, [*FILES[:2], str(bad), str(escaped)], "bolt", FILES[3:], 0.5)
+    content = json.loads(base64.b64decode(found.split("data:application/json;base64,")[1].split('"')[0]))
+    model.set_class("bolt")
+    model.add_references(FILES[3:])
+    names = {"image_0.png": FILES[0], "image_1.png": FILES[1], "<b>&.png": str(escaped)}
+    scores = {name: float(model.predict(path).scores[0]) for name, path in names.items()}
+    assert {one["name"]: one["score"] for one in content["pictures"]} == scores
+    ordered = sorted(scores, key=lambda name: -scores[name])
+    assert [one["name"] for one in content["pictures"]] == ordered
+    assert content["threshold"] == model.threshold().score and content["failures"][0]["name"] == "bad.png"
+    places = [found.index(f"· {html.escape(name)}</summary>") for name in ordered]
+    assert places == sorted(places) and "<b>" not in found
+    assert found.count("<details") == 3 and found.count(" open>") == 1
+    anomalous = sum(score > content["threshold"] for score in scores.values())
+    assert f"{anomalous} of 3 pictures anomalous" in found and "not judged · image bad.png cannot be read" in found
 
 
 def test_what_does_not_work_is_said_without_folders(
@@ -51,16 +79,18 @@ def test_what_does_not_work_is_said_without_folders(
 ) -> None:
     text = tmp_path / "notes.png"
     text.write_text("no picture")
-    for picture, class_name, examples, message in (
+    for pictures, class_name, examples, message in (
         (None, "bolt", None, "no picture yet"),
-        (FILES[0], " ", None, "class name is empty"),
-        (FILES[0], "b " * 99, None, "too long: a prompt"),
-        (FILES[0], "bolt" * 100, None, "too long: 400 characters; the limit is 200"),
-        (FILES[0], "bolt", FILES[:1] * 17, "17 good examples are too many"),
-        (str(text), "bolt", None, "notes.png cannot be read"),
+        (FILES[:1], " ", None, "class name is empty"),
+        (FILES[:1], "b " * 99, None, "too long: a prompt"),
+        (FILES[:1], "bolt" * 100, None, "too long: 400 characters; the limit is 200"),
+        (FILES[:1], "bolt", FILES[:1] * 17, "17 good examples are too many"),
+        (FILES[:1] * 17, "bolt", None, "17 pictures are too many; the limit is 16"),
+        ([str(text)], "bolt", None, "notes.png cannot be read"),
+        ([str(text)] * 2, "bolt", None, "notes.png cannot be read"),
     ):
         with pytest.raises(InputError, match=message) as raised:
-            app.judge(WinCLIP(backbone), picture, class_name, examples, 0.5)
+            app.judge(WinCLIP(backbone), pictures, class_name, examples, 0.5)
         assert str(tmp_path) not in str(raised.value)
     monkeypatch.setattr(app, "MAX_PIXELS", 100)
     with pytest.raises(InputError, match=r"image_0.png.* 100 pixels"):
@@ -83,11 +113,21 @@ def test_one_picture_is_decoded_at_a_time_and_for_a_limited_time(
         return image
 
     monkeypatch.setattr(app, "read_upload", watched)
-    app.judge(WinCLIP(backbone), FILES[0], "bolt", FILES[1:], 0.5)
+    app.judge(WinCLIP(backbone), FILES[:2], "bolt", FILES[2:], 0.5)
     assert len(seen) == len(FILES)
-    monkeypatch.setattr(app, "MAX_SECONDS", 0)
-    with pytest.raises(InputError, match="more than 0 seconds, the limit"):
-        app.judge(WinCLIP(backbone), FILES[0], "bolt", FILES[1:], 0.5)
+    # The clock as it stands at the beginning, and at every later look.
+    for examples, times, message in (
+        (FILES[1:], [0, 121], None),
+        (None, [0, 121, 121], None),
+        (None, [0, 119, 121], "not judged · this takes more than 120 seconds, the limit"),
+    ):
+        clock = iter(times)
+        monkeypatch.setattr(time, "monotonic", lambda clock=clock: next(clock))
+        if message is None:
+            with pytest.raises(InputError, match="more than 120 seconds, the limit"):
+                app.judge(WinCLIP(backbone), FILES[:2], "bolt", examples, 0.5)
+        else:
+            assert message in app.judge(WinCLIP(backbone), FILES[:2], "bolt", examples, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +200,7 @@ def test_errors_nobody_thought_of_are_for_the_log(
     run = next(function.fn for function in page.fns.values() if function.api_name == "judge")
     assert run is not None
     with pytest.raises(gradio.Error) as raised:
-        run(FILES[0], "bolt", None, 0.5)
+        run(FILES[:1], "bolt", [], 0.5)
     assert raised.value.message == "the picture could not be judged; the log of the page says why"
     assert logged == ["a picture could not be judged"]
 
@@ -232,10 +272,11 @@ def address(checkpoint: Path, uploads: Path) -> Iterator[str]:
 
 def test_page_answers_over_http(address: str) -> None:
     client = gradio_client.Client(address, verbose=False, analytics_enabled=False)
-    verdict, overlay = client.predict(gradio_client.handle_file(FILES[0]), "bolt", None, 0.5, api_name="/judge")
-    assert "score" in verdict and "data:image/webp" in overlay
+    pictures = [{"image": gradio_client.handle_file(path)} for path in FILES[:2]]
+    found = client.predict(pictures, "bolt", None, 0.5, api_name="/judge")
+    assert "of 2 pictures anomalous" in found and "data:image/webp" in found
     with pytest.raises(gradio_client.exceptions.AppError, match="class name is empty"):
-        client.predict(gradio_client.handle_file(FILES[0]), "", None, 0.5, api_name="/judge")
+        client.predict(pictures[:1], "", None, 0.5, api_name="/judge")
 
 
 def test_four_users_get_the_answers_that_one_gets(address: str) -> None:
@@ -255,17 +296,25 @@ def post(url: str, content: object) -> bytes:
         return bytes(answer.read())
 
 
+MARK = {"meta": {"_type": "gradio.FileData"}}
+OTHERS = str(ROOT / "docs" / "figures" / "sample.jpg")
+
+
 @pytest.mark.parametrize(
-    ("path", "expected"),
+    ("image", "expected"),
     [
-        (str(ROOT / "docs" / "figures" / "sample.jpg"), "null"),
-        ("/nowhere/part.png", "null"),
-        ("http://127.0.0.1:9/part.png", "the page fetches no addresses; upload the picture"),
+        ({"path": OTHERS, **MARK}, "null"),
+        ({"path": "/nowhere/part.png", **MARK}, "null"),
+        ({"path": "http://127.0.0.1:9/part.png", **MARK}, "the page fetches no addresses; upload the picture"),
+        # Without the mark, Gradio looks at neither.
+        ({"path": OTHERS}, "the page takes uploads alone"),
+        ({"path": "http://127.0.0.1:9/part.png"}, "the page takes uploads alone"),
+        ({"url": "http://127.0.0.1:9/part.png"}, "the page takes uploads alone"),
     ],
 )
-def test_page_takes_uploads_alone_and_names_no_folder(address: str, path: str, expected: str) -> None:
+def test_page_takes_uploads_alone_and_names_no_folder(address: str, image: dict[str, object], expected: str) -> None:
     call = f"{address}gradio_api/call/judge"
-    data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, "bolt", None, 0.5]
+    data = [[{"image": image}], "bolt", None, 0.5]
     event = json.loads(post(call, {"data": data}))["event_id"]
     with urllib.request.urlopen(f"{call}/{event}", timeout=PATIENCE) as stream:
         answer = stream.read().decode()
@@ -286,7 +335,9 @@ def test_page_in_a_browser(address: str, uploads: Path, tmp_path: Path) -> None:
 
     from docs.figures.take_screenshots import FLAGS
 
-    (tmp_path / "part.png").write_bytes(Path(FILES[1]).read_bytes())
+    own = [tmp_path / name for name in ("part.png", "part2.png")]
+    for path, source in zip(own, FILES[1:]):
+        path.write_bytes(Path(source).read_bytes())
     expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
@@ -298,18 +349,40 @@ def test_page_in_a_browser(address: str, uploads: Path, tmp_path: Path) -> None:
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(address)
-        page.locator("input[type=file]").first.set_input_files(str(tmp_path / "part.png"))
-        expect(page.locator("[data-testid=image] img, .image-frame img").first).to_be_visible()
+        # It opens with a sample picture, with its good examples.
+        examples = f"{app.SAMPLE_EXAMPLES} references"
+        result = page.locator(".headline").locator("xpath=..")
+        expect(result).to_contain_text(examples)
+        expect(page.locator(".stack .heat")).to_be_visible()
+        # Own pictures take its place.
+        page.locator("input[type=file]").first.set_input_files(own)
+        expect(page.locator(".empty")).to_be_visible()
+        expect(page.get_by_label("What is it?")).to_have_value("")
         page.get_by_label("What is it?").fill("bolt")
         page.get_by_role("button", name="Look for anomalies").click()
-        expect(page.locator(".stack .heat")).to_be_visible()
-        expect(page.locator(".verdict")).to_contain_text("score")
+        expect(result).to_contain_text("of 2 pictures anomalous")
+        expect(result).to_contain_text("a picture with this score is as near")
+        names = [page.locator("summary").nth(number).inner_text().split(" · ")[1] for number in (0, 1)]
+        assert sorted(names) == [path.name for path in own]
+        maps = page.locator(".stack .heat")
+        page.locator("summary").nth(1).click()
+        expect(maps.nth(0)).to_be_hidden()
+        expect(maps.nth(1)).to_be_visible()
         page.locator("input[type=range]").fill("0.9")
-        expect(page.locator(".stack .heat")).to_have_css("opacity", "0.9")
+        expect(maps.nth(1)).to_have_css("opacity", "0.9")
         assert list(uploads.rglob("part.png")) != []
-        # A sample picture, with its good examples.
-        page.locator("button.thumbnail-item").first.click()
-        expect(page.locator(".verdict + div")).to_contain_text(f"{app.SAMPLE_EXAMPLES} references")
+        with page.expect_download() as download:
+            page.locator("details[open]").get_by_text("Save picture with heat map").click()
+        assert download.value.suggested_filename == f"{names[1]}-heatmap.jpg"
+        with Image.open(download.value.path()) as saved, Image.open(FILES[1 + (names[1] == "part2.png")]) as picture:
+            assert (saved.format, saved.size) == ("JPEG", picture.size)
+        with page.expect_download() as download:
+            page.get_by_text("Save scores as JSON").click()
+        assert [one["name"] for one in json.loads(Path(download.value.path()).read_text())["pictures"]] == names
+        # Another sample picture.
+        page.locator("button.thumbnail-item").last.click()
+        expect(result).to_contain_text(examples)
+        expect(page.get_by_label("What is it?")).not_to_have_value("bolt")
         assert errors == []
         assert [url for url in requests if not url.startswith((address, "data:", "blob:"))] == []
         page.close()

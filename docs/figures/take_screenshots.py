@@ -59,13 +59,11 @@ def picture_explanation(browser: Browser, explanation: Path, folder: Path) -> No
 
 
 def picture_page(browser: Browser, address: str, folder: Path) -> None:
-    """page.jpg: the verdict on the first defective sample picture."""
+    """page.jpg: as the page opens, with the verdict on the first sample picture."""
     page = browser.new_page(viewport={"width": 1280, "height": 960})
     page.goto(address)
-    page.locator("button.thumbnail-item").first.click()
     page.locator(".stack .heat").wait_for()
     page.wait_for_timeout(1000)
-    page.evaluate("window.scrollTo(0, 0)")
     save(page, folder / "page.jpg")
 
 
