@@ -1,9 +1,10 @@
 """Compare exported graphs with torch on images of the sample: largest differences, and time a picture.
 
     python -m benchmarks.compare_export                                  # the demo backbone
-    python -m benchmarks.compare_export --model ViT-B-16-plus-240 --class_name cowhide
+    python -m benchmarks.compare_export --model ViT-B-16-plus-240 --pretrained random --references 0 --images 2
 
 Every runtime gets one picture at a time and as many threads as torch. They take turns; the medians are printed.
+Random weights are the seeded ones of benchmarks/benchmark.py.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ import torch
 from PIL import Image
 from tabulate import tabulate
 
-from benchmarks.benchmark import machine, medians
+from benchmarks.benchmark import machine, medians, random_backbone
 from demo.sample import make_sample
 from winclip import InputError, Prediction, WinCLIP
 from winclip.command_line import add_model_options, model_options
 from winclip.defaults import DEMO_MODEL
-from winclip.export import check_runtime, export, import_openvino
+from winclip.export import RUNTIMES, check_runtime, export, import_openvino
 from winclip.images import resize_straight
 
 Pixels = npt.NDArray[np.uint8]
@@ -72,30 +73,48 @@ def run_all(runtime: Runtime, pictures: list[Pixels]) -> Prediction:
     return Prediction(np.concatenate([one.scores for one in found]), np.concatenate([one.maps for one in found]))
 
 
-def compare(model: WinCLIP, files: list[Path], repeats: int) -> list[list[str]]:
-    """One row a runtime: name, largest difference in score and in map, milliseconds a picture."""
+def export_all(model: WinCLIP, folder: Path) -> list[Path]:
+    """Write a graph for every runtime in each of its precisions, and give their folders, such as ``onnx-fp32``."""
+    graphs = []
+    for name, runtime in RUNTIMES.items():
+        for precision in runtime.precisions:
+            graphs.append(folder / f"{name}-{precision}")
+            export(model, name, graphs[-1], precision)
+    return graphs
+
+
+def load(graph: Path) -> Runtime:
+    """What ``export`` wrote to a folder, in its runtime with the settings that it is meant to have."""
+    file = graph / "model.onnx"
+    return onnx_runtime(file) if file.exists() else openvino_runtime(file.with_suffix(".xml"), "f32")
+
+
+def compare(model: WinCLIP, graphs: list[Path], files: list[Path], repeats: int) -> list[list[str]]:
+    """One row a runtime: name, megabytes, largest difference in score and in map, milliseconds a picture.
+
+    ``graphs`` is what ``export_all`` gave.
+    """
     pictures = [read_pixels(file, model.backbone.image_size) for file in files]
     expected = model.predict(files)
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("onnx", "openvino"):
-            export(model, name, Path(folder) / name)
-        runtimes: dict[str, Runtime] = {
-            "torch": torch_runtime(model),
-            "ONNX Runtime": onnx_runtime(Path(folder) / "onnx" / "model.onnx"),
-            "OpenVINO, float32": openvino_runtime(Path(folder) / "openvino" / "model.xml", "f32"),
-            "OpenVINO, as it prefers": openvino_runtime(Path(folder) / "openvino" / "model.xml", None),
-        }
+    runtimes: dict[str, Runtime] = {"torch": torch_runtime(model)}
+    sizes = {}
+    for graph in graphs:
+        runtimes[graph.name] = load(graph)
+        sizes[graph.name] = f"{sum(file.stat().st_size for file in graph.glob('model.[!j]*')) / 1e6:.1f}"
+        if graph.name == "openvino-fp32":
+            runtimes["openvino-fp32 as it prefers"] = openvino_runtime(graph / "model.xml", None)
 
-        def all_pictures(runtime: Runtime) -> Callable[[], list[Prediction]]:
-            return lambda: [runtime(picture) for picture in pictures]
+    def all_pictures(runtime: Runtime) -> Callable[[], list[Prediction]]:
+        return lambda: [runtime(picture) for picture in pictures]
 
-        seconds = medians({name: all_pictures(runtime) for name, runtime in runtimes.items()}, repeats)
-        rows = []
-        for name, runtime in runtimes.items():
-            found = run_all(runtime, pictures)
-            scores = np.abs(found.scores - expected.scores).max()
-            maps = np.abs(found.maps - expected.maps).max()
-            rows.append([name, f"{scores:.1e}", f"{maps:.1e}", f"{1000 * seconds[name] / len(pictures):.1f}"])
+    seconds = medians({name: all_pictures(runtime) for name, runtime in runtimes.items()}, repeats)
+    rows = []
+    for name, runtime in runtimes.items():
+        found = run_all(runtime, pictures)
+        scores = np.abs(found.scores - expected.scores).max()
+        maps = np.abs(found.maps - expected.maps).max()
+        milliseconds = 1000 * seconds[name] / len(pictures)
+        rows.append([name, sizes.get(name, ""), f"{scores:.1e}", f"{maps:.1e}", f"{milliseconds:.1f}"])
     return rows
 
 
@@ -111,23 +130,28 @@ def main() -> None:
     add_model_options(parser, DEMO_MODEL, on_cpu_only=True)
     options = parser.parse_args()
     try:
-        for name in ("onnx", "openvino"):
+        for name in RUNTIMES:
             check_runtime(name)
         make_sample(options.data_path)
-        model = model_options(vars(options)).load()
+        if options.pretrained == "random":
+            model = WinCLIP(random_backbone(options.model, "fp32")[0])
+        else:
+            model = model_options(vars(options)).load()
         model.set_class(options.class_name)
         # The first of every folder, then the second, so that good and defective ones are among them.
         test = sorted((options.data_path / options.class_name / "test").glob("*/*.png"), key=lambda path: path.name)
         good = sorted((options.data_path / options.class_name / "train" / "good").glob("*.png"))
         test, rows = test[: options.images], []
-        for shots in (0, options.references):
+        for shots in dict.fromkeys((0, options.references)):
             if shots:
                 model.add_references(good[:shots])
-            rows += [[shots, *row] for row in compare(model, test, options.repeats)]
+            with tempfile.TemporaryDirectory() as folder:
+                graphs = export_all(model, Path(folder))
+                rows += [[shots, *row] for row in compare(model, graphs, test, options.repeats)]
     except (InputError, FileExistsError) as error:
         parser.exit(2, f"error: {error}\n")
     print(f"{model.backbone.model}, {len(test)} images of {options.class_name}; {machine()}\n")
-    header = ["references", "runtime", "largest difference, score", "largest difference, map", "ms a picture"]
+    header = ["references", "runtime", "MB", "largest difference, score", "largest difference, map", "ms a picture"]
     print(tabulate(rows, header, tablefmt="pipe", disable_numparse=True))
 
 

@@ -3,8 +3,9 @@
     python scripts/export.py --class_name "metal nut" --format onnx --save_path exported/nut
     python scripts/export.py --class_name "metal nut" --memory nut.safetensors --format openvino
 
-The folder gets the graph (model.onnx, or model.xml and model.bin) and model.json: what goes in and comes out, a
-threshold, and what all was made from. A memory is what predict.py --save_memory or WinCLIP.save_memory wrote.
+The folder gets the graph (model.onnx, or model.xml and model.bin), model.json: what goes in and comes out, a threshold,
+and what all was made from, and example.py, which scores a picture without this project. A memory is what predict.py
+--save_memory or WinCLIP.save_memory wrote.
 """
 
 from __future__ import annotations
@@ -23,6 +24,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt_set", default="reference", help="reference, paper, or a .json file (reference)")
     parser.add_argument("--memory", type=Path, metavar="FILE", help="references of the class, for few-shot (none)")
     parser.add_argument("--format", required=True, choices=("onnx", "openvino"), help="of which runtime")
+    parser.add_argument(
+        "--precision",
+        dest="graph_precision",
+        default="fp32",
+        choices=("fp32", "fp16", "bf16"),
+        help="of the graph's image tower; bf16 for openvino alone (fp32)",
+    )
     parser.add_argument("--save_path", type=Path, metavar="DIR", help="a new folder (exported/CLASS)")
     parser.add_argument("--output", dest="save_path", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     add_model_options(parser, on_cpu_only=True)
@@ -44,14 +52,16 @@ def export_class(options: argparse.Namespace) -> int:
     from winclip.export import check_output, check_runtime, export
 
     save_path = options.save_path or Path("exported") / options.class_name.replace("/", "_")
-    check_runtime(options.format)
+    check_runtime(options.format, options.graph_precision)
     check_output(save_path)
     model = model_options(vars(options)).load()
     model.set_class(options.class_name, options.prompt_set)
     if options.memory is not None:
         model.load_memory(options.memory)
-    description = export(model, options.format, save_path)
-    print(f"written: {save_path / description['file']} and model.json, {description['references']} references")
+    description = export(model, options.format, save_path, options.graph_precision)
+    print(
+        f"written: {save_path / description['file']}, model.json and example.py, {description['references']} references"
+    )
     return 0
 
 

@@ -11,13 +11,14 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import winclip
+from winclip.backbone import PRECISIONS
 from winclip.embeddings import Embeddings
 from winclip.errors import InputError
 from winclip.memory import MemoryBank
@@ -38,25 +39,28 @@ class Graph(nn.Module):
     """Pixels to scores and maps: ``WinCLIP.predict`` in tensor operations that can be traced.
 
     It computes in float32 what ``winclip.scoring`` computes in float64. Scores and maps differ from
-    those of ``WinCLIP.score`` by less than 1e-5.
+    those of ``WinCLIP.score`` by less than 1e-5, if the image tower is in float32 too.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
     direction: torch.Tensor
 
-    def __init__(self, model: WinCLIP, text: torch.Tensor, bank: MemoryBank | None) -> None:
+    def __init__(
+        self, model: WinCLIP, text: torch.Tensor, bank: MemoryBank | None, dtype: torch.dtype = torch.float32
+    ) -> None:
         """Fold in a class.
 
         Args:
             model: its backbone's image tower is used, on the CPU in float32, and its temperature.
             text: (2, embed_dim), L2-normalised class embeddings, normal first.
             bank: references for few-shot; None for zero-shot.
+            dtype: of the image tower; what comes after it is in float32.
         """
         super().__init__()
         backbone = model.backbone
         self.grid, self.image_size = backbone.grid, backbone.image_size
-        self.tower = backbone.plain_image_tower()
+        self.tower = backbone.plain_image_tower().to(dtype)
         self.register_buffer("mean", torch.tensor(backbone.mean).reshape(3, 1, 1))
         self.register_buffer("std", torch.tensor(backbone.std).reshape(3, 1, 1))
         # The softmax over two classes is the logistic function of the difference of their cosines.
@@ -74,8 +78,9 @@ class Graph(nn.Module):
             Scores, (N,) float32 in [0, 1], and maps, (N, S, S) float32, zero-shot in [0, 1], few-shot
             in [0, 2].
         """
+        normalised = (images.float() / 255 - self.mean) / self.std
         # Not ``forward`` of the tower, which takes the images of a batch one by one on the CPU.
-        embeddings: Embeddings = self.tower.embed((images.float() / 255 - self.mean) / self.std)
+        embeddings: Embeddings = self.tower.embed(normalised.to(self.tower.proj.dtype))
         holds = self.holds.all()
         scores = self._probability(embeddings.cls)
         reciprocals = [
@@ -127,8 +132,8 @@ def _association(embeddings: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
     return 0.5 * (1 - cosine).clamp(min=0)
 
 
-def export(model: WinCLIP, runtime: str, output: Path) -> dict[str, Any]:
-    """Write ``model.onnx``, or ``model.xml`` and ``model.bin``, and ``model.json`` to a new folder.
+def export(model: WinCLIP, runtime: str, output: Path, precision: str = "fp32") -> dict[str, Any]:
+    """Write ``model.onnx``, or ``model.xml`` and ``model.bin``, ``model.json`` and ``example.py`` to a new folder.
 
     The folder appears complete or not at all.
 
@@ -136,31 +141,36 @@ def export(model: WinCLIP, runtime: str, output: Path) -> dict[str, Any]:
         model: on the CPU in float32; the class set last goes into the graph, with its references.
         runtime: ``onnx`` or ``openvino``.
         output: folder that does not exist yet, or is empty.
+        precision: of the image tower: ``fp32``, ``fp16``, or for OpenVINO ``bf16``. Scores stay in float32.
 
     Returns:
         The content of ``model.json``.
 
     Raises:
-        InputError: if the runtime is unknown or not installed, or the folder cannot be written.
+        InputError: if the runtime is unknown, not installed or lacks the precision, or the folder cannot be
+            written.
     """
-    check_runtime(runtime)
+    check_runtime(runtime, precision)
     check_output(output)
     # The text side and the references are the model's own affair everywhere but here.
     held = model._held(None)
-    graph, threshold = Graph(model, held.text, held.bank).eval(), model.threshold()
+    dtype, chosen, threshold = PRECISIONS[precision], RUNTIMES[runtime], model.threshold()
+    graph = Graph(model, held.text, held.bank, dtype).eval()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
             new = Path(temporary) / "new"
             new.mkdir()
-            file = _WRITERS[runtime][0](graph, new)
             description = {
-                **_interface(file, model),
+                "file": chosen.write(graph, new),
+                "settings": chosen.settings,
+                **_interface(model),
                 "threshold": {name: getattr(threshold, name) for name in ("score", "pixel", "rule", "caution")},
                 "class_name": held.name,
                 "prompts": asdict(held.prompts),
-                **_origin(model),
+                **_origin(model, dtype),
             }
+            (new / "example.py").write_text(_EXAMPLE.format(**chosen._asdict()), encoding="utf-8")
             (new / "model.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
             if output.exists():
                 output.rmdir()
@@ -180,15 +190,22 @@ def check_output(output: Path) -> None:
         raise InputError(f"{output} is there already and not empty; remove it or choose another --save_path")
 
 
-def check_runtime(runtime: str) -> None:
+def check_runtime(runtime: str, precision: str = "fp32") -> None:
     """Refuse a runtime that is unknown or cannot be exported to, before anything slow is done.
 
     Raises:
-        InputError: names the packages that are missing and the command that installs them.
+        InputError: names the runtime that has the precision, or the packages that are missing and the
+            command that installs them.
     """
-    if runtime not in _WRITERS:
-        raise InputError(f"format '{runtime}' is unknown; use {' or '.join(_WRITERS)}")
-    missing = [package for package in _WRITERS[runtime][1] if importlib.util.find_spec(package) is None]
+    if runtime not in RUNTIMES:
+        raise InputError(f"format '{runtime}' is unknown; use {' or '.join(RUNTIMES)}")
+    precisions = RUNTIMES[runtime].precisions
+    if precision not in precisions:
+        able = [f"; format {name} has it" for name, other in RUNTIMES.items() if precision in other.precisions]
+        raise InputError(
+            f"format {runtime} has no precision '{precision}' on a CPU, only {' and '.join(precisions)}{''.join(able)}"
+        )
+    missing = [package for package in RUNTIMES[runtime].packages if importlib.util.find_spec(package) is None]
     if missing:
         raise InputError(f"not installed: {', '.join(missing)}; {INSTALL}")
 
@@ -228,10 +245,74 @@ def _write_openvino(graph: Graph, folder: Path) -> str:
     return "model.xml"
 
 
-_WRITERS: dict[str, tuple[Callable[[Graph, Path], str], tuple[str, ...]]] = {
-    "onnx": (_write_onnx, ("onnx", "onnxscript")),
-    "openvino": (_write_openvino, ("openvino",)),
+class Runtime(NamedTuple):
+    """What differs from one runtime to the other.
+
+    Attributes:
+        write: writes the graph into a folder and gives the name of the file to load.
+        packages: that have to be there for writing.
+        precisions: of the image tower that the runtime takes on a CPU.
+        settings: with which it gives the scores that were measured.
+        imports, load, run: its lines in ``example.py``.
+    """
+
+    write: Callable[[Graph, Path], str]
+    packages: tuple[str, ...]
+    precisions: tuple[str, ...]
+    settings: dict[str, str]
+    imports: str
+    load: str
+    run: str
+
+
+RUNTIMES = {
+    "onnx": Runtime(
+        write=_write_onnx,
+        packages=("onnx", "onnxscript"),
+        # It has no bf16 kernels and does not load such a graph.
+        precisions=("fp32", "fp16"),
+        settings={},
+        imports="import onnxruntime",
+        load='onnxruntime.InferenceSession(folder / about["file"], providers=["CPUExecutionProvider"])',
+        run='graph.run(["scores"], {"images": images})[0][0]',
+    ),
+    "openvino": Runtime(
+        write=_write_openvino,
+        packages=("openvino",),
+        precisions=("fp32", "fp16", "bf16"),
+        # By itself it may compute everything in less than float32, the scores too. A tower in bf16 stays in bf16.
+        settings={"INFERENCE_PRECISION_HINT": "f32"},
+        imports='sys.modules["openvino_telemetry"] = None  # statistics of its use go out otherwise\nimport openvino',
+        load='openvino.Core().compile_model(folder / about["file"], "CPU", about["settings"])',
+        run='graph({"images": images})["scores"][0]',
+    ),
 }
+
+_EXAMPLE = """\
+# Scores a picture with the runtime, numpy and Pillow alone: python example.py PICTURE
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+{imports}
+
+folder = Path(__file__).parent
+about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+size, threshold = about["input"]["shape"][-1], about["threshold"]["score"]
+picture = ImageOps.exif_transpose(Image.open(sys.argv[1]))
+if picture.mode[0] in "IF":
+    sys.exit("the picture has more than 8 bits a channel; save it with 8")
+picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA")).convert("RGB")
+for shape in ((size, picture.height), (size, size)):
+    picture = picture.resize(shape, Image.Resampling.BICUBIC)
+images = np.asarray(picture).transpose(2, 0, 1)[None]
+graph = {load}
+score = {run}
+print(f"score {{score:.6f}}, threshold {{threshold:.6f}}: {{'not ' if score <= threshold else ''}}anomalous")
+"""
 
 
 def import_openvino() -> Any:
@@ -240,16 +321,18 @@ def import_openvino() -> Any:
     return importlib.import_module("openvino")
 
 
-def _interface(file: str, model: WinCLIP) -> dict[str, Any]:
+def _interface(model: WinCLIP) -> dict[str, Any]:
     size, references = model.backbone.image_size, model.reference_count()
     return {
-        "file": file,
         "input": {
             "name": "images",
             "type": "uint8",
             "shape": ["batch", 3, size, size],
-            "meaning": f"RGB, 0 to 255; the picture resized straight to {size} x {size} (bicubic with antialiasing, as"
-            " Pillow does, first the width, then the height); normalisation is in the graph",
+            "picture": "RGB, 0 to 255, upright as EXIF says; transparency laid over white, 16 bits scaled by their full"
+            " range",
+            "resize": f"straight to {size} x {size}, bicubic with antialiasing as Pillow does: first the width, then"
+            " the height",
+            "normalisation": "none: it is in the graph",
         },
         "outputs": [
             {
@@ -269,9 +352,10 @@ def _interface(file: str, model: WinCLIP) -> dict[str, Any]:
     }
 
 
-def _origin(model: WinCLIP) -> dict[str, Any]:
+def _origin(model: WinCLIP, dtype: torch.dtype) -> dict[str, Any]:
     return {
         **model.backbone.fingerprint,
+        "precision": str(dtype).removeprefix("torch."),
         "pretrained": Path(model.backbone.pretrained).name,
         "temperature": model.temperature,
         "versions": {"winclip": winclip.__version__, "torch": torch.__version__},
