@@ -2,8 +2,8 @@
 
     python -m benchmarks.small_defect
 
-Draws good pictures of a texture like cowhide, the last of them to be judged, and one with a dark spot, and prints the
-verdicts and how long each way took. ``--size`` and ``--references`` make it smaller.
+Draws two pictures of a texture like cowhide, one with a light spot, and good ones to compare with if ``--references``
+asks for them, and prints the verdicts and how long each way took, 3 minutes in tiles.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ def draw(size: tuple[int, int], seed: int, spot: bool = False) -> Image.Image:
     generator, shape = np.random.RandomState(seed), size[::-1]
     relief = smooth_noise(generator, shape, 4.5) + np.float32(0.6) * smooth_noise(generator, shape, 2.5)
     slope = relief - np.roll(relief, 1, axis=(0, 1))
-    grain = 255 * (np.float32(0.60) + np.float32(0.1) * slope + np.float32(0.035) * relief)
+    light = np.float32(255 * generator.uniform(0.9, 1.1))
+    grain = light * (np.float32(0.60) + np.float32(0.1) * slope + np.float32(0.035) * relief)
     pixels = np.clip(grain[..., None] * np.array([0.78, 0.5, 0.33], np.float32), 0, 255).astype(np.uint8)
     if spot:
         place = round(0.377 * size[0]), round(0.613 * size[1])
-        cv2.circle(pixels, place, SPOT // 2, (25, 20, 20), cv2.FILLED, cv2.LINE_AA)
+        cv2.circle(pixels, place, SPOT // 2, (235, 225, 205), cv2.FILLED, cv2.LINE_AA)
     return Image.fromarray(pixels)
 
 
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> int:
     """Run and return the exit status."""
     parser = argparse.ArgumentParser(description=str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=2, default=[4000, 3000], help="width and height (4000 3000)")
-    parser.add_argument("--references", type=int, default=4, help="good pictures to compare with (4)")
+    parser.add_argument("--references", type=int, default=0, help="good pictures to compare with (0)")
     parser.add_argument("--model", default=DEMO_MODEL, help=f"({DEMO_MODEL})")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _run(tuple(options.size), options.references, options.model))
