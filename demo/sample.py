@@ -29,13 +29,13 @@ from demo.procedural import (
     random_state,
     smooth_noise,
 )
+from demo.stand_in import STAMP
 
 GENERATOR_VERSION = 2
 SIZE = 256
 TRAIN_GOOD = 16
 TEST_GOOD = 12
 TEST_DEFECTIVE = 20
-STAMP = "sample.json"
 
 Scene = tuple[Image, Region, Image]
 """Image, region that may carry a defect, and what is seen where the object is missing."""

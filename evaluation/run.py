@@ -15,6 +15,7 @@ from datasets.class_names import OPTION, says_nothing, words_for_prompts
 from datasets.index import check_files, load_index, refuse_links, select_classes
 from datasets.items import Item
 from datasets.registry import published_order
+from demo.stand_in import caution_of_stand_in
 from evaluation.checkpoint import FOLDER as CHECKPOINT
 from evaluation.checkpoint import Checkpoint
 from evaluation.identity import check_same, identify
@@ -85,6 +86,7 @@ def _evaluate(options: Options, task: Task, output: Output, ranks: Ranks) -> Out
         "%s: %d classes, %d test images, %s", options.dataset, len(task.classes), total, _where(model.backbone, ranks)
     )
     if ranks.first:
+        caution_of_stand_in(options.model.model, [task.index.root])
         known = checkpoint.open(options.fresh)
         if known:
             _log.info("going on where an earlier run stopped: %d of %d test images are scored already", known, total)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from demo.stand_in import caution_of_stand_in
 from prediction.journal import Journal, read_rows, write_tables
 from prediction.listing import common_folder, list_pictures
 from prediction.options import Options
@@ -56,6 +57,7 @@ def _predict(options: Options, region: Region | None) -> int:
     watch = Watch(options.inputs) if options.watch else None
     pictures = list_pictures(options.inputs) if watch is None else watch.pictures()
     folder = common_folder(options.inputs)
+    caution_of_stand_in(options.model.model, {Path(path).parent for path in pictures})
     references = without_shared(options.reference, pictures)
     class_name, prompts = class_and_prompts(options)
     model = options.model.load()

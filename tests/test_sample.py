@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from demo import sample
 from demo import train_backbone as training
+from demo.stand_in import CAUTION, STAMP, caution_of_stand_in
 from demo.training_images import TrainingStream
 
 
@@ -40,6 +41,26 @@ def test_counts_are_as_documented() -> None:
     assert len(sample.CLASSES) >= 4
     assert (sample.TRAIN_GOOD, sample.TEST_GOOD, sample.TEST_DEFECTIVE) == (16, 12, 20)
     assert all(len(defects) >= 3 for _, defects in sample.CLASSES.values())
+
+
+@pytest.mark.parametrize(
+    ("model", "folder", "warned"),
+    [
+        ("demo-vit-240", "sample/gear/test/crack", False),
+        ("demo-vit-240", "sample", False),
+        ("demo-vit-240", "photographs", True),
+        ("ViT-B-16-plus-240", "photographs", False),
+    ],
+)
+def test_only_pictures_of_the_sample_pass_without_a_caution(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, model: str, folder: str, warned: bool
+) -> None:
+    for name in ("sample/gear/test/crack", "photographs"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "sample" / STAMP).write_text("{}")
+    with caplog.at_level("WARNING", "winclip"):
+        caution_of_stand_in(model, [tmp_path / "sample/gear/test/crack", tmp_path / folder])
+    assert caplog.messages == [CAUTION] * warned
 
 
 @pytest.mark.usefixtures("small")

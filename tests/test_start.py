@@ -13,7 +13,7 @@ from tests.conftest import ROOT, make_data
 
 # Of this project; needed by torch's tensors, images, weights, drawing, tables and progress bars; part of those.
 ALLOWED = {
-    "datasets", "evaluation", "prediction", "report", "winclip",
+    "datasets", "demo", "evaluation", "prediction", "report", "winclip",
     "numpy", "PIL", "safetensors", "cv2", "tabulate", "tqdm",
     "cython_runtime", "wcwidth",
 }  # fmt: skip

@@ -1,0 +1,27 @@
+"""What is said where the demo backbone meets pictures that are not the sample's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from winclip.defaults import DEFAULT_MODEL, DEFAULT_PRETRAINED, DEMO_MODEL
+
+STAMP = "sample.json"
+"""The file that tells the sample's folder from others."""
+CAUTION = (
+    "the demo backbone was trained on drawings; its scores on photographs mean little; for real pictures:"
+    f" --model {DEFAULT_MODEL} --pretrained {DEFAULT_PRETRAINED}"
+)
+
+
+def caution_of_stand_in(model: str, folders: Iterable[Path]) -> None:
+    """Warn if the model is the demo backbone and a folder of pictures is neither the sample nor inside of it."""
+    if model == DEMO_MODEL and not all(map(_of_sample, {folder.resolve() for folder in folders})):
+        logging.getLogger("winclip").warning(CAUTION)
+
+
+def _of_sample(folder: Path) -> bool:
+    # CLASS/test/DEFECT is three folders deep.
+    return any((place / STAMP).exists() for place in (folder, *folder.parents[:3]))
