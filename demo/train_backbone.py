@@ -16,101 +16,91 @@ import argparse
 import copy
 import json
 import math
+import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import open_clip
-import safetensors
 import safetensors.torch
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
 from demo.procedural import random_state
 from demo.sample import CLASSES
-from demo.training_images import FAMILIES, TrainingStream
+from demo.training_images import TrainingStream
 from winclip.clip import Block, Clip, ImageTower
 from winclip.files import write_atomically
-from winclip.images import CLIP_MEAN, CLIP_STD
+from winclip.images import CLIP_MEAN, CLIP_STD, normalise
+from winclip.memory import MemoryBank
+from winclip.metrics import image_metrics, label_defects, pixel_metrics
 from winclip.pretrained import parse_config, read_checkpoint
 from winclip.prompts import REFERENCE
+from winclip.scoring import score_images, upsample
 from winclip.windows import window_patches
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 64,
-    "vision_cfg": {"image_size": 240, "patch_size": 16, "width": 128, "layers": 5, "head_width": 32, "mlp_ratio": 4.0},
+    "vision_cfg": {"image_size": 240, "patch_size": 12, "width": 128, "layers": 5, "head_width": 32, "mlp_ratio": 4.0},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
 }
 TEMPERATURE = 0.07
-LABEL_SMOOTHING = 0.02
-SCENES_PER_STEP = 2
-"""Scenes drawn anew in a step. They replace the oldest in a pool from which the step's images are picked at random:
+PAIRS_FOR_WINDOWS = 6
+PAIRS_AS_WHOLE = 3
+"""Pairs of a step: a good and a defective image of one scene. A part of them goes through the tower as a whole."""
+SCENES_PER_STEP = 1
+"""Scenes drawn anew in a step. They replace the oldest in a pool from which the step's pairs are picked at random:
 images of many scenes in a step give far better gradients than many patches of few."""
-POOL_IMAGES = 1600
-FIRST_IMAGES = 320
-IMAGES_FOR_WINDOWS = 24
-IMAGES_AS_WHOLE = 12
+POOL_SCENES = 300
+FIRST_SCENES = 80
 WIDE = 6
 """Side in patches of windows that WinCLIP does not use; they lead the class token from windows to whole images."""
-WINDOWS_PER_IMAGE = {2: 10, 3: 8, WIDE: 2}
-DEFECTIVE_PIXELS = {1: 10, 2: 14, 3: 20, WIDE: 30}
-"""Visible defect area, in pixels of the input, from which a patch (1) or window counts as anomalous."""
-IGNORE = -100
-FAMILY_WEIGHT = 0.2
-LEARNING_RATE = 1.2e-3
-WARMUP_STEPS = 200
-AVERAGE_DECAY = 0.998
-SAVE_EVERY = 500
+WINDOWS_PER_IMAGE = {2: 10, 3: 10, WIDE: 2}
+FAINT_SHARE, EVEN_SHARE = 0.003, 0.023
+"""The wanted probability of an anomaly grows with the defective share of a patch or window: see ``wanted``."""
+FULL_SHARE = 0.97
+"""A window that a defect fills to the edges holds nothing normal to compare with, and does not count."""
+DEFECTIVE_PIXELS = 20
+"""Visible defect area, in pixels of the input, from which an image counts as anomalous."""
+DISTANCE, DISTANCE_SCALE = 0.2, 0.06
+"""Association with the good image of the pair at which an anomaly is as likely as not, and the step of its logit."""
+WEIGHTS = {"image": 2.0, "patch": 0.5, "raw": 0.5, "near": 1.0, "near2": 0.5, "near3": 0.5}
+"""Of the terms of the loss; the others weigh 1."""
+LEARNING_RATE = 2e-3
+WARMUP_STEPS = 100
+AVERAGE_DECAY = 0.997
+JOINED_EVERY = 16
+REPORT_EVERY = 256
 TEXT_STEPS = 300
 TEXT_BATCH = 64
+HELD_OUT_SEED, HELD_OUT_SCENES = 1_000_000, 20
+"""Scenes that show how far training has come."""
 
 
-@dataclass(frozen=True)
-class Labels:
-    """0 normal, 1 anomalous, ``IGNORE`` in between.
+def shares(defective: torch.Tensor, patch_size: int, side: int) -> torch.Tensor:
+    """Visibly defective share of every window of ``side`` patches, (B, windows), from (B, S, S) uint8, 255 for all."""
+    whole = F.avg_pool2d(defective.float()[:, None] / 255, patch_size)
+    return F.avg_pool2d(whole, side, stride=1).flatten(1)
 
-    Attributes:
-        image: (B,) int64.
-        patch: (B, grid * grid) int64.
-        windows: scale to (B, windows) int64.
+
+def wanted(share: torch.Tensor) -> torch.Tensor:
+    """Wanted probability of an anomaly: near 0 without a defect, 1/2 at a share of 2 %, near 1 from 10 % on.
+
+    It says how much of a window is defective, which sharpens the maps beyond the grid of patches.
     """
-
-    image: torch.Tensor
-    patch: torch.Tensor
-    windows: dict[int, torch.Tensor]
+    odds = ((share + FAINT_SHARE) / EVEN_SHARE) ** 2
+    return odds / (1 + odds)
 
 
-def label(defective: torch.Tensor, patch_size: int) -> Labels:
-    """Labels from the visibly defective area (B, S, S), uint8, 255 for a wholly defective pixel.
-
-    A window with a trace of a defect too small to see, or one that a defect fills to the edges so that nothing
-    normal is left to compare with, is ignored.
-    """
-    area = F.avg_pool2d(defective.float()[:, None] / 255, patch_size) * patch_size**2
-
-    def by_area(size: int) -> torch.Tensor:
-        pixels = F.avg_pool2d(area, size, stride=1).flatten(1) * size**2
-        result = torch.full_like(pixels, IGNORE, dtype=torch.int64)
-        result[pixels < 1] = 0
-        result[pixels >= DEFECTIVE_PIXELS[size]] = 1
-        if size > 1:
-            result[pixels > 0.97 * (size * patch_size) ** 2] = IGNORE
-        return result
-
-    whole = area.flatten(1).sum(dim=1)
-    image = torch.where(whole >= DEFECTIVE_PIXELS[3], 1, torch.where(whole < 1, 0, IGNORE))
-    return Labels(image, by_area(1), {size: by_area(size) for size in WINDOWS_PER_IMAGE})
-
-
-def choose_windows(labels: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Window numbers (B, count): up to half anomalous, the others normal, drawn without repetition."""
-    draw = torch.rand(labels.shape, generator=generator)
-    anomalous = torch.where(labels == 1, draw, draw - 2).topk(count // 2).indices
-    rest = torch.where(labels == 0, draw, draw - 2).scatter(1, anomalous, -9.0)
-    return torch.cat([anomalous, rest.topk(count - count // 2).indices], dim=1)
+def choose_windows(share: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Window numbers (B, count): up to half with a defect, the others without, drawn without repetition."""
+    draw = torch.rand(share.shape, generator=generator)
+    defect = torch.where((share > FAINT_SHARE) & (share < FULL_SHARE), draw, draw - 2).topk(count // 2).indices
+    rest = torch.where(share == 0, draw, draw - 2).scatter(1, defect, -9.0)
+    return torch.cat([defect, rest.topk(count - count // 2).indices], dim=1)
 
 
 def embed_tokens(visual: ImageTower, images: torch.Tensor) -> torch.Tensor:
@@ -154,82 +144,124 @@ def window_sequences(tokens: torch.Tensor, chosen: torch.Tensor, grid: int, size
     return tokens.gather(1, places).reshape(-1, 1 + size * size, tokens.shape[-1])
 
 
-def cross_entropy(embeddings: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor, weight: float) -> torch.Tensor:
-    """Of the softmax that WinCLIP scores with; ``weight`` is that of the anomalous class."""
-    if not bool((labels != IGNORE).any()):
-        return embeddings.sum() * 0
-    return F.cross_entropy(
-        embeddings.flatten(0, -2) @ targets.T / TEMPERATURE,
-        labels.flatten(),
-        weight=torch.tensor([1.0, weight]),
-        ignore_index=IGNORE,
-        label_smoothing=LABEL_SMOOTHING,
-    )
+def loss_of(logits: torch.Tensor, share: torch.Tensor, weight: float = 1.0) -> torch.Tensor:
+    """Cross-entropy of logits of an anomaly, (B, N), with what is wanted; ``weight`` is that of defective ones."""
+    weights = (1 + (weight - 1) * (share > 0)) * (share < FULL_SHARE)
+    total = F.binary_cross_entropy_with_logits(logits, wanted(share), weights, reduction="sum")
+    return total / weights.sum()
+
+
+def association(queries: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+    """Logits of an anomaly, (B, N), from the distance of (B, N, E) to the nearest of (B, M, E), all of unit length."""
+    nearest = (queries @ references.transpose(1, 2)).amax(dim=2)
+    return ((1 - nearest) / 2 - DISTANCE) / DISTANCE_SCALE
+
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""Images (B, 3, S, S) uint8 and defective area (B, S, S) uint8: a good image, then a defective one of the same scene,
+and so on."""
 
 
 def image_loss(
-    visual: ImageTower,
-    family_head: nn.Linear,
-    batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    targets: torch.Tensor,
-    patch_targets: torch.Tensor,
-    generator: torch.Generator,
+    visual: ImageTower, batch: Batch, targets: torch.Tensor, patch_targets: torch.Tensor, generator: torch.Generator
 ) -> dict[str, torch.Tensor]:
-    """The terms of the loss on one batch of the training stream, by name.
+    """The terms of the loss on one batch, by name.
 
-    Patch tokens are trained twice: projected like a class token, and as they leave the last block, against two
-    directions of their own (2, width), because the memory bank compares them in that form.
+    Patch tokens are trained in two forms: projected like a class token, and as they leave the last block, because
+    the memory bank compares them in that form: against two directions of their own (2, width), and by their
+    association with the good image of the pair (``near``), as windows are (``near2``, ``near3``).
     """
-    pixels, defective, families = batch
-    whole = slice(0, IMAGES_AS_WHOLE)
+    pixels, defective = batch
+    patch_size = visual.conv1.kernel_size[0]
+    whole = slice(0, 2 * PAIRS_AS_WHOLE)
     images = (pixels.float() / 255 - torch.tensor(CLIP_MEAN)[:, None, None]) / torch.tensor(CLIP_STD)[:, None, None]
-    labels = label(defective, visual.conv1.kernel_size[0])
+    anomaly, patch_anomaly = ((pair[1] - pair[0]) / TEMPERATURE for pair in (targets, patch_targets))
     tokens = embed_tokens(visual, images)
     last = transform(visual, tokens[whole])
     output = project(visual, last)
     raw = F.normalize(last[:, 1:], dim=-1)
+    share = shares(defective[whole], patch_size, 1)
+    pixels_defective = share.sum(dim=1) * patch_size**2
+    counts = (pixels_defective == 0) | (pixels_defective >= DEFECTIVE_PIXELS)
+    anomalous = 0.01 + 0.98 * (pixels_defective > 0)
     terms = {
-        "image": cross_entropy(output[:, 0], labels.image[whole], targets, 1.0),
-        "patch": cross_entropy(output[:, 1:], labels.patch[whole], targets, 3.0),
-        "raw": 0.5 * cross_entropy(raw, labels.patch[whole], patch_targets, 3.0),
+        "image": F.binary_cross_entropy_with_logits(output[:, 0] @ anomaly, anomalous, counts.float()),
+        "patch": loss_of(output[:, 1:] @ anomaly, share, 3.0),
+        "raw": loss_of(raw @ patch_anomaly, share, 3.0),
+        "near": loss_of(association(raw[1::2], raw[0::2]), share[1::2], 3.0),
     }
-    embedded, shown = [output[:, 0]], [families[whole]]
     for size, count in WINDOWS_PER_IMAGE.items():
-        chosen = choose_windows(labels.windows[size], count, generator)
+        share = shares(defective, patch_size, size)
+        chosen = choose_windows(share, count, generator)
         sequences = window_sequences(tokens, chosen, visual.grid, size)
-        embeddings = project(visual, transform(visual, sequences, class_token_only=True))
-        terms[f"windows{size}"] = cross_entropy(embeddings, labels.windows[size].gather(1, chosen), targets, 1.5)
-        embedded.append(embeddings)
-        shown.append(families.repeat_interleave(count))
-    across = torch.cat(embedded) @ (torch.eye(targets.shape[1]) - targets.T @ targets)
-    terms["family"] = FAMILY_WEIGHT * F.cross_entropy(family_head(across * 8), torch.cat(shown))
+        embeddings = project(visual, transform(visual, sequences, class_token_only=True)).unflatten(0, (-1, count))
+        share = share.gather(1, chosen)
+        terms[f"windows{size}"] = loss_of(embeddings @ anomaly, share, 1.5)
+        if size != WIDE:
+            terms[f"near{size}"] = loss_of(association(embeddings[1::2], embeddings[0::2]), share[1::2], 1.5)
     return terms
 
 
 class Pool:
-    """The latest images of the training stream."""
+    """The latest scenes of the training stream."""
 
-    def __init__(self, stream: TrainingStream, workers: int) -> None:
-        self.batches = iter(stream.loader(workers))
-        self.kept = [next(self.batches) for _ in range(FIRST_IMAGES // (4 * stream.scenes))]
+    def __init__(self, stream: TrainingStream) -> None:
+        self.batches = iter(stream)
+        self.each = stream.scenes
+        self.kept = [next(self.batches) for _ in range(FIRST_SCENES // self.each)]
 
-    def draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Take in the next batch of the stream, then draw: random images as ``TrainingStream.batch`` gives them.
+    def draw(self, pairs: int, generator: torch.Generator) -> Batch:
+        """Take in the next batch of the stream, then draw pairs of random scenes.
 
-        All are turned by the same random quarter and mirrored or not.
+        All are turned by the same random quarter, mirrored or not, and have their colours exchanged.
         """
         self.kept.append(next(self.batches))
-        each = len(self.kept[-1][0])
-        del self.kept[: max(0, len(self.kept) - POOL_IMAGES // each)]
-        chosen = torch.randperm(len(self.kept) * each, generator=generator)[:count].tolist()
+        del self.kept[: max(0, len(self.kept) - POOL_SCENES // self.each)]
+        scenes = torch.randperm(len(self.kept) * self.each, generator=generator)[:pairs].tolist()
         quarter, mirror = torch.randint(4, (2,), generator=generator).tolist()
-        pixels, defective, families = (
-            torch.stack([self.kept[index // each][part][index % each] for index in chosen]) for part in range(3)
-        )
-        pixels, defective = pixels.rot90(quarter, (-2, -1)), defective.rot90(quarter, (-2, -1))
+        colours = torch.randperm(3, generator=generator)
+        picked = []
+        for scene in scenes:
+            good, defective = (2 * torch.randint(2, (2,), generator=generator) + torch.tensor([0, 1])).tolist()
+            first = 4 * (scene % self.each)
+            picked += [(scene // self.each, first + good), (scene // self.each, first + defective)]
+        pixels, area = (torch.stack([self.kept[kept][part][index] for kept, index in picked]) for part in range(2))
+        pixels, area = pixels[:, colours].rot90(quarter, (-2, -1)), area.rot90(quarter, (-2, -1))
         if mirror % 2:
-            pixels, defective = pixels.flip(-1), defective.flip(-1)
-        return pixels.contiguous(), defective.contiguous(), families
+            pixels, area = pixels.flip(-1), area.flip(-1)
+        return pixels.contiguous(), area.contiguous()
+
+
+class Validation:
+    """What the tower makes of scenes that it is never trained on: those of another seed."""
+
+    def __init__(self, size: int) -> None:
+        stream = TrainingStream(HELD_OUT_SEED, 1, size)
+        self.scenes = [stream.batch(number) for number in range(HELD_OUT_SCENES)]
+        pixels, area = (torch.cat([scene[part] for scene in self.scenes]) for part in range(2))
+        self.batches = [(pixels[part], area[part]) for part in torch.arange(len(pixels)).split(4 * PAIRS_FOR_WINDOWS)]
+
+    @torch.inference_mode()
+    def measure(self, visual: ImageTower, targets: torch.Tensor, patch_targets: torch.Tensor) -> dict[str, float]:
+        """Terms of the loss, and WinCLIP's figures zero-shot and with the first image of each scene as reference."""
+        generator = torch.Generator().manual_seed(0)
+        terms = [image_loss(visual, batch, targets, patch_targets, generator) for batch in self.batches]
+        found = {f"val_{name}": float(torch.stack([part[name] for part in terms]).mean()) for name in terms[0]}
+        scores: dict[int, list[float]] = {0: [], 1: []}
+        figures: dict[str, list[float]] = {}
+        for pixels, area in self.scenes:
+            embeddings = visual(normalise(pixels.permute(0, 2, 3, 1)))
+            masks = label_defects(area[1:].numpy() > 127)
+            both = score_images(embeddings[1:], targets, MemoryBank.of(embeddings[:1]), ((), (0,)))
+            for k_shot, result in enumerate(both):
+                scores[k_shot] += result.scores.tolist()
+                maps = upsample(result.maps.float(), pixels.shape[-1]).numpy()
+                for name, value in pixel_metrics(masks, maps)[0].items():
+                    figures.setdefault(f"{name}_{k_shot}", []).append(value)
+        labels = [1, 0, 1] * len(self.scenes)
+        for k_shot, values in scores.items():
+            found[f"auroc_sp_{k_shot}"] = image_metrics(labels, values)[0]["auroc_sp"]
+        return found | {name: sum(values) / len(values) for name, values in figures.items()}
 
 
 def initialise(clip: Clip, generator: torch.Generator) -> None:
@@ -264,9 +296,36 @@ def start_patch_projection(visual: ImageTower, pixels: torch.Tensor) -> None:
         visual.conv1.weight.copy_(filters.T.float().reshape(visual.conv1.weight.shape))
 
 
+def enter_weights(clip: Clip, checkpoint: Path) -> None:
+    """Go on from the weights of a tower of other patches: each is what the old one is to patches enlarged to its size.
+
+    The image seems larger by as much, which the training images of many scales have prepared the tower for.
+    """
+    state = read_checkpoint(checkpoint)
+    old, side, grid = state["visual.conv1.weight"].shape[-1], clip.config.patch_size, clip.config.grid
+    enlarge = F.interpolate(torch.eye(side)[:, None], size=old, mode="linear")[:, 0]
+    filters = torch.einsum("ip,jq,ocpq->ocij", enlarge, enlarge, state["visual.conv1.weight"].float())
+    class_token, places = state["visual.positional_embedding"].float().tensor_split([1])
+    square = places.unflatten(0, (math.isqrt(len(places)), -1)).permute(2, 0, 1)[None]
+    places = F.interpolate(square, size=(grid, grid), mode="bicubic")[0].flatten(1).T
+    state["visual.conv1.weight"] = filters
+    state["visual.positional_embedding"] = torch.cat([class_token, places])
+    clip.load_state_dict(state)
+
+
 def target_directions(embed_dim: int, generator: torch.Generator) -> torch.Tensor:
     """Two orthonormal rows (2, embed_dim): normal, anomalous."""
     return torch.linalg.qr(torch.randn(embed_dim, 2, generator=generator)).Q.T.contiguous()
+
+
+@torch.inference_mode()
+def prompt_directions(clip: Clip) -> torch.Tensor:
+    """Where a trained text tower maps normal and anomalous prompts, (2, embed_dim), of unit length."""
+    means = []
+    for prompts in (REFERENCE.normal("object"), REFERENCE.anomalous("object")):
+        tokens = open_clip.tokenize(prompts, context_length=clip.config.context_length)
+        means.append(clip.encode_text(tokens).mean(dim=0))
+    return F.normalize(torch.stack(means), dim=-1).clone()
 
 
 def words_for_names() -> list[str]:
@@ -310,61 +369,80 @@ def train_text(clip: Clip, targets: torch.Tensor, steps: int, seed: int) -> None
 def train_images(clip: Clip, targets: torch.Tensor, arguments: argparse.Namespace, generator: torch.Generator) -> int:
     """Train the image tower and leave the running average of its weights in ``clip``.
 
+    Under torchrun every process draws its own images and takes its own steps, and every ``JOINED_EVERY`` steps their
+    weights are averaged: no process waits for another at every step, which counts on a machine that others use too.
+
     Returns:
-        Steps done, those of an earlier run included.
+        Steps done.
     """
+    rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     size = clip.config.image_size
-    earlier = 0 if arguments.start is None else steps_of(arguments.start)
-    pool = Pool(TrainingStream(arguments.seed, SCENES_PER_STEP, size, first=earlier), arguments.workers)
-    if arguments.start is None:
-        start_patch_projection(clip.visual, torch.cat([pixels for pixels, _, _ in pool.kept]))
     patch_targets = target_directions(clip.config.width, generator)
+    pool = Pool(TrainingStream(arguments.seed, SCENES_PER_STEP, size, rank, processes))
+    if arguments.start is None:
+        start_patch_projection(clip.visual, torch.cat([pixels for pixels, _ in pool.kept]))
+    if processes > 1:
+        dist.broadcast(clip.visual.conv1.weight.data, 0)
+        generator.manual_seed(processes * arguments.seed + rank)
+    validation = Validation(size) if rank == 0 else None
     start = time.monotonic()
     visual = copy.deepcopy(clip.visual)
     # Pixels of a patch are so correlated that gradient steps on the filters would soon make all of them measure
     # its mean brightness; the principal components stay as they are.
     visual.conv1.requires_grad_(False)
-    family_head = nn.Linear(clip.config.embed_dim, FAMILIES)
-    nn.init.normal_(family_head.weight, std=0.1, generator=generator)
-    parameters = [p for p in (*visual.parameters(), *family_head.parameters()) if p.requires_grad]
-    decayed = [parameter for parameter in parameters if parameter.dim() >= 2]
-    others = [parameter for parameter in parameters if parameter.dim() < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.98)
-    )
+    parameters = [parameter for parameter in visual.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in visual.transformer.parameters() if parameter.dim() == 2]
+    others = [parameter for parameter in parameters if not any(parameter is matrix for matrix in matrices)]
+    optimizers = [
+        torch.optim.Muon(matrices, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, weight_decay=0.0, betas=(0.9, 0.98)),
+    ]
     shown: dict[str, float] = {}
-    progress = tqdm(range(arguments.steps), desc="image tower", unit="step")
-    for step in progress:
+    minutes = torch.zeros(())
+    for step in tqdm(range(arguments.steps), desc="image tower", unit="step", disable=rank > 0):
+        if step % JOINED_EVERY == 0:
+            minutes = torch.tensor((time.monotonic() - start) / 60)
+            if processes > 1:
+                dist.broadcast(minutes, 0)
+                with torch.no_grad():
+                    joined = nn.utils.parameters_to_vector(parameters)
+                    dist.all_reduce(joined)
+                    nn.utils.vector_to_parameters(joined / processes, parameters)
         done = step / arguments.steps
         if arguments.minutes is not None:
-            done = max(done, (time.monotonic() - start) / (60 * arguments.minutes))
+            done = max(done, float(minutes) / arguments.minutes)
         if done >= 1:
-            return earlier + step
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) * math.cos(math.pi / 2 * done) ** 2
-        batch = pool.draw(IMAGES_FOR_WINDOWS, generator)
-        terms = image_loss(visual, family_head, batch, targets, patch_targets, generator)
-        optimizer.zero_grad()
-        torch.stack(list(terms.values())).sum().backward()
+            return step
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) * math.cos(math.pi / 2 * done) ** 2
+            optimizer.zero_grad()
+        terms = image_loss(visual, pool.draw(PAIRS_FOR_WINDOWS, generator), targets, patch_targets, generator)
+        torch.stack([WEIGHTS.get(name, 1.0) * term for name, term in terms.items()]).sum().backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         decay = min(AVERAGE_DECAY, (step + 1) / (step + 10))
         with torch.no_grad():
             for averaged, parameter in zip(clip.visual.parameters(), visual.parameters()):
                 averaged.lerp_(parameter, 1 - decay)
         for name, term in terms.items():
-            shown[name] = 0.97 * shown.get(name, float(term.detach())) + 0.03 * float(term.detach())
-        if step % 20 == 0:
-            progress.set_postfix({name: f"{value:.3f}" for name, value in shown.items()})
-        if (step + 1) % SAVE_EVERY == 0:
-            save(clip, arguments.save_path, arguments.seed, earlier + step + 1)
-    return earlier + int(arguments.steps)
+            shown[name] = 0.98 * shown.get(name, float(term.detach())) + 0.02 * float(term.detach())
+        if validation is not None and (step + 1) % REPORT_EVERY == 0:
+            save(clip, arguments.save_path, arguments.seed, step + 1)
+            times = {"step": step + 1, "minutes": float(minutes), "core_minutes": processes * time.process_time() / 60}
+            row = times | shown | validation.measure(clip.visual, targets, patch_targets)
+            append_row(arguments.save_path.with_name(f"{arguments.save_path.name}-curve.csv"), row)
+    return int(arguments.steps)
 
 
-def steps_of(checkpoint: Path) -> int:
-    """Training steps that went into a checkpoint of this script."""
-    with safetensors.safe_open(checkpoint, framework="pt") as file:
-        return int(file.metadata()["steps"])
+def append_row(path: Path, row: dict[str, float]) -> None:
+    """Add a line to a .csv, and the header before the first."""
+    new = not path.exists()
+    with path.open("a") as file:
+        if new:
+            file.write(",".join(row) + "\n")
+        file.write(",".join(f"{value:.5g}" for value in row.values()) + "\n")
 
 
 def save(clip: Clip, output: Path, seed: int, steps: int) -> None:
@@ -384,30 +462,37 @@ def train(arguments: argparse.Namespace) -> None:
     """Train both towers and save them."""
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
+    if "WORLD_SIZE" in os.environ:  # set by torchrun
+        dist.init_process_group("gloo")
     generator = torch.Generator().manual_seed(arguments.seed)
     clip = Clip(parse_config(CONFIG, arguments.save_path.name))
     initialise(clip, generator)
-    targets = target_directions(clip.config.embed_dim, generator)
-    start = time.monotonic()
     if arguments.start is None:
+        targets = target_directions(clip.config.embed_dim, generator)
         train_text(clip, targets, TEXT_STEPS, arguments.seed)
     else:
-        clip.load_state_dict(read_checkpoint(arguments.start))
+        enter_weights(clip, arguments.start)
+        targets = prompt_directions(clip)
     steps = train_images(clip, targets, arguments, generator)
-    save(clip, arguments.save_path, arguments.seed, steps)
-    print(f"{steps} steps in {(time.monotonic() - start) / 60:.1f} minutes: {arguments.save_path}.safetensors")
+    core_minutes = torch.tensor(time.process_time() / 60)
+    if dist.is_initialized():
+        dist.all_reduce(core_minutes)
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        save(clip, arguments.save_path, arguments.seed, steps)
+        print(f"{steps} steps, {float(core_minutes):.1f} minutes of one core: {arguments.save_path}.safetensors")
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the demo backbone on procedurally drawn images.")
     parser.add_argument("--save_path", type=Path, default=Path("winclip/demo/demo-vit-240"), help="path without ending")
     parser.add_argument("--output", dest="save_path", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    parser.add_argument("--steps", type=int, default=4000, help="training steps of the image tower")
+    parser.add_argument("--steps", type=int, default=6000, help="training steps of the image tower")
     parser.add_argument("--minutes", type=float, help="end the image tower's training after this time")
     parser.add_argument("--seed", type=int, default=0, help="of weights, images and choices")
-    parser.add_argument("--start", type=Path, help="checkpoint of an earlier run of the same seed to go on from")
-    parser.add_argument("--threads", type=int, default=2, help="of the training process")
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw images")
+    parser.add_argument("--start", type=Path, help="checkpoint of an earlier run, of the same widths, to go on from")
+    parser.add_argument("--threads", type=int, default=1, help="of each training process")
     return parser.parse_args(words)
 
 

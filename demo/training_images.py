@@ -7,14 +7,13 @@ Defects come from procedural.py, as the sample's do, with sizes and strengths va
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image as PillowImage
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from demo.procedural import (
     DEFECTS,
@@ -272,6 +271,37 @@ def confetti(rng: np.random.RandomState) -> Image:
     return pixels.astype(np.float32) / np.float32(255)
 
 
+def strewn(rng: np.random.RandomState) -> Image:
+    """Bars, crosses, triangles and other regular shapes of all sizes, scattered apart over a ground of fine grain."""
+    ground = random_colour(rng)
+    pixels = _canvas(ground)
+    palette = [random_colour(rng) for _ in range(int(rng.randint(1, 5)))]
+    largest = rng.uniform(4, 20)
+    count = int(min(500, rng.uniform(0.1, 0.7) * SIZE**2 / (2 * largest**2)) + 5)
+    for _ in range(count):
+        x, y = rng.uniform(0, SIZE, size=2)
+        outline = _shape_outline(rng, x, y, largest * rng.uniform(0.15, 1.0))
+        tone = _tone(np.clip(palette[rng.randint(len(palette))] + rng.uniform(-0.08, 0.08), 0, 1))
+        cv2.fillPoly(pixels, [subpixel(outline)], tone, cv2.LINE_AA, SUBPIXEL_BITS)
+    fine = np.float32(rng.uniform(0, 0.05)) * smooth_noise(rng, SHAPE, 2.0)
+    return np.clip(pixels.astype(np.float32) / np.float32(255) + fine[..., None], 0, 1)
+
+
+def twill(rng: np.random.RandomState) -> Image:
+    """Rounded threads that pass over two or more others and under one or more, shifted from thread to thread."""
+    threads = int(rng.randint(3, 9))
+    side = threads * int(rng.randint(max(3, 20 // threads), max(4, 120 // threads)))
+    over, shift = int(rng.randint(1, threads)), int(rng.randint(1, 4))
+    rows, columns = np.mgrid[:side, :side].astype(np.float32) * np.float32(threads / side)
+    column, row = columns.astype(np.int64), rows.astype(np.int64)
+    warp = (column + shift * row) % threads < over
+    across = np.where(warp, columns - column, rows - row)
+    shade = 1 - np.float32(rng.uniform(0.5, 2.5)) * (across - np.float32(0.5)) ** 2
+    first, second = _two_colours(rng)
+    tile = np.where(warp[..., None], first, second) * np.clip(shade, 0.1, 1)[..., None]
+    return _tiled((np.clip(tile, 0, 1) * 255).astype(np.uint8), rng, rng.uniform(0.6, 1.8))
+
+
 def plain(rng: np.random.RandomState) -> Image:
     """One colour with a slight unevenness."""
     noise = np.float32(rng.uniform(0.0, 0.08)) * smooth_noise(rng, SHAPE, rng.uniform(2, 120))
@@ -315,9 +345,9 @@ def patchwork(rng: np.random.RandomState) -> Image:
 
 TEXTURES: tuple[Texture, ...] = (
     clouds, marble, grain, wood, plain, stripes, bricks, mesh, lattice, scales, relief, cells, confetti,
-    patchwork, mixture,
+    strewn, twill, patchwork, mixture,
 )  # fmt: skip
-TEXTURE_SHARES = np.asarray([1, 1, 1, 1, 1, 2, 2, 2, 3, 2, 3, 2, 3, 5, 5]) / 34
+TEXTURE_SHARES = np.asarray([1, 1, 1, 1, 1, 2, 2, 2, 3, 2, 3, 2, 3, 3, 3, 5, 5]) / 40
 """Structured textures are drawn more often: a normal edge must be learned not to be a defect."""
 
 
@@ -326,11 +356,11 @@ CALM_SHARE = 0.65
 
 
 def _object_outline(rng: np.random.RandomState, x: float, y: float, radius: float) -> npt.NDArray[np.float64]:
-    """Ellipse, rounded rectangle, polygon or smooth lobed outline (N, 2); never a toothed wheel."""
-    angles = 2 * np.pi * np.arange(120) / 120
-    kind = rng.randint(4)
+    """Ellipse, rounded rectangle, polygon, smooth lobed or notched outline (N, 2); never a wheel with flat teeth."""
+    angles = 2 * np.pi * np.arange(240) / 240
+    kind = rng.randint(5)
     if kind == 0:
-        radii = np.ones(120)
+        radii = np.ones(240)
     elif kind == 1:
         power = rng.uniform(3, 10)
         radii = (np.abs(np.cos(angles)) ** power + np.abs(np.sin(angles)) ** power) ** (-1 / power)
@@ -338,6 +368,10 @@ def _object_outline(rng: np.random.RandomState, x: float, y: float, radius: floa
         corners = int(rng.randint(3, 9))
         sector = np.pi / corners
         radii = np.cos(sector) / np.cos((angles % (2 * sector)) - sector)
+    elif kind == 3:  # evenly cut notches or round crimps
+        count = int(rng.randint(3, 25))
+        wave = np.cos(count * angles)
+        radii = 1 - rng.uniform(0.04, 0.25) * np.where(wave > rng.uniform(-0.7, 0.7), np.abs(wave), 0)
     else:
         lobes = int(rng.randint(2, 7))
         radii = 1 + rng.uniform(0.05, 0.25) * np.sin(lobes * angles) + rng.uniform(0, 0.1) * np.sin(angles)
@@ -399,44 +433,47 @@ def objects(rng: np.random.RandomState) -> tuple[Image, Region, Image]:
     return image.astype(np.float32), solid > 0.5, background
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One training image.
-
-    Attributes:
-        pixels: (S, S, 3) uint8 RGB.
-        defective: (S, S) uint8, share of visibly defective area in each pixel, 0 to 255.
-        family: number of the texture or object drawn, for the auxiliary loss.
-    """
-
-    pixels: npt.NDArray[np.uint8]
-    defective: npt.NDArray[np.uint8]
-    family: int
-
-
-FAMILIES = len(TEXTURES) + 1
-
-
-def draw_scene(rng: np.random.RandomState) -> tuple[Image, Region, Image, int]:
-    """A normal scene: image, region for defects, background, family."""
+def draw_scene(rng: np.random.RandomState) -> tuple[Image, Region, Image]:
+    """A normal scene: image, region for defects, background."""
     if rng.uniform() < 0.4:
         image, region, background = objects(rng)
         if int(region.sum()) > 2000:
-            return image, region, background, len(TEXTURES)
-    family = int(rng.choice(len(TEXTURES), p=TEXTURE_SHARES))
-    image = TEXTURES[family](rng)
+            return image, region, background
+    image = TEXTURES[int(rng.choice(len(TEXTURES), p=TEXTURE_SHARES))](rng)
     if rng.uniform() < CALM_SHARE:
         image = _calmed(image, rng)
     elsewhere = np.broadcast_to(random_colour(rng), image.shape).astype(np.float32)
-    return image, np.ones(SHAPE, dtype=bool), elsewhere, family
+    return image, np.ones(SHAPE, dtype=bool), elsewhere
+
+
+def _moved(image: Image, region: Region, background: Image, rng: np.random.RandomState) -> tuple[Image, Region, Image]:
+    """The scene turned by any angle, scaled and shifted a little: no two images of a class are alike in place."""
+    full = bool(region.all())
+    reach = 40.0 if full else 10.0
+    turn = cv2.getRotationMatrix2D((SIZE / 2, SIZE / 2), rng.uniform(0, 360), rng.uniform(0.93, 1.08))
+    matrix = turn + np.asarray([[0, 0, rng.uniform(-reach, reach)], [0, 0, rng.uniform(-reach, reach)]])
+    border = cv2.BORDER_REFLECT_101 if full else cv2.BORDER_REPLICATE
+
+    def warped(array: npt.NDArray[Any], flags: int) -> npt.NDArray[Any]:
+        return np.asarray(cv2.warpAffine(array, matrix, (SIZE, SIZE), flags=flags, borderMode=border))
+
+    moved = np.clip(warped(image, cv2.INTER_CUBIC), 0, 1)
+    if full:
+        return moved, region, background
+    solid = warped(region.astype(np.uint8), cv2.INTER_NEAREST) > 0
+    if int(solid.sum()) <= 2000:
+        return image, region, background
+    return moved, solid, warped(background, cv2.INTER_LINEAR)
 
 
 def add_defects(image: Image, region: Region, background: Image, rng: np.random.RandomState) -> Image:
-    """One defect, sometimes two or three, of random kind."""
+    """One defect, sometimes two or three, of random kind and, now and then, of lower contrast."""
     names = list(DEFECTS)
-    for _ in range(int(rng.choice([1, 1, 1, 2, 3]))):
-        image = DEFECTS[names[int(rng.randint(len(names)))]](image, region, background, rng)
-    return image
+    damaged = image
+    for _ in range(int(rng.choice([1, 1, 1, 1, 2, 3]))):
+        damaged = DEFECTS[names[int(rng.randint(len(names)))]](damaged, region, background, rng)
+    strength = np.float32(rng.uniform(0.5, 1.0) if rng.uniform() < 0.3 else 1.0)
+    return (image + strength * (damaged - image)).astype(np.float32)
 
 
 def _turned(array: npt.NDArray[np.uint8], quarter: int, mirrored: bool) -> npt.NDArray[np.uint8]:
@@ -444,11 +481,18 @@ def _turned(array: npt.NDArray[np.uint8], quarter: int, mirrored: bool) -> npt.N
     return np.ascontiguousarray(turned[:, ::-1] if mirrored else turned)
 
 
-def draw_samples(rng: np.random.RandomState, size: int) -> list[Sample]:
-    """Two normal and two defective images of a scene, each lit, turned and recorded on its own, at side ``size``."""
-    image, region, background, family = draw_scene(rng)
+def draw_images(rng: np.random.RandomState, size: int) -> list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
+    """Good, defective, good, defective image of a scene, each placed, lit, turned and recorded on its own.
+
+    Returns:
+        Of each, (size, size, 3) uint8 RGB and (size, size) uint8, the share of visibly defective area in each
+        pixel, 0 to 255.
+    """
+    scene = draw_scene(rng)
+    placed_alike = rng.uniform() < 0.3
     results = []
     for defective in (False, True, False, True):
+        image, region, background = scene if placed_alike else _moved(*scene, rng)
         damaged = add_defects(image, region, background, rng) if defective else image
         clean_photo, photo = photograph([image, damaged], rng, rng.uniform(0.0, 0.06), rng.uniform(0.0, 0.25))
         changed = np.abs(clean_photo.astype(np.int16) - photo.astype(np.int16)).max(axis=2) > VISIBLE * 255
@@ -457,41 +501,32 @@ def draw_samples(rng: np.random.RandomState, size: int) -> list[Sample]:
         small = np.asarray(PillowImage.fromarray(photo).resize((size, size), PillowImage.Resampling.BICUBIC))
         mask = cv2.resize(changed.astype(np.uint8) * 255, (size, size), interpolation=cv2.INTER_AREA)
         quarter, mirrored = int(rng.randint(4)), bool(rng.randint(2))
-        results.append(Sample(_turned(small, quarter, mirrored), _turned(mask, quarter, mirrored), family))
+        results.append((_turned(small, quarter, mirrored), _turned(mask, quarter, mirrored)))
     return results
 
 
-class TrainingStream(IterableDataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
-    """Endless batches: images (B, 3, S, S) uint8, defective area (B, S, S) uint8, families (B,) int64.
+class TrainingStream:
+    """Endless batches of 4 * ``scenes`` images: (B, 3, S, S) uint8 and defective area (B, S, S) uint8.
 
-    Batch n depends on the seed and n only, whatever the number of worker processes.
+    Batch n depends on the seed and n only; one of several processes takes every ``step``-th batch from ``first`` on.
     """
 
-    def __init__(self, seed: int, scenes: int, size: int, first: int = 0) -> None:
-        self.seed, self.scenes, self.size, self.first = seed, scenes, size, first
+    def __init__(self, seed: int, scenes: int, size: int, first: int = 0, step: int = 1) -> None:
+        self.seed, self.scenes, self.size, self.first, self.step = seed, scenes, size, first, step
 
-    def batch(self, number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Batch ``number`` of the stream, of 4 * ``scenes`` images, half of them defective."""
-        samples = [
-            sample
+    def batch(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Batch ``number`` of the stream: of each scene a good, a defective, a good and a defective image."""
+        images = [
+            image
             for scene in range(self.scenes)
-            for sample in draw_samples(random_state("training", self.seed, number, scene), self.size)
+            for image in draw_images(random_state("training", self.seed, number, scene), self.size)
         ]
-        return (
-            torch.from_numpy(np.stack([sample.pixels for sample in samples])).permute(0, 3, 1, 2).contiguous(),
-            torch.from_numpy(np.stack([sample.defective for sample in samples])),
-            torch.tensor([sample.family for sample in samples]),
-        )
+        pixels, defective = (torch.from_numpy(np.stack(part)) for part in zip(*images))
+        return pixels.permute(0, 3, 1, 2).contiguous(), defective
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         cv2.setNumThreads(1)
-        torch.set_num_threads(1)
-        worker = get_worker_info()
-        number, step = (self.first, 1) if worker is None else (self.first + worker.id, worker.num_workers)
+        number = self.first
         while True:
             yield self.batch(number)
-            number += step
-
-    def loader(self, workers: int) -> DataLoader[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Batches in order, drawn in ``workers`` background processes (0: in this one)."""
-        return DataLoader(self, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+            number += self.step

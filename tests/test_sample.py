@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from pathlib import Path
@@ -14,10 +15,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from demo import sample
+from demo import evaluate, sample
 from demo import train_backbone as training
 from demo.stand_in import CAUTION, STAMP, caution_of_stand_in
 from demo.training_images import TrainingStream
+from winclip import WinCLIP
 
 
 @pytest.fixture
@@ -114,25 +116,49 @@ def test_stream_depends_on_seed_and_number_only() -> None:
     first, again = TrainingStream(1, scenes=1, size=96), TrainingStream(1, scenes=1, size=96)
     again.batch(0)
     assert all(torch.equal(a, b) for a, b in zip(first.batch(5), again.batch(5)))
-    images, defective, families = first.batch(5)
+    images, defective = first.batch(5)
     assert images.shape == (4, 3, 96, 96)
     assert defective.flatten(1).any(dim=1).tolist() == [False, True, False, True]
-    assert len(families) == 4
+    second_of_two = iter(TrainingStream(1, scenes=1, size=96, first=1, step=2))
+    next(second_of_two)
+    assert torch.equal(next(second_of_two)[0], first.batch(3)[0])
 
 
-def test_labels_of_windows() -> None:
+def test_windows_are_chosen_and_wanted_by_their_defective_share() -> None:
     defective = torch.zeros(1, 240, 240, dtype=torch.uint8)
-    defective[0, 32:48, 32:48] = 255  # one whole patch: row 2, column 2
-    defective[0, 200, 200] = 255  # a trace in row 12, column 12
-    labels = training.label(defective, 16)
-    patch, mid, large = (labels.patch, labels.windows[2], labels.windows[3])
-    assert patch.shape == (1, 225) and mid.shape == (1, 196) and large.shape == (1, 169)
-    assert (patch == 1).nonzero().tolist() == [[0, 2 * 15 + 2]]
-    assert (patch == training.IGNORE).nonzero().tolist() == [[0, 12 * 15 + 12]]
-    assert int((mid == 1).sum()) == 4 and int((large == 1).sum()) == 9
+    defective[0, 24:36, 24:36] = 255  # one whole patch: row 2, column 2
+    patch, mid, large = (training.shares(defective, 12, side) for side in (1, 2, 3))
+    assert patch.shape == (1, 400) and mid.shape == (1, 361) and large.shape == (1, 324)
+    assert patch.nonzero().tolist() == [[0, 2 * 20 + 2]]
+    assert mid.unique().tolist() == [0, 0.25] and int((mid > 0).sum()) == 4
+    assert large.unique().tolist() == pytest.approx([0, 1 / 9]) and int((large > 0).sum()) == 9
+    wanted = training.wanted(torch.tensor([0, 0.02, 0.25, 1])).tolist()
+    assert wanted == pytest.approx([0.017, 0.5, 0.992, 0.9995], abs=1e-3)
     chosen = training.choose_windows(mid, 12, torch.Generator().manual_seed(0))
     assert chosen.shape == (1, 12) and len(set(chosen[0].tolist())) == 12
-    assert int((mid.gather(1, chosen) == 1).sum()) == 4
+    assert int((mid.gather(1, chosen) > 0).sum()) == 4
+
+
+def test_a_pair_shows_a_good_and_a_defective_image_of_one_scene(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "FIRST_SCENES", 2)
+    pool = training.Pool(TrainingStream(1, scenes=1, size=96))
+    pixels, defective = pool.draw(3, torch.Generator().manual_seed(0))
+    assert pixels.shape == (6, 3, 96, 96)
+    assert defective.flatten(1).any(dim=1).tolist() == [False, True] * 3
+
+
+def test_a_backbone_is_judged_with_and_without_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TRAIN_GOOD": 9, "TEST_GOOD": 1, "TEST_DEFECTIVE": 2}.items():
+        monkeypatch.setattr(evaluate, name, value)
+    model = WinCLIP.from_pretrained("demo-vit-240", device="cpu")
+    pictures = evaluate.Pictures("cowhide", 5, model.backbone.image_size)
+    found = dict(evaluate.measure(model, "cowhide", pictures))
+    assert list(found) == ["0-shot", "4-shot", "threshold"]
+    # Of the picture that is no reference and the good test picture, and of the two defective ones.
+    assert set(found["threshold"].values()) <= {0, 50, 100}
+    model.set_class("cowhide")
+    scores = model.predict(list(pictures.test)).scores
+    assert found["0-shot"]["auroc_sp"] == pytest.approx(100 * (scores[1:] > scores[0]).mean())
 
 
 def test_names_of_the_sample_are_not_trained_on() -> None:
@@ -144,13 +170,19 @@ def test_names_of_the_sample_are_not_trained_on() -> None:
 def test_training_writes_a_checkpoint_that_open_clip_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vision = {**training.CONFIG["vision_cfg"], "layers": 1}
     config = {**training.CONFIG, "vision_cfg": vision}
-    batch = {"SCENES_PER_STEP": 1, "FIRST_IMAGES": 16, "IMAGES_FOR_WINDOWS": 4, "IMAGES_AS_WHOLE": 2}
-    settings = {"TEXT_STEPS": 3, "TEXT_BATCH": 4, "CONFIG": config, **batch}
+    few = {"FIRST_SCENES": 4, "PAIRS_FOR_WINDOWS": 2, "PAIRS_AS_WHOLE": 1, "HELD_OUT_SCENES": 1, "REPORT_EVERY": 2}
+    settings = {"TEXT_STEPS": 3, "TEXT_BATCH": 4, "CONFIG": config, **few}
     for name, value in settings.items():
         monkeypatch.setattr(training, name, value)
     for run in ("one", "two"):
-        words = ["--save_path", str(tmp_path / run), "--steps", "2", "--workers", "0"]
-        training.train(training.parse_arguments(words))
+        training.train(training.parse_arguments(["--save_path", str(tmp_path / run), "--steps", "2"]))
+    rows = list(csv.DictReader((tmp_path / "one-curve.csv").open()))
+    assert [row["step"] for row in rows] == ["2"] and float(rows[0]["val_image"]) > 0
+    # A tower of other patches goes on from these weights.
+    monkeypatch.setattr(training, "CONFIG", {**config, "vision_cfg": {**vision, "patch_size": 16}})
+    words = ["--save_path", str(tmp_path / "three"), "--steps", "1", "--start", str(tmp_path / "one.safetensors")]
+    training.train(training.parse_arguments(words))
+    assert load_file(tmp_path / "three.safetensors")["visual.conv1.weight"].shape == (128, 3, 16, 16)
     state = load_file(tmp_path / "one.safetensors")
     model = open_clip.CLIP(**json.loads((tmp_path / "one.json").read_text()))
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
