@@ -27,6 +27,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from demo.sample import CLASSES, draw_pair
+from demo.stand_in import CAUTION
 from winclip import WinCLIP
 from winclip.command_line import add_model_options, exit_status, model_options
 from winclip.defaults import DEFAULT_MODEL, DEMO_MODEL
@@ -447,7 +448,11 @@ def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio wants it
     ) -> str:
         try:
-            return judge(model, pictures, class_name, examples, opacity, lambda share, what: progress(share, desc=what))
+            own = model.backbone.model == DEMO_MODEL and any(Path(path).name not in names for path in pictures)
+            caution = f'<div class="hint">{html.escape(CAUTION)}</div>' if own else ""
+            return caution + judge(
+                model, pictures, class_name, examples, opacity, lambda share, what: progress(share, desc=what)
+            )
         except InputError as error:
             raise gr.Error(html.escape(str(error)), duration=None, print_exception=False) from error
         except Exception as error:

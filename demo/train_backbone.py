@@ -30,7 +30,7 @@ from torch import nn
 from tqdm import tqdm
 
 from demo.procedural import random_state
-from demo.sample import CLASSES
+from demo.sample import CLASSES, RESTORED
 from demo.training_images import TrainingStream
 from winclip.clip import Block, Clip, ImageTower
 from winclip.files import write_atomically
@@ -331,7 +331,7 @@ def prompt_directions(clip: Clip) -> torch.Tensor:
 def words_for_names() -> list[str]:
     """The tokenizer's vocabulary of letters without the words of the prompts and of the sample's class names."""
     tokenizer = open_clip.tokenizer.SimpleTokenizer()
-    prompts = " ".join([*REFERENCE.normal("{}"), *REFERENCE.anomalous("{}"), *CLASSES]).replace("_", " ")
+    prompts = " ".join([*REFERENCE.normal("{}"), *REFERENCE.anomalous("{}"), *CLASSES, *RESTORED]).replace("_", " ")
     pieces = {tokenizer.decoder[number].removesuffix("</w>") for number in tokenizer.encode(prompts)}
     excluded = pieces.union(prompts.replace(".", " ").split())
     words = {word.removesuffix("</w>") for word in tokenizer.decoder.values()}

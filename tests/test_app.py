@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,12 @@ from PIL import Image
 
 import app
 from benchmarks.load_test import Question, ask, connect, load
+from demo.stand_in import CAUTION
 from tests.conftest import ROOT
 from tests.tiny import CONFIG, GOLDEN
 from winclip import InputError, WinCLIP
 from winclip.backbone import Backbone
+from winclip.defaults import DEMO_MODEL
 
 FILES = [str(GOLDEN / "tiny" / f"image_{number}.png") for number in range(5)]
 PATIENCE = 180
@@ -203,6 +206,20 @@ def test_errors_nobody_thought_of_are_for_the_log(
         run(FILES[:1], "bolt", [], 0.5)
     assert raised.value.message == "the picture could not be judged; the log of the page says why"
     assert logged == ["a picture could not be judged"]
+
+
+def test_the_demo_backbone_is_no_judge_of_pictures_but_the_samples(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr(app, "judge", lambda *_: "judged")
+    samples = [app.Sample(FILES[0], "bolt", "bolt, good", [])]
+    for name, said in ((DEMO_MODEL, f'<div class="hint">{CAUTION}</div>judged'), ("ViT-B-16-plus-240", "judged")):
+        page = app.build_page(WinCLIP(replace(backbone, model=name)), samples)
+        run = next(function.fn for function in page.fns.values() if function.api_name == "judge")
+        assert run is not None
+        assert run(FILES[:1], "bolt", [], 0.5) == "judged"
+        assert run(FILES[:2], "bolt", [], 0.5) == said
 
 
 def test_uploads_are_turned_upright(tmp_path: Path) -> None:

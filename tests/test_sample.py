@@ -105,6 +105,13 @@ def test_a_complete_sample_is_kept_and_a_damaged_one_replaced(tmp_path: Path) ->
     assert _digests(root) == before
 
 
+@pytest.mark.parametrize("class_name", sample.RESTORED)
+def test_restored_classes_show_each_defect(class_name: str) -> None:
+    for defect in sample.RESTORED[class_name][1]:
+        clean, damaged = sample.draw_pair(class_name, 0, f"test/{defect}", 0, defect)
+        assert 0.0005 < (sample.changed_pixels(clean, damaged) > 0).mean() < 0.15
+
+
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match=r"--data_path"):
