@@ -26,9 +26,9 @@ class Figures:
     The device is a GPU, or the CPU itself if nothing is copied to it; then its rates are those of all cores.
     """
 
-    decode: float = _figure(100, "pictures a second that a core reads, decodes and resizes")
-    rest: float = _figure(5000, "pictures a second that a core scores, products with references left out")
-    write: float = _figure(40, "pictures a second that a core draws and writes")
+    decode: float = _figure(57, "pictures a second that a core reads, decodes and resizes")
+    rest: float = _figure(3200, "pictures a second that a core scores, products with references left out")
+    write: float = _figure(38, "pictures a second that a core draws and writes")
     text: float = _figure(5, "core seconds for the prompts of a class")
     encode: float = _figure(93_600, "GFLOP/s of the device in encoding", f"stated: {A100[0]}")
     score: float = _figure(9_750, "GFLOP/s of the device in products with references", f"stated: {A100[1]}")
@@ -36,9 +36,9 @@ class Figures:
         25, "GB/s from host to device; 0 if the CPU encodes", "stated: PCIe 4.0 x16, 0.8 of 31.5"
     )
     cores: float = _figure(16, "cores for a device", "stated: an assumption")
-    picture_bytes: float = _figure(1_000_000, "bytes of a picture's file")
-    row_bytes: float = _figure(500, "bytes of a row")
-    map_bytes: float = _figure(100_000, "bytes of a heat map")
+    picture_bytes: float = _figure(1_390_000, "bytes of a picture's file")
+    row_bytes: float = _figure(470, "bytes of a row")
+    map_bytes: float = _figure(135_000, "bytes of a heat map")
 
 
 WHAT = {part.name: part.metadata["what"] for part in fields(Figures)}

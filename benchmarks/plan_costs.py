@@ -68,7 +68,7 @@ def as_table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
 def figure_table(figures: Figures, sources: dict[str, str]) -> str:
     """Every figure, and where it comes from."""
     rows = [
-        [part.name, f"{getattr(figures, part.name):,.6g}", part.metadata["what"], sources[part.name]]
+        [part.name, quantity(getattr(figures, part.name)), part.metadata["what"], sources[part.name]]
         for part in fields(Figures)
     ]
     return as_table(rows, ["figure", "value", "what", "source"])
@@ -126,7 +126,7 @@ def count_table(work: Work, figures: Figures, counts: Sequence[int]) -> str:
 def growth_table(work: Work, figures: Figures, count: int) -> str:
     """How the cost grows with references, classes and the image's side."""
     changed = [("as above", work)]
-    changed += [(f"{k} shots", replace(work, shots=k)) for k in _SHOTS if k != work.shots]
+    changed += [(f"k = {k}", replace(work, shots=k)) for k in _SHOTS if k != work.shots]
     changed += [(f"{number:,} classes", replace(work, classes=number)) for number in _CLASSES]
     for times in _SIDES:
         size = times * work.config.image_size
