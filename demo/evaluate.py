@@ -79,7 +79,8 @@ _models: list[WinCLIP] = []
 def load(options: argparse.Namespace) -> None:
     """Load the backbones into this process, which works on one core."""
     torch.set_num_threads(1)
-    _models.append(model_options(vars(options)).load())
+    # A copy, because the model's options are taken out of it, and every process needs them.
+    _models[:] = [model_options(dict(vars(options))).load()]
     if options.other:
         _models.append(WinCLIP.from_pretrained(*options.other, device=options.device))
 
