@@ -17,15 +17,14 @@ from statistics import fmean
 
 import numpy as np
 import torch
-from PIL import Image
 from tabulate import tabulate
 from tqdm import tqdm
 
+from datasets.samples import resize_mask
 from demo.sample import CLASSES, RESTORED, TEST_DEFECTIVE, TEST_GOOD, TRAIN_GOOD, changed_pixels, draw_pair
 from evaluation.results import METRICS
 from winclip.command_line import add_model_options, exit_status, model_options
 from winclip.defaults import DEMO_MODEL
-from winclip.images import resize_straight
 from winclip.metrics import image_metrics, label_defects, pixel_metrics
 from winclip.model import WinCLIP
 
@@ -49,9 +48,7 @@ class Pictures:
             pairs.append(draw_pair(class_name, seed, f"test/{defect}", index, defect))
         self.test = [damaged for _, damaged in pairs]
         self.labels = np.repeat([0, 1], [TEST_GOOD, TEST_DEFECTIVE])
-        masks = [Image.fromarray(changed_pixels(*pair)) for pair in pairs]
-        small = [np.asarray(resize_straight(mask, size, Image.Resampling.NEAREST)) > 0 for mask in masks]
-        self.defects = label_defects(np.stack(small))
+        self.defects = label_defects(np.stack([resize_mask(changed_pixels(*pair) > 0, size) for pair in pairs]))
 
 
 def measure(model: WinCLIP, class_name: str, pictures: Pictures) -> Iterator[tuple[str, Figures]]:
