@@ -19,10 +19,12 @@ fi
 if [ $# -gt 0 ]; then
     exec .venv/bin/python -m pytest "$@"
 fi
-# The other runtimes, and Ray, are loaded in a process of their own: with them in the process of all tests, the kernel ends it at
-# times with a segmentation fault while Python does nothing but wait for a child process; why is not known.
+# The other runtimes, and Ray, are loaded in processes of their own: with them in the process of all tests, the kernel ends
+# it at times with a segmentation fault while Python does nothing but wait for a child process; why is not known.
 apart=(tests/test_app.py tests/test_collection.py tests/test_export.py)
-# Files of tests are shared out among as many processes as there are cores, 4 at most.
+# Files of tests are shared out among as many processes as there are cores, 4 at most, each of one thread: threads that
+# wait for each other on taken cores take many times as long.
+export OMP_NUM_THREADS=1
 shared=(-n auto --maxprocesses 4 --dist loadfile)
 .venv/bin/python -m pytest "${shared[@]}" "${apart[@]/#/--ignore=}"
 .venv/bin/python -m pytest "${shared[@]}" "${apart[@]}"
