@@ -158,10 +158,11 @@ def wait_for_half(process: subprocess.Popen[bytes], output: Path) -> int:
 
 
 def watch(process: subprocess.Popen[bytes], output: Path, memory: list[tuple[int, int, int]]) -> str:
-    """Note the memory of the driver and the largest worker every 2,000 rows."""
+    """Note the memory of the driver and the largest worker, 20 times."""
+    total = len(list((output.parent / "often").glob("*/*")))
     while process.poll() is None:
         count = len(files(output)) * ROWS_PER_FILE
-        if count >= 2000 * (len(memory) + 1):
+        if count and count >= total / 20 * len(memory):
             with contextlib.suppress(OSError):  # one is gone
                 of_workers = max(map(memory_mb, workers(process.pid)))
                 memory.append((count, round(memory_mb(process.pid)), round(of_workers)))
