@@ -55,10 +55,14 @@ def check_figure(name: str, value: object) -> float:
     if name not in WHAT:
         raise InputError(f"figure '{name}' is unknown; there are {', '.join(WHAT)}")
     lowest = "0 or more" if name in MAY_BE_ZERO else "above 0"
-    sound = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-    if not sound or (value == 0 and name not in MAY_BE_ZERO):
+    if (
+        not isinstance(value, (int, float))
+        or isinstance(value, bool)
+        or not 0 <= value < math.inf
+        or (value == 0 and name not in MAY_BE_ZERO)
+    ):
         raise InputError(f"figure {name} is {value!r}; it is {WHAT[name]}, a number {lowest}")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-from pyarrow import ArrowInvalid
+from pyarrow import ArrowException
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
 from winclip.errors import InputError
@@ -91,16 +91,16 @@ class Place:
         Raises:
             InputError: if it cannot be opened or, while it is open, read.
         """
-        with self._reaching("read"):
-            if self.is_local:
-                # A pipe would be waited for.
-                if not is_file(self.path):
-                    raise InputError(f"{self.shown} does not exist, or is no file")
-                opened = Path(self.path).open("rb")  # noqa: SIM115
-            else:
-                opened = self.files.open_input_stream(self.path) if stream else self.files.open_input_file(self.path)
-            with opened as file:
-                yield file
+        with self._reaching("read"), self._opened(stream) as file:
+            yield file
+
+    def _opened(self, stream: bool) -> contextlib.AbstractContextManager[IO[bytes]]:
+        if self.is_local:
+            # A pipe would be waited for.
+            if not is_file(self.path):
+                raise InputError(f"{self.shown} does not exist, or is no file")
+            return Path(self.path).open("rb")
+        return self.files.open_input_stream(self.path) if stream else self.files.open_input_file(self.path)
 
     def read(self) -> bytes:
         """The content of the file.
@@ -170,7 +170,7 @@ def place(address: str, folder: str = "") -> Place:
     shown = re.sub("//[^/@]*@", "//", address.partition("?")[0]).rstrip("/")
     try:
         files, path = FileSystem.from_uri(address)
-    except (ArrowInvalid, NotImplementedError, OSError) as error:
+    except (ArrowException, OSError) as error:
         # Its text may hold keys as well.
         reason = str(error).replace(address, shown)
         raise InputError(f"{shown} is no address that can be reached ({reason})") from error

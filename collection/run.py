@@ -77,7 +77,7 @@ def run(options: Options) -> int:
         options.batch_size,
         options.cpus_per_worker if options.num_workers is None else options.num_workers,
     )
-    lock = lock_folder(Path(output.path)) if output.is_local else contextlib.nullcontext()
+    lock = lock_folder(Path(output.path), "--output") if output.is_local else contextlib.nullcontext()
     with lock, _ray_errors(), _ray():
         workers = _workers(options)
         made_with, thresholds = _described(job, workers)

@@ -37,7 +37,7 @@ def test_a_second_run_is_refused_until_the_first_is_gone(tmp_path: Path) -> None
         process.kill()
     assert str(refused.value) == (
         f"another run (process {process.pid} on {platform.node()}) writes to {folder};"
-        " wait for its end, or choose another folder"
+        " wait for its end, or choose another --save_path"
     )
     (folder / "deep" / "kept.tmp").write_text("")
     assert len(list((folder / "deep").iterdir())) == 2

@@ -64,11 +64,15 @@ def temporary_beside(target: Path) -> Path:
 
 
 @contextlib.contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path, option: str = "--save_path") -> Iterator[None]:
     """Let one run at a time write to an output folder, which is made where it is missing.
 
     The lock is the system's, on a hidden file that is removed at the end, so it is free again when its
     process is gone, however that ended. Temporary files of a run that was killed are removed first.
+
+    Args:
+        folder: the output folder.
+        option: that names it.
 
     Raises:
         InputError: if another run holds the folder, or the folder cannot be written to.
@@ -76,9 +80,9 @@ def lock_folder(folder: Path) -> Iterator[None]:
     path = folder / _LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _open_locked(path)
+        descriptor = _open_locked(path, option)
     except OSError as error:
-        raise InputError(f"cannot write to {folder} ({error.strerror or error}); choose another folder") from error
+        raise InputError(f"cannot write to {folder} ({error.strerror or error}); choose another {option}") from error
     try:
         if os.fstat(descriptor).st_size:  # its run was killed
             _remove_temporary(folder)
@@ -150,7 +154,7 @@ def _write_to_disk(path: Path, parts: Iterable[bytes]) -> None:
         os.fsync(file.fileno())
 
 
-def _open_locked(path: Path) -> int:
+def _open_locked(path: Path, option: str) -> int:
     """A descriptor of the lock file, with the lock."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -166,7 +170,7 @@ def _open_locked(path: Path) -> int:
             holder = f" (process {found[0]})" if found else ""
             os.close(descriptor)
             raise InputError(
-                f"another run{holder} writes to {path.parent}; wait for its end, or choose another folder"
+                f"another run{holder} writes to {path.parent}; wait for its end, or choose another {option}"
             ) from error
         except OSError as error:
             _log.warning("%s knows no locks (%s); see to it that one run at a time writes there", path.parent, error)

@@ -20,8 +20,8 @@ from winclip.errors import InputError
 from winclip.files import write_atomically
 from winclip.texts import parse_json
 
-# Bounds the largest temporary array of an association, bytes.
-_MAX_SIMILARITY_BYTES = 64 << 20
+# Bounds the largest temporary array of an association, bytes: what is read again at once should still be in a cache.
+_MAX_SIMILARITY_BYTES = 4 << 20
 # Entries of one picture's embeddings, which are of unit length, differ by less, whatever the batch and the device.
 _SAME = 1e-5
 
@@ -103,7 +103,7 @@ def associate(embeddings: Embeddings, bank: MemoryBank) -> Associations:
     """Compare N images with every reference of a bank; see ``Associations``.
 
     Images are taken one at a time, and references in groups, so that the largest temporary array
-    stays below 64 MB whatever the sizes and an image's result does not depend on its batch.
+    stays below 4 MB whatever the sizes and an image's result does not depend on its batch.
     """
     known = bank.embeddings
     windows = tuple(_distances(part, entries) for part, entries in zip(embeddings.windows, known.windows))
