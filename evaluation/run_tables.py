@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.registry import DATA_SETS
-from evaluation.past_run import Run, Scores, read_rows, read_run
+from evaluation.past_run import Run, read_rows, read_run
 from evaluation.published import PAPER, SOURCE, paper_mean, published_mean, published_table
 from evaluation.results import INTERVALS_NOTE, METRICS, Column, csv_text, interval_text, markdown
 from report.content import Table
@@ -193,27 +193,25 @@ def tabulate_runs(folders: Sequence[Path]) -> RunTable:
     return RunTable(rows, [*notes, *_unfinished(runs), *_made_with(runs)])
 
 
-def _images(run: Run) -> Scores:
+def _labels(run: Run) -> dict[str, dict[str, int]]:
     """By class and path, the label of each image."""
-    return next(iter(run.scores.values()))
+    scores = next(iter(run.scores.values()))
+    return {name: {path: label for path, (label, _) in images.items()} for name, images in scores.items()}
 
 
 def _check_same_data(first: Run, second: Run) -> None:
     """Raise InputError naming the classes that one run has and the other has not, or has other images of."""
-    one, other = _images(first), _images(second)
-    only = [
-        f"only {run.folder} has {', '.join(missing)}"
-        for run, missing in ((first, [*one.keys() - other.keys()]), (second, [*other.keys() - one.keys()]))
-        if missing
-    ]
+    one, other = _labels(first), _labels(second)
+    missing = {
+        first.folder: [name for name in one if name not in other],
+        second.folder: [name for name in other if name not in one],
+    }
+    only = [f"only {folder} has {', '.join(names)}" for folder, names in missing.items() if names]
     if only:
         raise InputError(
             f"two runs of {first.dataset} have other classes: {'; '.join(only)}; make both with the same --classes"
         )
-    labels = [
-        {name: {path: label for path, (label, _) in of.items()} for name, of in run.items()} for run in (one, other)
-    ]
-    differing = [name for name in one if labels[0][name] != labels[1][name]]
+    differing = [name for name in one if one[name] != other[name]]
     if differing:
         raise InputError(
             f"{first.folder} and {second.folder} have other images of {first.dataset}, in class {', '.join(differing)};"
@@ -223,7 +221,7 @@ def _check_same_data(first: Run, second: Run) -> None:
 
 def _rows(runs: Sequence[Run]) -> Iterator[Row]:
     """Those of all runs of a data set, and behind them what is published of it."""
-    dataset, classes = runs[0].dataset, [*_images(runs[0])]
+    dataset, classes = runs[0].dataset, [*_labels(runs[0])]
     shots = dict.fromkeys(setting.k_shot for run in runs for setting in run.scores)
     for run in runs:
         yield from _rows_of_run(run)
@@ -272,7 +270,7 @@ def _means(path: Path, what: str) -> dict[tuple[int, str], Column]:
 
 def _unfinished(runs: Sequence[Run]) -> list[str]:
     return [
-        f"{run.folder} did not come to its end: means over {len(_images(run))} classes."
+        f"{run.folder} did not come to its end: means over {len(_labels(run))} classes."
         for run in runs
         if not run.finished
     ]

@@ -12,7 +12,6 @@ scores.csv has a score an image.
 from __future__ import annotations
 
 import argparse
-import io
 import logging
 import sys
 from pathlib import Path
@@ -53,8 +52,6 @@ def write_maps(options: argparse.Namespace) -> int:
         InputError: if anything given is wrong, there is no private image, or one cannot be read.
     """
     import numpy as np
-    import torch
-    import torch.nn.functional as F
     from PIL import Image
     from tqdm import tqdm
 
@@ -63,6 +60,7 @@ def write_maps(options: argparse.Namespace) -> int:
     from datasets.layout import found_in
     from datasets.references import draw_references
     from evaluation.results import csv_text
+    from winclip.drawing import encoded, fit, mask_image
     from winclip.files import cache_folder, write_atomically
     from winclip.images import read_image
     from winclip.names import cell
@@ -80,29 +78,28 @@ def write_maps(options: argparse.Namespace) -> int:
     rows = []
 
     def save(image: Image.Image, folder: str, path: Path, **fields: object) -> None:
-        buffer = io.BytesIO()
-        image.save(buffer, path.suffix[1:], **fields)
-        write_atomically(options.save_path / folder / path, buffer.getvalue())
+        write_atomically(options.save_path / folder / path, encoded(image, path.suffix[1:], **fields))
 
-    with tqdm(total=sum(map(len, images.values())), unit="image", disable=None, dynamic_ncols=True) as progress:
-        for name in classes:
-            model.set_class(words[name], options.prompt_set, cache=cache_folder("text"))
-            if drawn[name]:
-                model.add_references([root / item.img_path for item in drawn[name]])
-            threshold = model.threshold()
-            for path in images[name]:
-                image, place = read_image(path), path.relative_to(root)
-                found = model.predict(image)
-                size = image.size[::-1]
-                values = F.interpolate(torch.from_numpy(found.maps)[None], size, mode="bilinear")[0, 0].numpy()
-                # Pillow has no 16-bit floats, so their bits go as integers with the tag that says what they are.
-                halves = Image.fromarray(values.astype(np.float16).view(np.uint16))
-                save(halves, "anomaly_images", place.with_suffix(".tiff"), tiffinfo={339: 3})
-                above = Image.fromarray((values > threshold.pixel).astype(np.uint8) * 255)
-                save(above, "anomaly_images_thresholded", place.with_suffix(".png"))
-                rows.append([cell(name), cell(place.as_posix()), repr(float(found.scores[0]))])
-                progress.update()
-    write_atomically(options.save_path / "scores.csv", csv_text(["cls_name", "img_path", "score"], rows))
+    try:
+        with tqdm(total=sum(map(len, images.values())), unit="image", disable=None, dynamic_ncols=True) as progress:
+            for name in classes:
+                model.set_class(words[name], options.prompt_set, cache=cache_folder("text"))
+                if drawn[name]:
+                    model.add_references([root / item.img_path for item in drawn[name]])
+                threshold = model.threshold()
+                for path in images[name]:
+                    image, place = read_image(path), path.relative_to(root)
+                    found = model.predict(image)
+                    values = fit(found.maps[0], image.size)
+                    # Pillow has no 16-bit floats, so their bits go as integers with the tag that says what they are.
+                    halves = Image.fromarray(values.astype(np.float16).view(np.uint16))
+                    save(halves, "anomaly_images", place.with_suffix(".tiff"), tiffinfo={339: 3})
+                    save(mask_image(values, threshold.pixel), "anomaly_images_thresholded", place.with_suffix(".png"))
+                    rows.append([cell(name), cell(place.as_posix()), repr(float(found.scores[0]))])
+                    progress.update()
+    finally:
+        # After a bad image too, so that the maps that are there have their scores.
+        write_atomically(options.save_path / "scores.csv", csv_text(["cls_name", "img_path", "score"], rows))
     print(f"written: maps of {len(rows)} images of {len(classes)} classes below {options.save_path}")
     return 0
 
