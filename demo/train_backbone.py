@@ -30,7 +30,7 @@ from torch import nn
 from tqdm import tqdm
 
 from demo.procedural import random_state
-from demo.sample import CLASSES, RESTORED
+from demo.sample import CLASSES
 from demo.training_images import TrainingStream
 from winclip.clip import Block, Clip, ImageTower
 from winclip.files import write_atomically
@@ -49,9 +49,9 @@ CONFIG: dict[str, Any] = {
 }
 TEMPERATURE = 0.07
 PAIRS_FOR_WINDOWS = 6
-PAIRS_AS_WHOLE = 3
+PAIRS_AS_WHOLE = 4
 """Pairs of a step: a good and a defective image of one scene. A part of them goes through the tower as a whole."""
-SCENES_PER_STEP = 1
+SCENES_PER_STEP = 2
 """Scenes drawn anew in a step. They replace the oldest in a pool from which the step's pairs are picked at random:
 images of many scenes in a step give far better gradients than many patches of few."""
 POOL_SCENES = 300
@@ -67,9 +67,8 @@ DEFECTIVE_PIXELS = 20
 """Visible defect area, in pixels of the input, from which an image counts as anomalous."""
 DISTANCE, DISTANCE_SCALE = 0.2, 0.06
 """Association with the good image of the pair at which an anomaly is as likely as not, and the step of its logit."""
-WEIGHTS = {"image": 2.0, "patch": 0.5, "raw": 0.5, "near": 1.0, "near2": 0.5, "near3": 0.5}
+WEIGHTS = {"image": 3.0, "patch": 0.5, "raw": 0.5, "near": 1.0, "near2": 0.5, "near3": 0.5}
 """Of the terms of the loss; the others weigh 1."""
-LEARNING_RATE = 2e-3
 WARMUP_STEPS = 100
 AVERAGE_DECAY = 0.997
 JOINED_EVERY = 16
@@ -111,25 +110,12 @@ def embed_tokens(visual: ImageTower, images: torch.Tensor) -> torch.Tensor:
     return tokens
 
 
-def transform_block(block: Block, sequences: torch.Tensor) -> torch.Tensor:
-    """(N, L, width) through one block; ``block(sequences)``, but with a faster backward pass in bf16 on the CPU."""
-    attention = block.attn
-    parts = block.project(sequences).unflatten(-1, (3, attention.heads, -1)).permute(2, 0, 3, 1, 4)
-    queries, keys, values = parts[0] * parts.shape[-1] ** -0.5, parts[1], parts[2]
-    attended = (queries @ keys.transpose(-1, -2)).softmax(dim=-1).to(values.dtype) @ values
-    sequences = sequences + attention.out_proj(attended.transpose(1, 2).flatten(2))
-    return sequences + block.mlp(block.ln_2(sequences))
-
-
 def transform(visual: ImageTower, sequences: torch.Tensor, class_token_only: bool = False) -> torch.Tensor:
-    """(N, L, width) through all blocks, in bf16 where it is safe: all tokens, or the class token's (N, width)."""
+    """(N, L, width) through all blocks: all tokens, or the class token's (N, width)."""
     blocks: list[Block] = list(visual.transformer.resblocks)  # type: ignore[arg-type]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        for block in blocks[:-1]:
-            sequences = transform_block(block, sequences)
-        if class_token_only:
-            return blocks[-1].forward_first(sequences).float()
-        return transform_block(blocks[-1], sequences).float()
+    for block in blocks[:-1]:
+        sequences = block(sequences)
+    return blocks[-1].forward_first(sequences) if class_token_only else blocks[-1](sequences)
 
 
 def project(visual: ImageTower, tokens: torch.Tensor) -> torch.Tensor:
@@ -202,6 +188,37 @@ def image_loss(
     return terms
 
 
+def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
+    """Nearly U @ Vᵀ of U S Vᵀ = (M, N), by five Newton-Schulz steps of fifth order, in the matrix's own precision."""
+    rows = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    rows = rows / rows.norm().clamp(min=1e-7)
+    for _ in range(5):
+        square = rows @ rows.T
+        rows = 3.4445 * rows + (2.0315 * square @ square - 4.775 * square) @ rows
+    return rows if matrix.shape[0] <= matrix.shape[1] else rows.T
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum with orthogonalised steps for matrices (Jordan et al. 2024, "Muon"), about as long as Adam's.
+
+    torch.optim.Muon computes them in bf16, which takes longer than the gradient on a CPU without that arithmetic.
+    """
+
+    def __init__(self, matrices: list[nn.Parameter], weight_decay: float, momentum: float = 0.95) -> None:
+        super().__init__(matrices, {"lr": 0.0, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is needed here
+        """Change the matrices by one step along their gradients."""
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                state = self.state[matrix]
+                mean = state.setdefault("mean", torch.zeros_like(matrix)).lerp_(matrix.grad, 1 - group["momentum"])
+                step = orthogonalised(matrix.grad.lerp(mean, group["momentum"]))
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.sub_(step, alpha=group["lr"] * 0.2 * math.sqrt(max(matrix.shape)))
+
+
 class Pool:
     """The latest scenes of the training stream."""
 
@@ -213,23 +230,21 @@ class Pool:
     def draw(self, pairs: int, generator: torch.Generator) -> Batch:
         """Take in the next batch of the stream, then draw pairs of random scenes.
 
-        All are turned by the same random quarter, mirrored or not, and have their colours exchanged.
+        Each is turned by a random quarter, mirrored or not, and has its colours exchanged.
         """
         self.kept.append(next(self.batches))
         del self.kept[: max(0, len(self.kept) - POOL_SCENES // self.each)]
-        scenes = torch.randperm(len(self.kept) * self.each, generator=generator)[:pairs].tolist()
-        quarter, mirror = torch.randint(4, (2,), generator=generator).tolist()
-        colours = torch.randperm(3, generator=generator)
-        picked = []
-        for scene in scenes:
-            good, defective = (2 * torch.randint(2, (2,), generator=generator) + torch.tensor([0, 1])).tolist()
-            first = 4 * (scene % self.each)
-            picked += [(scene // self.each, first + good), (scene // self.each, first + defective)]
-        pixels, area = (torch.stack([self.kept[kept][part][index] for kept, index in picked]) for part in range(2))
-        pixels, area = pixels[:, colours].rot90(quarter, (-2, -1)), area.rot90(quarter, (-2, -1))
-        if mirror % 2:
-            pixels, area = pixels.flip(-1), area.flip(-1)
-        return pixels.contiguous(), area.contiguous()
+        drawn = []
+        for scene in torch.randperm(len(self.kept) * self.each, generator=generator)[:pairs].tolist():
+            good, defective, mirror = torch.randint(2, (3,), generator=generator).tolist()
+            quarter, colours = int(torch.randint(4, (), generator=generator)), torch.randperm(3, generator=generator)
+            pixels, area = self.kept[scene // self.each]
+            pair = 4 * (scene % self.each) + torch.tensor([2 * good, 2 * defective + 1])
+            both = pixels[pair][:, colours], area[pair]
+            turned = [part.rot90(quarter, (-2, -1)) for part in both]
+            drawn.append([part.flip(-1) for part in turned] if mirror else turned)
+        pixels, area = (torch.cat(part) for part in zip(*drawn))
+        return pixels, area
 
 
 class Validation:
@@ -331,7 +346,7 @@ def prompt_directions(clip: Clip) -> torch.Tensor:
 def words_for_names() -> list[str]:
     """The tokenizer's vocabulary of letters without the words of the prompts and of the sample's class names."""
     tokenizer = open_clip.tokenizer.SimpleTokenizer()
-    prompts = " ".join([*REFERENCE.normal("{}"), *REFERENCE.anomalous("{}"), *CLASSES, *RESTORED]).replace("_", " ")
+    prompts = " ".join([*REFERENCE.normal("{}"), *REFERENCE.anomalous("{}"), *CLASSES]).replace("_", " ")
     pieces = {tokenizer.decoder[number].removesuffix("</w>") for number in tokenizer.encode(prompts)}
     excluded = pieces.union(prompts.replace(".", " ").split())
     words = {word.removesuffix("</w>") for word in tokenizer.decoder.values()}
@@ -378,8 +393,8 @@ def train_images(clip: Clip, targets: torch.Tensor, arguments: argparse.Namespac
     rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     size = clip.config.image_size
     patch_targets = target_directions(clip.config.width, generator)
-    pool = Pool(TrainingStream(arguments.seed, SCENES_PER_STEP, size, rank, processes))
-    if arguments.start is None:
+    pool = Pool(TrainingStream(arguments.seed, SCENES_PER_STEP, size, arguments.first + rank, processes))
+    if arguments.initial_weights is None:
         start_patch_projection(clip.visual, torch.cat([pixels for pixels, _ in pool.kept]))
     if processes > 1:
         dist.broadcast(clip.visual.conv1.weight.data, 0)
@@ -394,7 +409,7 @@ def train_images(clip: Clip, targets: torch.Tensor, arguments: argparse.Namespac
     matrices = [parameter for parameter in visual.transformer.parameters() if parameter.dim() == 2]
     others = [parameter for parameter in parameters if not any(parameter is matrix for matrix in matrices)]
     optimizers = [
-        torch.optim.Muon(matrices, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices, weight_decay=0.05),
         torch.optim.AdamW(others, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
     shown: dict[str, float] = {}
@@ -415,7 +430,9 @@ def train_images(clip: Clip, targets: torch.Tensor, arguments: argparse.Namespac
             return step
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) * math.cos(math.pi / 2 * done) ** 2
+                group["lr"] = (
+                    arguments.learning_rate * min(1.0, (step + 1) / WARMUP_STEPS) * math.cos(math.pi / 2 * done) ** 2
+                )
             optimizer.zero_grad()
         terms = image_loss(visual, pool.draw(PAIRS_FOR_WINDOWS, generator), targets, patch_targets, generator)
         torch.stack([WEIGHTS.get(name, 1.0) * term for name, term in terms.items()]).sum().backward()
@@ -467,11 +484,11 @@ def train(arguments: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(arguments.seed)
     clip = Clip(parse_config(CONFIG, arguments.save_path.name))
     initialise(clip, generator)
-    if arguments.start is None:
+    if arguments.initial_weights is None:
         targets = target_directions(clip.config.embed_dim, generator)
         train_text(clip, targets, TEXT_STEPS, arguments.seed)
     else:
-        enter_weights(clip, arguments.start)
+        enter_weights(clip, arguments.initial_weights)
         targets = prompt_directions(clip)
     steps = train_images(clip, targets, arguments, generator)
     core_minutes = torch.tensor(time.process_time() / 60)
@@ -490,8 +507,12 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", dest="save_path", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument("--steps", type=int, default=6000, help="training steps of the image tower")
     parser.add_argument("--minutes", type=float, help="end the image tower's training after this time")
+    parser.add_argument("--learning_rate", type=float, default=2e-3, help="the highest, after the warm-up")
     parser.add_argument("--seed", type=int, default=0, help="of weights, images and choices")
-    parser.add_argument("--start", type=Path, help="checkpoint of an earlier run, of the same widths, to go on from")
+    parser.add_argument("--first", type=int, default=0, help="batch of the stream; after an earlier run, its last step")
+    parser.add_argument(
+        "--initial_weights", type=Path, help="checkpoint of an earlier run, of the same widths, to go on from"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of each training process")
     return parser.parse_args(words)
 

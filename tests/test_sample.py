@@ -42,8 +42,8 @@ def _pixels(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def test_counts_are_as_documented() -> None:
-    assert len(sample.CLASSES) >= 4
-    assert (sample.TRAIN_GOOD, sample.TEST_GOOD, sample.TEST_DEFECTIVE) == (16, 12, 20)
+    assert len(sample.CLASSES) == 10
+    assert (sample.TRAIN_GOOD, sample.TEST_GOOD, sample.TEST_DEFECTIVE) == (16, 8, 16)
     assert all(len(defects) >= 3 for _, defects in sample.CLASSES.values())
 
 
@@ -107,13 +107,6 @@ def test_a_complete_sample_is_kept_and_a_damaged_one_replaced(tmp_path: Path) ->
     assert _digests(root) == before
 
 
-@pytest.mark.parametrize("class_name", sample.RESTORED)
-def test_restored_classes_show_each_defect(class_name: str) -> None:
-    for defect in sample.RESTORED[class_name][1]:
-        clean, damaged = sample.draw_pair(class_name, 0, f"test/{defect}", 0, defect)
-        assert 0.0005 < (sample.changed_pixels(clean, damaged) > 0).mean() < 0.15
-
-
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match=r"--data_path"):
@@ -159,7 +152,7 @@ def test_a_pair_shows_a_good_and_a_defective_image_of_one_scene(monkeypatch: pyt
 def test_a_backbone_is_judged_with_and_without_references(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = {"TRAIN_GOOD": 9, "TEST_GOOD": 1, "TEST_DEFECTIVE": 2, "JUDGED": {"cowhide": sample.CLASSES["cowhide"]}}
+    small = {"TRAIN_GOOD": 9, "TEST_GOOD": 1, "TEST_DEFECTIVE": 2, "CLASSES": {"cowhide": sample.CLASSES["cowhide"]}}
     for name, value in small.items():
         monkeypatch.setattr(evaluate, name, value)
     monkeypatch.setattr(
@@ -187,7 +180,19 @@ def test_a_backbone_is_judged_with_and_without_references(
 def test_names_of_the_sample_are_not_trained_on() -> None:
     words = set(training.words_for_names())
     assert len(words) > 10_000
-    assert not words & {"gear", "button", "basket", "weave", "steel", "cowhide", "damaged", "flawless"}
+    assert not words & {
+        "gear",
+        "button",
+        "basket",
+        "weave",
+        "steel",
+        "cowhide",
+        "key",
+        "knit",
+        "biscuit",
+        "damaged",
+        "flawless",
+    }
 
 
 def test_training_writes_a_checkpoint_that_open_clip_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +208,7 @@ def test_training_writes_a_checkpoint_that_open_clip_loads(tmp_path: Path, monke
     assert [row["step"] for row in rows] == ["2"] and float(rows[0]["val_image"]) > 0
     # A tower of other patches goes on from these weights.
     monkeypatch.setattr(training, "CONFIG", {**config, "vision_cfg": {**vision, "patch_size": 16}})
-    words = ["--save_path", str(tmp_path / "three"), "--steps", "1", "--start", str(tmp_path / "one.safetensors")]
+    words = [f"--save_path={tmp_path / 'three'}", "--steps=1", f"--initial_weights={tmp_path / 'one.safetensors'}"]
     training.train(training.parse_arguments(words))
     assert load_file(tmp_path / "three.safetensors")["visual.conv1.weight"].shape == (128, 3, 16, 16)
     state = load_file(tmp_path / "one.safetensors")

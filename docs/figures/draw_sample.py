@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from winclip import WinCLIP
 from winclip.drawing import colour, encoded
 from winclip.files import write_atomically
 
-SIDE = 180
+SIDE = 150
+BESIDE = 2
+"""Classes in a row of the figure."""
 SHOTS = 4
 TITLES = ("image", "mask", "zero-shot", f"{SHOTS}-shot")
 
@@ -35,12 +38,15 @@ def main() -> None:
     options = parser.parse_args()
     index = load_index(options.data_path)
     model = WinCLIP.from_pretrained("demo-vit-240")
-    left, gap, top = 100, 8, 24
-    sheet = Image.new("RGB", (left + 4 * (SIDE + gap), top + len(index.test) * (SIDE + gap)), "white")
+    left, gap, top = 90, 6, 24
+    pitch, width = SIDE + gap, left + len(TITLES) * (SIDE + gap)
+    rows = math.ceil(len(index.test) / BESIDE)
+    sheet = Image.new("RGB", (BESIDE * width, top + rows * pitch), "white")
     draw = ImageDraw.Draw(sheet)
-    for column, title in enumerate(TITLES):
-        draw.text((left + column * (SIDE + gap), 6), title, fill="black")
-    for row, (name, items) in enumerate(index.test.items()):
+    for column in range(BESIDE * len(TITLES)):
+        block, number = divmod(column, len(TITLES))
+        draw.text((block * width + left + number * pitch, 6), TITLES[number], fill="black")
+    for number, (name, items) in enumerate(index.test.items()):
         # The first defective image of the class's first defect type, whatever its scores are.
         item = next(item for item in items if item.anomaly)
         image = Image.open(index.root / item.img_path).convert("RGB")
@@ -49,13 +55,14 @@ def main() -> None:
         references = draw_references(index.train[name], name, SHOTS, seed=10)
         model.add_references([index.root / reference.img_path for reference in references])
         few = model.predict(image).maps[0]
-        y = top + row * (SIDE + gap)
-        draw.text((4, y + SIDE // 2 - 12), f"{name}\n{item.specie_name}", fill="black")
+        block, row = divmod(number, rows)
+        x, y = block * width, top + row * pitch
+        draw.text((x + 4, y + SIDE // 2 - 12), f"{name}\n{item.specie_name}", fill="black")
         mask = Image.open(index.root / item.mask_path).convert("RGB").resize((SIDE, SIDE))
         for column, picture in enumerate(
             (image.resize((SIDE, SIDE)), mask, heat(image, zero, 1.0), heat(image, few, 1.5))
         ):
-            sheet.paste(picture, (left + column * (SIDE + gap), y))
+            sheet.paste(picture, (x + left + column * pitch, y))
     write_atomically(options.save_path, encoded(sheet, "JPEG", quality=88))
     print(f"written: {options.save_path}")
 

@@ -1,6 +1,6 @@
-"""Draws docs/figures/training.png from the curve that demo/train_backbone.py wrote as it went.
+"""Draws docs/figures/training.png from the curves that demo/train_backbone.py wrote as it went.
 
-python -m docs.figures.draw_training winclip/demo/demo-vit-240-curve.csv
+python -m docs.figures.draw_training first-curve.csv second-curve.csv
 """
 
 from __future__ import annotations
@@ -29,11 +29,16 @@ PANELS = {
 def main() -> None:
     """Draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("curve", type=Path, help="the .csv")
+    parser.add_argument("curves", type=Path, nargs="+", metavar="CSV", help="of runs that went on from each other")
     path = Path(__file__).resolve().parent / "training.png"
-    with parser.parse_args().curve.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    steps = [int(row["step"]) for row in rows]
+    rows: list[dict[str, str]] = []
+    steps: list[int] = []
+    for curve in parser.parse_args().curves:
+        with curve.open(newline="") as file:
+            run = list(csv.DictReader(file))
+        before = steps[-1] if steps else 0
+        steps += [before + int(row["step"]) for row in run]
+        rows += run
     figure = Figure(figsize=(10, 3), layout="constrained", dpi=110)
     for number, (title, lines) in enumerate(PANELS.items(), 1):
         axes = figure.add_subplot(1, len(PANELS), number, title=title, xlabel="step")
