@@ -23,8 +23,8 @@ fi
 # it at times with a segmentation fault while Python does nothing but wait for a child process; why is not known.
 apart=(tests/test_app.py tests/test_collection.py tests/test_export.py)
 # Files of tests are shared out among as many processes as there are cores, 4 at most, each of one thread: threads that
-# wait for each other on taken cores take many times as long.
+# wait for each other on taken cores take many times as long. The files that take longest begin.
 export OMP_NUM_THREADS=1
-shared=(-n auto --maxprocesses 4 --dist loadfile)
-.venv/bin/python -m pytest "${shared[@]}" "${apart[@]/#/--ignore=}"
+shared=(-n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 10)
+.venv/bin/python -m pytest "${shared[@]}" "${apart[@]/#/--ignore=}" tests/test_scripts.py tests/test_backbone.py tests
 .venv/bin/python -m pytest "${shared[@]}" "${apart[@]}"

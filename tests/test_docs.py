@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
+import runpy
 import shlex
-import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -57,9 +59,21 @@ def commands(page: str) -> list[list[str]]:
 
 @cache
 def help_text(*command: str) -> str:
-    """What ``--help`` prints."""
-    done = subprocess.run([sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout if done.returncode == 0 else ""
+    """What ``--help`` prints, here in this process, which has imported what most programs import."""
+    path, rest = ROOT / command[0], command[1:]
+    if command[0] == "-m":
+        path, rest = ROOT / f"{command[1].replace('.', '/')}.py", command[2:]
+        path = path if path.is_file() else path.with_suffix("") / "__main__.py"
+    if not path.is_file():
+        return ""
+    said, status = io.StringIO(), 1
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setattr(sys, "argv", [str(path), *rest, "--help"])
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+    return said.getvalue() if status == 0 else ""
 
 
 def trouble(words: list[str]) -> str:
@@ -68,7 +82,7 @@ def trouble(words: list[str]) -> str:
         if not (ROOT / words[1]).is_file():
             return f"{words[1]} does not exist"
         shown = help_text(PASS_ON[words[1]]) if PASS_ON.get(words[1]) else ""
-    elif words[1:3] == ["-m", "pip"]:
+    elif words[1:3] in (["-m", "pip"], ["-m", "pytest"]):
         return ""
     else:
         program = words[1:3] if words[1] == "-m" else words[1:2]
