@@ -149,6 +149,16 @@ def test_a_pair_shows_a_good_and_a_defective_image_of_one_scene(monkeypatch: pyt
     assert defective.flatten(1).any(dim=1).tolist() == [False, True] * 3
 
 
+@pytest.mark.parametrize("shape", [(12, 40), (40, 12)])
+def test_steps_of_matrices_keep_directions_and_have_one_length(shape: tuple[int, int]) -> None:
+    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, _, v = torch.linalg.svd(gradient, full_matrices=False)
+    moved = u.T @ training.orthogonalised(gradient) @ v.T
+    lengths = moved.diagonal()
+    assert float((moved - torch.diag(lengths)).abs().max()) < 1e-4
+    assert float(lengths.min()) > 0.5 and float(lengths.max()) < 1.3
+
+
 def test_a_backbone_is_judged_with_and_without_references(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
