@@ -21,7 +21,7 @@ if [ $# -gt 0 ]; then
 fi
 # The other runtimes, and Ray, are loaded in processes of their own: with them in the process of all tests, the kernel ends
 # it at times with a segmentation fault while Python does nothing but wait for a child process; why is not known.
-apart=(tests/test_app.py tests/test_collection.py tests/test_export.py)
+apart=(tests/test_export.py tests/test_collection.py tests/test_app.py)
 # Files of tests are shared out among as many processes as there are cores, 4 at most, each of one thread: threads that
 # wait for each other on taken cores take many times as long. The files that take longest begin.
 export OMP_NUM_THREADS=1
