@@ -60,6 +60,7 @@ MAX_WAITING = 32
 MAX_KEPT_BYTES = 2_000_000_000
 # Gradio keeps the last result of each.
 MAX_SESSIONS = 50
+# Each keeps what the largest picture that it read took.
 MAX_THREADS = 4
 SHOWN_SIDE = 960
 SAMPLE_EXAMPLES = 8
@@ -566,7 +567,6 @@ def serve(options: argparse.Namespace) -> NoReturn:
                 share=options.share,
                 quiet=True,
                 max_file_size=MAX_BYTES,
-                # Each keeps the memory of the largest picture that it ever read.
                 max_threads=MAX_THREADS,
                 state_session_capacity=MAX_SESSIONS,
                 enable_monitoring=False,

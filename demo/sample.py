@@ -62,10 +62,17 @@ def _hash_levels(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) ->
     return ((mixed % 1009).astype(np.float32) / np.float32(504) - np.float32(1)).astype(np.float32)
 
 
-def _halved(image: Image) -> Image:
-    """An image (2H, 2W, 3) averaged to (H, W, 3)."""
+def _texture(image: Image) -> Scene:
+    """A texture that fills the picture, from an image (2H, 2W, 3), averaged to (H, W, 3)."""
     rows = image[::2] + image[1::2]
-    return np.asarray((rows[:, ::2] + rows[:, 1::2]) * np.float32(0.25), dtype=np.float32)
+    halved = np.asarray((rows[:, ::2] + rows[:, 1::2]) * np.float32(0.25), dtype=np.float32)
+    return halved, np.ones(halved.shape[:2], dtype=bool), halved
+
+
+def _laid_on(background: Image, surface: Image, solid: Field) -> Scene:
+    """An object that covers the background as far as ``solid`` says, (H, W) in [0, 1]."""
+    share = solid[..., None]
+    return (background * (1 - share) + surface * share).astype(np.float32), solid > 0.5, background
 
 
 def cowhide(rng: np.random.RandomState) -> Scene:
@@ -76,8 +83,7 @@ def cowhide(rng: np.random.RandomState) -> Scene:
     folds = smooth_noise(rng, shape, 2 * rng.uniform(60, 90))
     value = np.float32(0.60) + np.float32(0.09) * slope + np.float32(0.035) * height + np.float32(0.03) * folds
     colour = (np.asarray([0.78, 0.50, 0.33]) + rng.uniform(-0.04, 0.04, size=3)).astype(np.float32)
-    image = _halved(np.clip(value[..., None] * colour, 0, 1).astype(np.float32))
-    return image, np.ones((SIZE, SIZE), dtype=bool), image
+    return _texture(np.clip(value[..., None] * colour, 0, 1).astype(np.float32))
 
 
 def basket_weave(rng: np.random.RandomState) -> Scene:
@@ -97,8 +103,7 @@ def basket_weave(rng: np.random.RandomState) -> Scene:
     fine = np.float32(0.05) * smooth_noise(rng, (2 * SIZE, 2 * SIZE), 4.0)
     value = np.clip(round_shade * bend_shade + tone + fine, 0, 1.2)
     colour = (np.asarray([0.80, 0.62, 0.38]) + rng.uniform(-0.04, 0.04, size=3)).astype(np.float32)
-    image = _halved(np.clip(value[..., None] * colour, 0, 1).astype(np.float32))
-    return image, np.ones((SIZE, SIZE), dtype=bool), image
+    return _texture(np.clip(value[..., None] * colour, 0, 1).astype(np.float32))
 
 
 def brushed_steel(rng: np.random.RandomState) -> Scene:
@@ -111,8 +116,7 @@ def brushed_steel(rng: np.random.RandomState) -> Scene:
         marks += np.float32(weight) * _hash_levels(line + int(rng.randint(1 << 20)), piece)
     sheen = np.float32(0.06) * np.sin(v / np.float32(rng.uniform(150, 220)))
     value = np.float32(0.66 + rng.uniform(-0.04, 0.04)) + marks + sheen
-    image = _halved(np.clip(value[..., None] * np.asarray([0.97, 0.99, 1.02], dtype=np.float32), 0, 1))
-    return image, np.ones((SIZE, SIZE), dtype=bool), image
+    return _texture(np.clip(value[..., None] * np.asarray([0.97, 0.99, 1.02], dtype=np.float32), 0, 1))
 
 
 def gear(rng: np.random.RandomState) -> Scene:
@@ -150,8 +154,7 @@ def gear(rng: np.random.RandomState) -> Scene:
     rim = np.float32(0.10) * np.clip(3 - np.abs(distance - np.float32(0.72 * radius)), 0, 1)
     metal = np.float32(0.62 + rng.uniform(-0.04, 0.04)) + turned + rim
     surface = np.clip(metal[..., None] * np.asarray([0.98, 1.0, 1.03]), 0, 1).astype(np.float32)
-    image = background * (1 - solid[..., None]) + surface * solid[..., None]
-    return image.astype(np.float32), solid > 0.5, background
+    return _laid_on(background, surface, solid)
 
 
 def button(rng: np.random.RandomState) -> Scene:
@@ -180,8 +183,7 @@ def button(rng: np.random.RandomState) -> Scene:
         hole_x, hole_y = np.float32(0.30 * radius * np.cos(angle)), np.float32(0.30 * radius * np.sin(angle))
         opening = np.sqrt((dx - hole_x) ** 2 + (dy - hole_y) ** 2)
         solid = np.minimum(solid, np.clip(opening - np.float32(0.10 * radius), 0, 1))
-    image = background * (1 - solid[..., None]) + surface * solid[..., None]
-    return image.astype(np.float32), solid > 0.5, background
+    return _laid_on(background, surface, solid)
 
 
 def terrazzo(rng: np.random.RandomState) -> Scene:
@@ -199,8 +201,7 @@ def terrazzo(rng: np.random.RandomState) -> Scene:
         outline = np.stack([x + reach * np.cos(angles), y + reach * np.sin(angles)], axis=1)
         tone = 255 * np.clip(tones[rng.randint(4)] + rng.uniform(-0.05, 0.05), 0, 1)
         cv2.fillPoly(pixels, [subpixel(outline)], tuple(tone.tolist()), cv2.LINE_AA, SUBPIXEL_BITS)
-    image = _halved(pixels.astype(np.float32) / np.float32(255))
-    return image, np.ones((SIZE, SIZE), dtype=bool), image
+    return _texture(pixels.astype(np.float32) / np.float32(255))
 
 
 def herringbone(rng: np.random.RandomState) -> Scene:
@@ -221,8 +222,7 @@ def herringbone(rng: np.random.RandomState) -> Scene:
     value = np.float32(0.72) + tone + grain + np.float32(0.02) * smooth_noise(rng, (2 * SIZE, 2 * SIZE), 5.0)
     value = np.where(edge < 1.6, np.float32(0.34), value)
     colour = (np.asarray([0.86, 0.66, 0.44]) + rng.uniform(-0.03, 0.03, size=3)).astype(np.float32)
-    image = _halved(np.clip(value[..., None] * colour, 0, 1).astype(np.float32))
-    return image, np.ones((SIZE, SIZE), dtype=bool), image
+    return _texture(np.clip(value[..., None] * colour, 0, 1).astype(np.float32))
 
 
 def knit(rng: np.random.RandomState) -> Scene:
@@ -241,8 +241,7 @@ def knit(rng: np.random.RandomState) -> Scene:
     fibre = np.float32(0.07) * smooth_noise(rng, (2 * SIZE, 2 * SIZE), 3.0)
     value = (np.float32(0.35) + np.float32(0.6) * yarn) * (np.float32(0.6) + np.float32(0.4) * gap) + tone + fibre
     colour = (np.asarray([0.36, 0.52, 0.58]) + rng.uniform(-0.04, 0.04, size=3)).astype(np.float32)
-    image = _halved(np.clip(value[..., None] * colour * np.float32(1.2), 0, 1).astype(np.float32))
-    return image, np.ones((SIZE, SIZE), dtype=bool), image
+    return _texture(np.clip(value[..., None] * colour * np.float32(1.2), 0, 1).astype(np.float32))
 
 
 def biscuit(rng: np.random.RandomState) -> Scene:
@@ -268,8 +267,7 @@ def biscuit(rng: np.random.RandomState) -> Scene:
             value = value - np.float32(0.42) * np.clip(4 - apart, 0, 1)
     colour = np.asarray([0.86, 0.66, 0.40]) + rng.uniform(-0.04, 0.04, size=3)
     surface = np.clip(value[..., None] * colour, 0, 1).astype(np.float32)
-    image = background * (1 - solid[..., None]) + surface * solid[..., None]
-    return image.astype(np.float32), solid > 0.5, background
+    return _laid_on(background, surface, solid)
 
 
 def key(rng: np.random.RandomState) -> Scene:
@@ -302,8 +300,7 @@ def key(rng: np.random.RandomState) -> Scene:
     )
     colour = np.asarray([0.94, 0.80, 0.46]) + rng.uniform(-0.03, 0.03, size=3)
     surface = np.clip(value[..., None] * colour, 0, 1).astype(np.float32)
-    image = background * (1 - solid[..., None]) + surface * solid[..., None]
-    return image.astype(np.float32), solid > 0.5, background
+    return _laid_on(background, surface, solid)
 
 
 Classes = dict[str, tuple[Callable[[np.random.RandomState], Scene], dict[str, str]]]

@@ -70,6 +70,7 @@ DISTANCE, DISTANCE_SCALE = 0.2, 0.06
 WEIGHTS = {"image": 3.0, "patch": 0.5, "raw": 0.5, "near": 1.0, "near2": 0.5, "near3": 0.5}
 """Of the terms of the loss; the others weigh 1."""
 WARMUP_STEPS = 100
+MOMENTUM = 0.95
 AVERAGE_DECAY = 0.997
 JOINED_EVERY = 16
 REPORT_EVERY = 256
@@ -190,33 +191,24 @@ def image_loss(
 
 def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
     """Nearly U @ Vᵀ of U S Vᵀ = (M, N), by five Newton-Schulz steps of fifth order, in the matrix's own precision."""
-    rows = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    rows = rows / rows.norm().clamp(min=1e-7)
+    if matrix.shape[0] > matrix.shape[1]:
+        return orthogonalised(matrix.T).T
+    rows = matrix / matrix.norm().clamp(min=1e-7)
     for _ in range(5):
         square = rows @ rows.T
         rows = 3.4445 * rows + (2.0315 * square @ square - 4.775 * square) @ rows
-    return rows if matrix.shape[0] <= matrix.shape[1] else rows.T
+    return rows
 
 
-class Muon(torch.optim.Optimizer):
-    """Momentum with orthogonalised steps for matrices (Jordan et al. 2024, "Muon"), about as long as Adam's.
+def orthogonalise_gradients(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Put orthogonalised momentum in the place of gradients, about as long as Adam's steps (Muon, Jordan et al. 2024).
 
-    torch.optim.Muon computes them in bf16, which takes longer than the gradient on a CPU without that arithmetic.
+    torch.optim.Muon computes it in bf16, which takes longer than the gradient on a CPU without that arithmetic.
     """
-
-    def __init__(self, matrices: list[nn.Parameter], weight_decay: float, momentum: float = 0.95) -> None:
-        super().__init__(matrices, {"lr": 0.0, "weight_decay": weight_decay, "momentum": momentum})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is needed here
-        """Change the matrices by one step along their gradients."""
-        for group in self.param_groups:
-            for matrix in group["params"]:
-                state = self.state[matrix]
-                mean = state.setdefault("mean", torch.zeros_like(matrix)).lerp_(matrix.grad, 1 - group["momentum"])
-                step = orthogonalised(matrix.grad.lerp(mean, group["momentum"]))
-                matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                matrix.sub_(step, alpha=group["lr"] * 0.2 * math.sqrt(max(matrix.shape)))
+    for matrix in optimizer.param_groups[0]["params"]:
+        mean = optimizer.state[matrix].setdefault("mean", torch.zeros_like(matrix)).lerp_(matrix.grad, 1 - MOMENTUM)
+        step = orthogonalised(matrix.grad.lerp(mean, MOMENTUM))
+        matrix.grad = 0.2 * math.sqrt(max(matrix.shape)) * step
 
 
 class Pool:
@@ -409,9 +401,10 @@ def train_images(clip: Clip, targets: torch.Tensor, arguments: argparse.Namespac
     matrices = [parameter for parameter in visual.transformer.parameters() if parameter.dim() == 2]
     others = [parameter for parameter in parameters if not any(parameter is matrix for matrix in matrices)]
     optimizers = [
-        Muon(matrices, weight_decay=0.05),
+        torch.optim.SGD(matrices, weight_decay=0.05),
         torch.optim.AdamW(others, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
+    optimizers[0].register_step_pre_hook(orthogonalise_gradients)
     shown: dict[str, float] = {}
     minutes = torch.zeros(())
     for step in tqdm(range(arguments.steps), desc="image tower", unit="step", disable=rank > 0):
@@ -428,11 +421,10 @@ def train_images(clip: Clip, targets: torch.Tensor, arguments: argparse.Namespac
             done = max(done, float(minutes) / arguments.minutes)
         if done >= 1:
             return step
+        rate = arguments.learning_rate * min(1.0, (step + 1) / WARMUP_STEPS) * math.cos(math.pi / 2 * done) ** 2
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = (
-                    arguments.learning_rate * min(1.0, (step + 1) / WARMUP_STEPS) * math.cos(math.pi / 2 * done) ** 2
-                )
+                group["lr"] = rate
             optimizer.zero_grad()
         terms = image_loss(visual, pool.draw(PAIRS_FOR_WINDOWS, generator), targets, patch_targets, generator)
         torch.stack([WEIGHTS.get(name, 1.0) * term for name, term in terms.items()]).sum().backward()
