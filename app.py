@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -388,14 +389,16 @@ def draw_samples(folder: Path) -> list[Sample]:
         Image.fromarray(draw_pair(class_name, 0, part, index, defect)[1]).save(path)
         return str(path)
 
-    samples = []
-    for class_name, (_, defects) in CLASSES.items():
-        name, defect = class_name.replace("_", " "), next(iter(defects))
+    def samples(class_name: str) -> list[Sample]:
+        name, defect = class_name.replace("_", " "), next(iter(CLASSES[class_name][1]))
         examples = [save(class_name, "train/good", index) for index in range(SAMPLE_EXAMPLES)]
-        for part, shown in ((f"test/{defect}", defect), ("test/good", None)):
-            picture = save(class_name, part, 0, shown)
-            samples.append(Sample(picture, name, f"{name}, {(shown or 'good').replace('_', ' ')}", examples))
-    return samples
+        return [
+            Sample(save(class_name, part, 0, shown), name, f"{name}, {(shown or 'good').replace('_', ' ')}", examples)
+            for part, shown in ((f"test/{defect}", defect), ("test/good", None))
+        ]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [sample for of_class in pool.map(samples, CLASSES) for sample in of_class]
 
 
 def _take_uploads(component: gr.components.Component) -> None:
