@@ -1,7 +1,7 @@
 """Model configs, checkpoints and the tokenizer. The only module that touches open_clip.
 
-open_clip is imported for its table of tags and its tokenizer alone, where they are asked for: the import takes
-longer than torch's own. The network itself is ``winclip.clip``.
+open_clip is imported for its table of tags alone, where one is asked for: the import takes longer than torch's own.
+Its configs are read as files, and its tokenizer is loaded as one. The network itself is ``winclip.clip``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import math
 import reprlib
 import zipfile
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import safetensors.torch
@@ -95,12 +96,27 @@ def _check_channels(model: str, name: str, values: Any) -> None:
         )
 
 
-def _open_clip_configs() -> dict[str, Path]:
-    """The config files of open_clip's models by name, found without importing it."""
+def _open_clip_folder() -> Path:
+    """Where open_clip is installed, found without importing it."""
     specification = importlib.util.find_spec("open_clip")
     assert specification is not None and specification.origin is not None  # a requirement
-    files = Path(specification.origin).parent.glob("model_configs/*.json")
-    return {path.stem: path for path in sorted(files)}
+    return Path(specification.origin).parent
+
+
+def _open_clip_configs() -> dict[str, Path]:
+    """The config files of open_clip's models by name."""
+    return {path.stem: path for path in sorted(_open_clip_folder().glob("model_configs/*.json"))}
+
+
+@cache
+def _open_clip_tokenizer() -> ModuleType:
+    """The module ``open_clip.tokenizer`` by itself: the package imports torchvision and torch's compiler too."""
+    file = _open_clip_folder() / "tokenizer.py"
+    specification = importlib.util.spec_from_file_location("open_clip.tokenizer", file)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 def parse_config(
@@ -299,7 +315,5 @@ def tokenize(prompts: list[str], context: int) -> torch.Tensor:
     open_clip cuts long prompts without a word, so they are measured in a longer context: L is 4 times
     ``context``, and a prompt that is longer than ``context`` can be told.
     """
-    import open_clip
-
-    tokens: torch.Tensor = open_clip.tokenize(prompts, context_length=4 * context)
+    tokens: torch.Tensor = _open_clip_tokenizer().tokenize(prompts, context_length=4 * context)
     return tokens
