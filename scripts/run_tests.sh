@@ -15,8 +15,11 @@ if ! command -v chromium >/dev/null; then
 fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-.venv/bin/mypy winclip collection datasets demo evaluation prediction report benchmarks docs scripts tests ./*.py
+# On one core, while the tests run.
+.venv/bin/mypy winclip collection datasets demo evaluation prediction report benchmarks docs scripts tests ./*.py &
+types=$!
 if [ $# -gt 0 ]; then
+    wait "$types"
     exec .venv/bin/python -m pytest "$@"
 fi
 # The other runtimes, and Ray, are loaded in processes of their own: with them in the process of all tests, the kernel ends
@@ -27,4 +30,5 @@ apart=(tests/test_export.py tests/test_collection.py tests/test_app.py)
 export OMP_NUM_THREADS=1
 shared=(-n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 10)
 .venv/bin/python -m pytest "${shared[@]}" "${apart[@]/#/--ignore=}" tests/test_scripts.py tests/test_backbone.py tests
+wait "$types"
 .venv/bin/python -m pytest "${shared[@]}" "${apart[@]}"

@@ -50,11 +50,12 @@ def main() -> None:
         # The first defective image of the class's first defect type, whatever its scores are.
         item = next(item for item in items if item.anomaly)
         image = Image.open(index.root / item.img_path).convert("RGB")
+        embeddings = model.encode(image)
         model.set_class(name)
-        zero = model.predict(image).maps[0]
+        zero = model.score(embeddings).maps[0]
         references = draw_references(index.train[name], name, SHOTS, seed=10)
         model.add_references([index.root / reference.img_path for reference in references])
-        few = model.predict(image).maps[0]
+        few = model.score(embeddings).maps[0]
         block, row = divmod(number, rows)
         x, y = block * width, top + row * pitch
         draw.text((x + 4, y + SIDE // 2 - 12), f"{name}\n{item.specie_name}", fill="black")
