@@ -15,10 +15,8 @@ Array = npt.NDArray[np.float64]
 
 
 @torch.inference_mode()
-def plain_embeddings(
-    model: open_clip.CLIP, images: torch.Tensor, scales: Sequence[int] = (3, 2), step: int = 1
-) -> Embeddings:
-    """Every window, or every ``step``-th, on its own through open_clip's modules, one call per window."""
+def plain_embeddings(model: open_clip.CLIP, images: torch.Tensor, scales: Sequence[int] = (3, 2)) -> Embeddings:
+    """Every window on its own through open_clip's modules, one call per window."""
     visual = model.visual
     patches = visual.conv1(images).flatten(2).transpose(1, 2)
     class_token = visual.class_embedding.expand(len(images), 1, -1)
@@ -37,12 +35,15 @@ def plain_embeddings(
 
     whole = torch.stack([through(image) for image in tokens])
     grid = visual.grid_size[0]
-
-    def embed(image: torch.Tensor, side: int) -> torch.Tensor:
-        chosen = held(grid, side)[::step]
-        return torch.stack([project(through(image[[0, *(1 + p for p in window)]])[0]) for window in chosen])
-
-    windows = tuple(torch.stack([embed(image, side) for image in tokens]) for side in scales)
+    windows = tuple(
+        torch.stack(
+            [
+                torch.stack([project(through(image[[0, *(1 + p for p in window)]])[0]) for window in held(grid, side)])
+                for image in tokens
+            ]
+        )
+        for side in scales
+    )
     return Embeddings(project(whole[:, 0]), windows, whole[:, 1:], tuple(scales))
 
 

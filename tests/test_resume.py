@@ -412,5 +412,5 @@ def test_run_that_is_stopped_in_its_first_class_leaves_nothing_of_an_earlier_one
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert kill_runs.main(["test", "--kills", "2", "--data_path", str(data)]) == 0
-    assert "test: 2 kills in runs of " in capsys.readouterr().out
+    assert kill_runs.main(["test", "--kills", "3", "--data_path", str(data)]) == 0
+    assert "test: 3 kills in runs of " in capsys.readouterr().out
