@@ -6,7 +6,7 @@ import sys
 
 from evaluation.options import parse_options
 from evaluation.ranks import on_this_rank
-from winclip.command_line import exit_status
+from winclip.support.command_line import exit_status
 
 
 def main(arguments: list[str]) -> int:

@@ -11,8 +11,8 @@ from datasets.items import DatasetIndex
 from datasets.layout import ARCHIVE_FOLDER, mask_files
 from datasets.registry import DataSet
 from winclip.defaults import IMAGE_ENDINGS
-from winclip.files import exists, is_folder
-from winclip.names import printable
+from winclip.support.files import exists, is_folder
+from winclip.support.names import printable
 
 
 def account(data_set: DataSet, index: DatasetIndex) -> str:

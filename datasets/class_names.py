@@ -7,9 +7,9 @@ from pathlib import Path
 from datasets.index import select_classes
 from datasets.items import DatasetIndex
 from datasets.registry import DATA_SETS
-from winclip.errors import InputError
-from winclip.names import printable
-from winclip.texts import read_json
+from winclip.support.errors import InputError
+from winclip.support.names import printable
+from winclip.support.texts import read_json
 
 OPTION = "--class_names"
 

@@ -11,8 +11,8 @@ from datasets.account import account
 from datasets.index import write_index
 from datasets.items import DatasetIndex
 from datasets.registry import DATA_SETS, DataSet, default_root
-from winclip.command_line import exit_status
-from winclip.names import printable
+from winclip.support.command_line import exit_status
+from winclip.support.names import printable
 
 
 def run(name: str, arguments: Sequence[str] | None = None) -> int:

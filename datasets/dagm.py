@@ -20,7 +20,7 @@ from datasets.layout import (
     match_masks,
     require_root,
 )
-from winclip.errors import InputError
+from winclip.support.errors import InputError
 
 DAGM_CLASSES = tuple(f"Class{number}" for number in range(1, 11))
 # The textures have numbers only.

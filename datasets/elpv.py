@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from datasets.items import DatasetIndex, Item, stays_inside
 from datasets.layout import Warn
-from winclip.errors import InputError
+from winclip.support.errors import InputError
 
 CLASS = "solar_cell"
 LICENCE = (

@@ -22,7 +22,7 @@ from datasets.layout import (
     match_masks,
     require_root,
 )
-from winclip.errors import InputError
+from winclip.support.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from typing import Any
 from datasets.items import DatasetIndex, Item, stays_inside
 from datasets.layout import mask_files
 from datasets.registry import how_to_make
-from winclip.errors import InputError
-from winclip.files import is_file, write_atomically
-from winclip.names import printable
-from winclip.texts import read_json
+from winclip.support.errors import InputError
+from winclip.support.files import is_file, write_atomically
+from winclip.support.names import printable
+from winclip.support.texts import read_json
 
 META_FILE = "meta.json"
 

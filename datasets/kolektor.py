@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from datasets.items import DatasetIndex, Item
 from datasets.layout import Warn, assemble, found_in, list_folders, list_images, make_item, match_masks, require_root
-from winclip.errors import InputError
+from winclip.support.errors import InputError
 
 # Neither data set has classes; both are listed as one.
 SDD_CLASS, SDD2_CLASS = "commutator", "surface"

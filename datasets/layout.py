@@ -7,8 +7,8 @@ from pathlib import Path
 
 from datasets.items import DatasetIndex, Item
 from winclip.defaults import IMAGE_ENDINGS
-from winclip.errors import InputError
-from winclip.files import is_folder
+from winclip.support.errors import InputError
+from winclip.support.files import is_folder
 
 # Of archive programs.
 ARCHIVE_FOLDER = "__MACOSX"

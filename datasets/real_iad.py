@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from datasets.items import DatasetIndex, Item, stays_inside
 from datasets.layout import Warn, assemble, choose_classes, found_in, require_root
-from winclip.errors import InputError
-from winclip.files import is_file, is_folder
-from winclip.texts import read_json
+from winclip.support.errors import InputError
+from winclip.support.files import is_file, is_folder
+from winclip.support.texts import read_json
 
 REAL_IAD_CLASSES = (
     "audiojack",

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.items import DatasetIndex, Item
-from winclip.errors import InputError
-from winclip.texts import read_text
+from winclip.support.errors import InputError
+from winclip.support.texts import read_text
 
 
 def draw_references(train_items: Sequence[Item], cls_name: str, k: int, seed: int) -> list[Item]:

@@ -10,15 +10,15 @@ from PIL import Image
 
 from datasets.items import Item
 from datasets.layout import mask_files
-from winclip.errors import InputError
-from winclip.files import is_file, is_folder
-from winclip.images import open_image, read_image, resize_straight, strips, why_unreadable
+from winclip.pictures.images import open_image, read_image, resize_straight, strips, why_unreadable
+from winclip.support.errors import InputError
+from winclip.support.files import is_file, is_folder
 
 Mask = npt.NDArray[np.bool_]
 
 
 def load_sample(item: Item, root: Path, size: int) -> tuple[Image.Image, Mask | None]:
-    """Read an item, for ``winclip.reading.BatchReader``.
+    """Read an item, for ``winclip.pictures.reading.BatchReader``.
 
     Args:
         item: what to read.

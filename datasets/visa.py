@@ -12,9 +12,9 @@ from pathlib import Path
 
 from datasets.items import DatasetIndex, Item, stays_inside
 from datasets.layout import Warn, found_in, require_root
-from winclip.errors import InputError
-from winclip.files import is_file, is_folder
-from winclip.texts import read_text
+from winclip.support.errors import InputError
+from winclip.support.files import is_file, is_folder
+from winclip.support.texts import read_text
 
 # In the order of the published tables.
 VISA_CLASSES = (

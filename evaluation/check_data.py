@@ -19,11 +19,11 @@ from datasets.items import DatasetIndex, Item
 from datasets.layout import mask_files
 from datasets.samples import read_mask
 from evaluation.options import Options
-from winclip.errors import InputError
-from winclip.files import write_atomically
-from winclip.images import open_image, read_image
-from winclip.names import cell, file_name, printable
-from winclip.reading import usable_workers
+from winclip.pictures.images import open_image, read_image
+from winclip.pictures.reading import usable_workers
+from winclip.support.errors import InputError
+from winclip.support.files import write_atomically
+from winclip.support.names import cell, file_name, printable
 
 FILE = "check_data.json"
 # Images smaller than this are blown up manifold; longer ones are pressed together as much.

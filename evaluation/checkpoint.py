@@ -24,8 +24,8 @@ from datasets.items import Item
 from evaluation.identity import Identity, differing
 from evaluation.scoring import ClassScores, join_scores
 from evaluation.setting import Setting
-from winclip.errors import InputError
-from winclip.files import file_sha256, remove_file, write_atomically
+from winclip.support.errors import InputError
+from winclip.support.files import file_sha256, remove_file, write_atomically
 
 FOLDER = ".checkpoint"
 # At most this much work is lost when a run is killed, or one batch, whichever takes longer.

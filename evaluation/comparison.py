@@ -20,8 +20,7 @@ from evaluation.measuring import Method, measure_pixels
 from evaluation.past_run import Run, Scores
 from evaluation.results import METRICS, Column, averaged, csv_text, interval_text, with_mean
 from evaluation.setting import Setting
-from report.content import Table
-from winclip.bootstrap import (
+from winclip.metrics.bootstrap import (
     RESAMPLES,
     Draws,
     Interval,
@@ -31,11 +30,12 @@ from winclip.bootstrap import (
     resampled_pixel_metrics,
     spread,
 )
-from winclip.errors import InputError
-from winclip.files import is_file
-from winclip.histograms import Float64
-from winclip.metrics import DefectPixels, UndefinedMetric, image_metrics, label_defects
-from winclip.names import cell
+from winclip.metrics.exact import DefectPixels, UndefinedMetric, image_metrics, label_defects
+from winclip.metrics.histograms import Float64
+from winclip.report.content import Table
+from winclip.support.errors import InputError
+from winclip.support.files import is_file
+from winclip.support.names import cell
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Comparison:
 
     def drawing(self) -> str:
         """comparison.svg: the differences that have an interval."""
-        from report.differences import difference_plot
+        from winclip.report.differences import difference_plot
 
         limits = {(name, metric): both for name, found in self.intervals.items() for metric, both in found.items()}
         differences = {key: (100 * self.difference(*key), 100 * low, 100 * high) for key, (low, high) in limits.items()}

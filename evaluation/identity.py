@@ -16,9 +16,9 @@ from datasets.layout import mask_files
 from evaluation.options import Options
 from evaluation.output import environment
 from evaluation.references import Plan
-from winclip.errors import InputError
 from winclip.model import WinCLIP
 from winclip.prompts import PromptSet
+from winclip.support.errors import InputError
 
 # Options that shape how ranks divide the work, or how they measure a class; no score depends on them.
 _SHARED = ("batch_size", "skip_unreadable", "aupro", "metrics", "intervals", "check_metrics", "report")

@@ -14,18 +14,8 @@ import torch
 from datasets.items import Item
 from evaluation.scoring import ClassScores
 from evaluation.setting import Setting
-from winclip.bootstrap import draw, resampled_image_metrics, resampled_pixel_metrics, spread
-from winclip.errors import InputError
-from winclip.histograms import (
-    Float64,
-    Histograms,
-    Maps,
-    add_up_by_group,
-    bounds,
-    count_in_parts,
-    histogram_metrics,
-)
-from winclip.metrics import (
+from winclip.metrics.bootstrap import draw, resampled_image_metrics, resampled_pixel_metrics, spread
+from winclip.metrics.exact import (
     PIXEL_METRICS,
     DefectPixels,
     Images,
@@ -34,7 +24,17 @@ from winclip.metrics import (
     label_defects,
     pixel_metrics_by_type,
 )
+from winclip.metrics.histograms import (
+    Float64,
+    Histograms,
+    Maps,
+    add_up_by_group,
+    bounds,
+    count_in_parts,
+    histogram_metrics,
+)
 from winclip.scoring import upsample
+from winclip.support.errors import InputError
 
 # Pixels of a class in a setting that exact metrics are taken of at most; they need some 13 bytes each.
 EXACT_LIMIT = 1_000_000_000

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from datasets.registry import DATA_SETS, default_root
-from winclip.command_line import (
+from winclip.support.command_line import (
     ModelOptions,
     add_model_options,
     add_reading_options,
     check_reading_options,
     model_options,
 )
-from winclip.errors import InputError
-from winclip.names import printable
-from winclip.texts import read_json
+from winclip.support.errors import InputError
+from winclip.support.names import printable
+from winclip.support.texts import read_json
 
 DEFAULT_SEED = 10
 

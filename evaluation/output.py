@@ -32,17 +32,17 @@ from evaluation.results import (
 )
 from evaluation.scoring import ClassScores
 from evaluation.setting import MAPS_FOLDER
-from winclip.backbone import PRECISIONS, Backbone
-from winclip.command_line import ending, log_to_terminal
-from winclip.errors import InputError
-from winclip.files import remove_file, write_atomically
-from winclip.linear import instruction_sets, processor
 from winclip.model import WinCLIP
-from winclip.names import printable
+from winclip.network.backbone import PRECISIONS, Backbone
+from winclip.network.linear import instruction_sets, processor
 from winclip.scoring import upsample
+from winclip.support.command_line import ending, log_to_terminal
+from winclip.support.errors import InputError
+from winclip.support.files import remove_file, write_atomically
+from winclip.support.names import printable
 
 if TYPE_CHECKING:
-    from report.content import Report
+    from winclip.report.content import Report
 
 _log = logging.getLogger("winclip")
 
@@ -156,7 +156,7 @@ class Output:
 
     def write_report(self, report: Report) -> None:
         """Write report.html."""
-        from report.page import write_report
+        from winclip.report.page import write_report
 
         write_report(self._options.save_path / "report.html", report)
 

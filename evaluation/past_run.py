@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.setting import Setting
-from winclip.errors import InputError
-from winclip.names import from_cell
-from winclip.texts import read_json, read_text
+from winclip.support.errors import InputError
+from winclip.support.names import from_cell
+from winclip.support.texts import read_json, read_text
 
 # By class and path, the label (1 for defective) and the score of an image.
 Scores = dict[str, dict[str, tuple[int, float]]]

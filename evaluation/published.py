@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.registry import DATA_SETS, PAPER_MEANS, with_published_tables
-from winclip.errors import InputError
+from winclip.support.errors import InputError
 
 SOURCE = "Accurate-WinCLIP, README tables"
 PAPER = "Jeong et al., CVPR 2023, means over 5 draws where few-shot"

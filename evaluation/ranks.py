@@ -17,14 +17,14 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from winclip.errors import InputError
+from winclip.support.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
-    from winclip.command_line import ModelOptions
     from winclip.embeddings import Embeddings
     from winclip.model import WinCLIP
+    from winclip.support.command_line import ModelOptions
 
 T = TypeVar("T")
 
@@ -120,7 +120,7 @@ class _Torchrun(Ranks):
     def load(self, options: ModelOptions) -> WinCLIP:
         import torch
 
-        from winclip.reading import usable_cores
+        from winclip.pictures.reading import usable_cores
 
         device = self.agree(lambda: own_device(options.device, self._local_number, self._local_count))
         loaded: list[WinCLIP] = []
@@ -297,7 +297,7 @@ def _all_threads() -> Iterator[None]:
     """With as many threads as a process that is alone."""
     import torch
 
-    from winclip.reading import usable_cores
+    from winclip.pictures.reading import usable_cores
 
     share = torch.get_num_threads()
     torch.set_num_threads(usable_cores())

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from datasets.items import Item
 from datasets.samples import Mask, load_sample
-from winclip.backbone import Backbone
-from winclip.errors import InputError
-from winclip.reading import Batch, BatchReader
+from winclip.network.backbone import Backbone
+from winclip.pictures.reading import Batch, BatchReader
+from winclip.support.errors import InputError
 
 _log = logging.getLogger("winclip")
 

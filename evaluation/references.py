@@ -12,8 +12,8 @@ from evaluation.ranks import Ranks
 from evaluation.reading import Reader
 from evaluation.setting import Setting
 from winclip.embeddings import Embeddings
-from winclip.errors import InputError
 from winclip.memory import MemoryBank
+from winclip.support.errors import InputError
 
 # By seed, or None where nothing is drawn: a class's train images in the order they are taken.
 Orders = dict[int | None, list[Item]]

@@ -14,10 +14,10 @@ from tabulate import tabulate
 from datasets.items import Item
 from evaluation.published import PAPER, SOURCE, paper_mean, published_mean, published_table
 from evaluation.setting import Setting
-from report.content import Table
-from winclip.bootstrap import RESAMPLES, Interval, interval
-from winclip.histograms import Float64
-from winclip.names import cell, csv_line
+from winclip.metrics.bootstrap import RESAMPLES, Interval, interval
+from winclip.metrics.histograms import Float64
+from winclip.report.content import Table
+from winclip.support.names import cell, csv_line
 
 if TYPE_CHECKING:
     # They bring torch, which tables do without.

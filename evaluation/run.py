@@ -15,7 +15,6 @@ from datasets.class_names import OPTION, says_nothing, words_for_prompts
 from datasets.index import check_files, load_index, refuse_links, select_classes
 from datasets.items import Item
 from datasets.registry import published_order
-from demo.stand_in import caution_of_stand_in
 from evaluation.checkpoint import FOLDER as CHECKPOINT
 from evaluation.checkpoint import Checkpoint
 from evaluation.identity import check_same, identify
@@ -30,12 +29,13 @@ from evaluation.results import Results, markdown, tables
 from evaluation.scorer import Scorer, Task
 from evaluation.scoring import ClassScores, join_scores
 from evaluation.setting import Setting
-from winclip.backbone import Backbone
-from winclip.errors import InputError
-from winclip.files import cache_folder, lock_folder
+from winclip.demo.stand_in import caution_of_stand_in
 from winclip.model import WinCLIP
+from winclip.network.backbone import Backbone
+from winclip.pictures.reading import BatchReader
 from winclip.prompts import load_prompt_set
-from winclip.reading import BatchReader
+from winclip.support.errors import InputError
+from winclip.support.files import cache_folder, lock_folder
 
 if TYPE_CHECKING:
     from evaluation.check_metrics import MetricCheck

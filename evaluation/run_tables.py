@@ -13,11 +13,11 @@ from datasets.registry import DATA_SETS
 from evaluation.past_run import Run, read_rows, read_run
 from evaluation.published import PAPER, SOURCE, paper_mean, published_mean, published_table
 from evaluation.results import INTERVALS_NOTE, METRICS, Column, csv_text, interval_text, markdown
-from report.content import Table
-from winclip.bootstrap import Interval
-from winclip.errors import InputError
-from winclip.files import is_file
-from winclip.names import cell, printable
+from winclip.metrics.bootstrap import Interval
+from winclip.report.content import Table
+from winclip.support.errors import InputError
+from winclip.support.files import is_file
+from winclip.support.names import cell, printable
 
 # Options that figures can depend on.
 _OPTIONS = (

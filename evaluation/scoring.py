@@ -14,7 +14,7 @@ from datasets.samples import Mask
 from evaluation.references import References
 from evaluation.setting import Setting
 from winclip.model import WinCLIP
-from winclip.reading import Batch
+from winclip.pictures.reading import Batch
 from winclip.scoring import score_images
 
 

@@ -14,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from winclip.command_line import exit_status
+from winclip.support.command_line import exit_status
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,7 +51,7 @@ def compare_runs(options: argparse.Namespace) -> int:
     from evaluation.comparison import compare
     from evaluation.past_run import read_run
     from evaluation.results import markdown
-    from winclip.files import lock_folder, write_atomically
+    from winclip.support.files import lock_folder, write_atomically
 
     first, second = map(read_run, options.runs)
     comparison = compare((first, second), options.k_shot, options.data_path)

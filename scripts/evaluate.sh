@@ -73,7 +73,7 @@ if [ "$found" = 0 ]; then
     echo "None of the data sets ${names//$'\n'/, } is in $root/data (MVTEC_ROOT and the like name other places)." >&2
     echo "Running the embedded sample with the embedded demo backbone: drawn images and a small network" >&2
     echo "trained on drawn images. Its figures show that everything works; they measure no real data set." >&2
-    module demo.sample --data_path "$root/data/sample"
+    module winclip.demo.sample --data_path "$root/data/sample"
     evaluate sample "$root/data/sample" "mvtec --all_classes" --model demo-vit-240 || status=$?
 fi
 exit "$status"

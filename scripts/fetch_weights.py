@@ -15,9 +15,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from winclip.command_line import exit_status
 from winclip.defaults import DEFAULT_MODEL, DEFAULT_PRETRAINED
-from winclip.errors import InputError
+from winclip.support.command_line import exit_status
+from winclip.support.errors import InputError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,7 +44,7 @@ def fetch(model: str, pretrained: str, folder: Path) -> int:
     Raises:
         InputError: if the tag is unknown, or the file cannot be fetched or written.
     """
-    from winclip.pretrained import find_checkpoint
+    from winclip.network.pretrained import find_checkpoint
 
     checkpoint, _ = find_checkpoint(model, pretrained)
     target = folder / f"{model}-{pretrained}{checkpoint.suffix}"

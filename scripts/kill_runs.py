@@ -29,9 +29,9 @@ import numpy as np
 
 from datasets.index import META_FILE, write_index
 from datasets.mvtec import list_mvtec
-from demo.sample import make_sample
 from winclip.defaults import DEMO_MODEL
-from winclip.images import read_image
+from winclip.demo.sample import make_sample
+from winclip.pictures.images import read_image
 
 ROOT = Path(__file__).resolve().parent.parent
 Command = Callable[[Path, Path], "list[str]"]

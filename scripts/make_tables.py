@@ -14,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from winclip.command_line import exit_status
+from winclip.support.command_line import exit_status
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,7 +40,7 @@ def make_tables(options: argparse.Namespace) -> int:
         InputError: if anything given is wrong.
     """
     from evaluation.run_tables import tabulate_runs
-    from winclip.names import printable
+    from winclip.support.names import printable
 
     table = tabulate_runs(options.runs)
     if options.format == "csv":

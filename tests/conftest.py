@@ -14,7 +14,7 @@ from PIL import Image
 
 import predict
 from tests.tiny import CONFIG, save_tiny_checkpoint, tiny_backbone
-from winclip.backbone import Backbone
+from winclip.network.backbone import Backbone
 
 ROOT = Path(__file__).parent.parent
 Main = Callable[[list[str]], int]

@@ -26,15 +26,15 @@ import gradio_client
 import numpy as np
 import pytest
 from PIL import Image
+from scripts.load_test import Question, ask, connect, load
 
-import app
-from benchmarks.load_test import Question, ask, connect, load
-from demo.stand_in import CAUTION
 from tests.conftest import ROOT
 from tests.tiny import CONFIG, GOLDEN
 from winclip import InputError, WinCLIP
-from winclip.backbone import Backbone
+from winclip.commands import app
 from winclip.defaults import DEMO_MODEL
+from winclip.demo.stand_in import CAUTION
+from winclip.network.backbone import Backbone
 
 FILES = [str(GOLDEN / "tiny" / f"image_{number}.png") for number in range(5)]
 PATIENCE = 180
@@ -245,7 +245,7 @@ def test_files_go_with_the_last_session_that_holds_them(tmp_path: Path) -> None:
 
 
 def test_without_gradio_the_command_is_named() -> None:
-    code = "import sys; sys.modules['gradio'] = None; import app; sys.exit(app.main([]))"
+    code = "import sys; sys.modules['gradio'] = None; from winclip.commands import app; sys.exit(app.main([]))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
@@ -350,7 +350,7 @@ def test_page_serves_no_other_file_and_nothing_goes_past_the_queue(address: str)
 def test_page_in_a_browser(address: str, uploads: Path, tmp_path: Path) -> None:
     from playwright.sync_api import expect, sync_playwright
 
-    from docs.figures.take_screenshots import FLAGS
+    from scripts.take_screenshots import FLAGS
 
     own = [tmp_path / name for name in ("part.png", "part2.png")]
     for path, source in zip(own, FILES[1:]):

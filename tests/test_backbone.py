@@ -16,11 +16,11 @@ import torch
 
 from tests.plain import assert_embeddings_close, plain_embeddings
 from tests.tiny import CONFIG, open_clip_model
-from winclip import pretrained
-from winclip.backbone import Backbone, load_backbone, resolve_precision
-from winclip.devices import resolve_device
-from winclip.errors import InputError
-from winclip.pretrained import parse_config, read_checkpoint, read_config, tokenize
+from winclip.network import pretrained
+from winclip.network.backbone import Backbone, load_backbone, resolve_precision
+from winclip.network.devices import resolve_device
+from winclip.network.pretrained import parse_config, read_checkpoint, read_config, tokenize
+from winclip.support.errors import InputError
 
 TINY: dict[str, Any] = json.loads(CONFIG.read_text())
 
@@ -199,7 +199,7 @@ def test_plain_towers_are_accepted_with_open_clips_parameters(name: str, grid: i
     raw = open_clip.get_model_config(name)
     config = parse_config(raw, name)
     assert (config.grid, config.heads, config.quick_gelu) == (grid, heads, "quickgelu" in name)
-    from winclip.clip import Clip
+    from winclip.network.clip import Clip
 
     with torch.device("meta"):
         ours = {key: tuple(value.shape) for key, value in Clip(config).state_dict().items()}

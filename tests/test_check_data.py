@@ -102,7 +102,7 @@ def test_all_problems_are_listed_at_once(evaluate: Evaluate, data: Path, tmp_pat
 
 def test_check_needs_no_model(data: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, runpy; sys.modules.update(dict.fromkeys(('open_clip', 'winclip.model', 'winclip.backbone')));"
+        "import sys, runpy; sys.modules.update(dict.fromkeys(('open_clip', 'winclip.model', 'winclip.network')));"
         "sys.argv[0] = 'test.py'; runpy.run_path('test.py', run_name='__main__')"
     )
     options = ["--check_data", "--data_path", str(data), "--save_path", str(tmp_path / "out")]

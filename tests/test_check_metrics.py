@@ -17,7 +17,7 @@ from evaluation.measuring import Measured
 from evaluation.scoring import ClassScores
 from evaluation.setting import Setting
 from tests.tiny import GOLDEN
-from winclip.metrics import image_metrics, label_defects, pixel_metrics
+from winclip.metrics.exact import image_metrics, label_defects, pixel_metrics
 
 Evaluate = Callable[..., int]
 EXPECTED = json.loads((GOLDEN / "metrics" / "expected.json").read_text())

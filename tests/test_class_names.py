@@ -11,7 +11,7 @@ import pytest
 from datasets.class_names import says_nothing, words_for_prompts
 from datasets.items import DatasetIndex
 from datasets.registry import DATA_SETS
-from winclip.errors import InputError
+from winclip.support.errors import InputError
 
 Evaluate = Callable[..., int]
 

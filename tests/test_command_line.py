@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from winclip import InputError
-from winclip.command_line import exit_status
+from winclip.support.command_line import exit_status
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -12,15 +12,15 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-import winclip.bootstrap
+import winclip.metrics.bootstrap
 from datasets.index import load_index
 from datasets.samples import read_mask, resize_mask
 from evaluation.comparison import compare
 from evaluation.past_run import read_run
 from scripts.compare_runs import main
 from tests.conftest import make_data
-from winclip.bootstrap import draw
-from winclip.metrics import image_metrics, label_defects, pixel_metrics
+from winclip.metrics.bootstrap import draw
+from winclip.metrics.exact import image_metrics, label_defects, pixel_metrics
 
 Evaluate = Callable[..., int]
 METRICS = ["auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp"]
@@ -99,7 +99,7 @@ def test_differences_are_those_of_the_runs_and_of_a_plain_loop(
         means = {run: {m: np.mean([f[m] for f in figures[run]]) for m in METRICS} for run in settings}
         differences.append({metric: 100 * (means[one][metric] - means[zero][metric]) for metric in METRICS})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winclip.bootstrap, "RESAMPLES", 120)
+        patch.setattr(winclip.metrics.bootstrap, "RESAMPLES", 120)
         quick = compare((read_run(zero), read_run(one)), (None, None), None).intervals["bolt"]
     for metric in METRICS:
         expected = np.quantile([values[metric] for values in differences], [0.025, 0.975])

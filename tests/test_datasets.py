@@ -26,11 +26,11 @@ from datasets.references import draw_references, read_reference_list
 from datasets.registry import DATA_SETS, published_order, with_published_tables
 from datasets.samples import Mask, load_sample, read_mask, resize_mask
 from tests.conftest import ROOT
-from winclip.backbone import Backbone
-from winclip.errors import InputError
-from winclip.files import write_atomically
-from winclip.images import resized_pixels
-from winclip.reading import Batch, BatchReader
+from winclip.network.backbone import Backbone
+from winclip.pictures.images import resized_pixels
+from winclip.pictures.reading import Batch, BatchReader
+from winclip.support.errors import InputError
+from winclip.support.files import write_atomically
 
 
 def entry(path: str, cls_name: str = "nut", anomaly: int = 0, **fields: object) -> dict[str, object]:

@@ -14,15 +14,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests.plain import assert_embeddings_close
-from winclip import clip as clip_module
 from winclip import scoring as scoring_module
-from winclip.backbone import PRECISIONS, Backbone
-from winclip.clip import Clip, ImageTower
 from winclip.defaults import DEFAULT_MODEL, DEMO_MODEL, SCALES
-from winclip.devices import Room, float32_products, to_cpu
-from winclip.images import CLIP_MEAN, CLIP_STD, normalise
 from winclip.memory import MemoryBank
-from winclip.pretrained import parse_config, read_config
+from winclip.network import clip as clip_module
+from winclip.network.backbone import PRECISIONS, Backbone
+from winclip.network.clip import Clip, ImageTower
+from winclip.network.devices import Room, float32_products, to_cpu
+from winclip.network.pretrained import parse_config, read_config
+from winclip.pictures.images import CLIP_MEAN, CLIP_STD, normalise
 from winclip.prompts import PAPER, PromptSet
 from winclip.scoring import leave_one_out, score_images, upsample
 from winclip.text import class_embeddings

@@ -112,7 +112,14 @@ def test_commands_exist_with_their_options(page: Path) -> None:
 
 @pytest.mark.parametrize(
     "program",
-    ["test.py", "predict.py", "app.py", "scripts/export.py", "-m scripts.explain", "-m scripts.score_collection"],
+    [
+        "test.py",
+        "predict.py",
+        "app.py",
+        "scripts/export.py",
+        "-m winclip.commands.explain",
+        "-m scripts.score_collection",
+    ],
 )
 def test_every_option_is_described(program: str) -> None:
     options = set(re.findall(r"(?<![\w-])--\w+", help_text(*program.split()))) - {"--help"}

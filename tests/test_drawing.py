@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from winclip.drawing import COLOURS, colour, data_url, encoded, fit, heat_map, mask_image, strongest_region
-from winclip.errors import InputError
+from winclip.pictures.drawing import COLOURS, colour, data_url, encoded, fit, heat_map, mask_image, strongest_region
+from winclip.support.errors import InputError
 
 
 def test_colours_run_from_blue_to_red_and_stay_on_their_scale() -> None:

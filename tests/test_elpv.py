@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from datasets.index import check_files, load_index
-from winclip.images import read_image
+from winclip.pictures.images import read_image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scripts import explain as script
 from tests.tiny import CONFIG, GOLDEN, golden_images
 from winclip import InputError, WinCLIP
-from winclip.backbone import Backbone
+from winclip.commands import explain as script
 from winclip.explanation import Block, explain
+from winclip.network.backbone import Backbone
 from winclip.prompts import PAPER, REFERENCE, PromptSet
 
 Run = Callable[..., int]

@@ -17,12 +17,12 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from benchmarks import compare_export
-from scripts import export as script
+from scripts import compare_export
 from tests.tiny import CONFIG, GOLDEN, golden_images, open_clip_model
 from winclip import InputError, WinCLIP
 from winclip import export as exporting
-from winclip.backbone import Backbone
+from winclip.commands import export as script
+from winclip.network.backbone import Backbone
 
 FILES = [GOLDEN / "tiny" / f"image_{number}.png" for number in range(5)]
 
@@ -223,8 +223,7 @@ def test_script_exports_and_refuses(
 
 def test_int8_graph_keeps_scoring_in_float32(zero_shot: Path, model: WinCLIP, tmp_path: Path) -> None:
     import onnx
-
-    from benchmarks.compare_int8 import quantise
+    from scripts.compare_int8 import quantise
 
     pictures = [compare_export.read_pixels(path, 96) for path in FILES]
     file = quantise(Path(shutil.copy(zero_shot / "model.onnx", tmp_path)), pictures)

@@ -17,12 +17,12 @@ from PIL import Image
 
 import evaluation.checkpoint
 import predict
-import winclip.files
-from prediction.journal import JOURNAL, Journal, write_tables
+import winclip.support.files
 from tests.conftest import make_data
 from tests.tiny import CONFIG
 from winclip import WinCLIP
-from winclip.command_line import ModelOptions
+from winclip.prediction.journal import JOURNAL, Journal, write_tables
+from winclip.support.command_line import ModelOptions
 
 Run = Callable[..., int]
 ERRORS = [errno.ENOSPC, errno.EACCES, errno.EROFS]
@@ -39,7 +39,7 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.start(Path("nowhere"))
-        write, replace, begin = winclip.files._write_to_disk, Path.replace, Journal.__init__
+        write, replace, begin = winclip.support.files._write_to_disk, Path.replace, Journal.__init__
 
         def faulty_write(path: Path, parts: Iterable[bytes]) -> None:
             data = b"".join(parts)
@@ -55,7 +55,7 @@ class Disk:
             begin(journal, save)
             journal._file = FaultyFile(journal._file, self, journal.path)  # type: ignore[assignment]
 
-        monkeypatch.setattr(winclip.files, "_write_to_disk", faulty_write)
+        monkeypatch.setattr(winclip.support.files, "_write_to_disk", faulty_write)
         monkeypatch.setattr(Path, "replace", faulty_replace)
         monkeypatch.setattr(Journal, "__init__", faulty_begin)
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from winclip import InputError
-from winclip.files import lock_folder, write_atomically
+from winclip.support.files import lock_folder, write_atomically
 
 # Holds the folder until it is killed, as a run that is at work does, with a file half written.
 HOLD = """
 import sys
 from pathlib import Path
-import winclip.files as files
+import winclip.support.files as files
 def hang(*given):
     print("held", flush=True)
     sys.stdin.read()
@@ -57,7 +57,7 @@ def test_a_lock_file_of_somebody_else_is_not_repeated(tmp_path: Path) -> None:
 def test_a_lock_that_was_removed_while_it_was_waited_for_is_taken_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = "winclip.files._lock"
+    lock = "winclip.support.files._lock"
     calls = iter(range(10))
 
     def remove_first(descriptor: int) -> None:
@@ -76,7 +76,7 @@ def test_where_there_are_no_locks_a_run_goes_on_and_says_so(
     def unknown(descriptor: int) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("winclip.files._lock", unknown)
+    monkeypatch.setattr("winclip.support.files._lock", unknown)
     with lock_folder(tmp_path):
         write_atomically(tmp_path / "file", "content")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

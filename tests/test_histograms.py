@@ -11,8 +11,15 @@ import numpy.typing as npt
 import pytest
 
 from tests.tiny import GOLDEN
-from winclip.histograms import Histograms, add_up, bounds, count_in_parts, histogram_metrics
-from winclip.metrics import AUPRO_MODES, PIXEL_METRICS, DefectPixels, UndefinedMetric, label_defects, pixel_metrics
+from winclip.metrics.exact import (
+    AUPRO_MODES,
+    PIXEL_METRICS,
+    DefectPixels,
+    UndefinedMetric,
+    label_defects,
+    pixel_metrics,
+)
+from winclip.metrics.histograms import Histograms, add_up, bounds, count_in_parts, histogram_metrics
 
 CASES = np.load(GOLDEN / "metrics" / "cases.npz")
 NAMES = sorted(json.loads((GOLDEN / "metrics" / "expected.json").read_text()))

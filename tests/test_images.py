@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 
 from datasets.samples import read_mask
-from winclip.errors import InputError
-from winclip.images import (
+from winclip.pictures.images import (
     CLIP_MEAN,
     CLIP_STD,
     normalise,
@@ -22,6 +21,7 @@ from winclip.images import (
     resize_straight,
     to_rgb,
 )
+from winclip.support.errors import InputError
 
 RED, GREEN, GREY = (200, 10, 30), (0, 150, 60), (90, 90, 90)
 
@@ -204,7 +204,7 @@ def test_images_converted_in_strips_are_the_same(mode: str, monkeypatch: pytest.
     image = image.convert(mode)
     image.save(tmp_path / "mask.tif")
     whole, mask = np.asarray(to_rgb(image)), read_mask(tmp_path / "mask.tif")
-    monkeypatch.setattr("winclip.images._STRIP_PIXELS", 100)
+    monkeypatch.setattr("winclip.pictures.images._STRIP_PIXELS", 100)
     assert np.array_equal(np.asarray(to_rgb(image)), whole)
     assert np.array_equal(read_mask(tmp_path / "mask.tif"), mask)
     assert mask.shape == (37, 20) and mask.mean() > 0

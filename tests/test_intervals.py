@@ -12,9 +12,16 @@ import numpy as np
 import pytest
 
 import evaluation.measuring
-import winclip.bootstrap
-from winclip.bootstrap import RESAMPLES, draw, interval, resampled_image_metrics, resampled_pixel_metrics, spread
-from winclip.metrics import AUPRO_MODES, UndefinedMetric, image_metrics, label_defects, pixel_metrics
+import winclip.metrics.bootstrap
+from winclip.metrics.bootstrap import (
+    RESAMPLES,
+    draw,
+    interval,
+    resampled_image_metrics,
+    resampled_pixel_metrics,
+    spread,
+)
+from winclip.metrics.exact import AUPRO_MODES, UndefinedMetric, image_metrics, label_defects, pixel_metrics
 
 Evaluate = Callable[..., int]
 METRICS = ["auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp"]
@@ -65,8 +72,8 @@ def test_image_metrics_agree_with_a_plain_loop() -> None:
 
 @pytest.mark.parametrize("mode", AUPRO_MODES)
 def test_pixel_metrics_agree_with_a_plain_loop(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(winclip.bootstrap, "_BINS", 1 << 16)
-    monkeypatch.setattr(winclip.bootstrap, "_ROWS", 7)
+    monkeypatch.setattr(winclip.metrics.bootstrap, "_BINS", 1 << 16)
+    monkeypatch.setattr(winclip.metrics.bootstrap, "_ROWS", 7)
     generator = np.random.RandomState(1)
     labels = np.repeat([0, 1], 10)
     masks = (generator.rand(20, 40, 40) > 0.95) & (labels == 1)[:, None, None]
@@ -89,7 +96,7 @@ def test_fewer_bins_move_intervals_little(monkeypatch: pytest.MonkeyPatch) -> No
     defects, draws = label_defects(masks), draw(labels, "bolt")[:101]
     figures = pixel_metrics(defects, maps, "exact")[0]
     few = spread(figures, resampled_pixel_metrics(draws, defects, lambda images: maps[images], 1.0, "exact"))
-    monkeypatch.setattr(winclip.bootstrap, "_BINS", 1 << 16)
+    monkeypatch.setattr(winclip.metrics.bootstrap, "_BINS", 1 << 16)
     many = spread(figures, resampled_pixel_metrics(draws, defects, lambda images: maps[images], 1.0, "exact"))
     for name in figures:
         assert few[name].std() > 0.002

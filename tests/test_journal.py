@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prediction.journal import JOURNAL, Journal, begin, read_rows, settings_of, take_up, write_tables
-from prediction.rows import Row, parse
 from scripts import kill_runs
 from winclip import InputError
-from winclip.names import from_cell
+from winclip.prediction.journal import JOURNAL, Journal, begin, read_rows, settings_of, take_up, write_tables
+from winclip.prediction.rows import Row, parse
+from winclip.support.names import from_cell
 
 ROWS = [
     Row("a.png", 0.25, 0.5, False, 0.125, (1, 2, 3, 4), "heatmaps/a.png.jpg"),
@@ -136,8 +136,8 @@ def test_a_journal_without_settings_is_refused(tmp_path: Path, header: bytes) ->
 
 def test_the_journal_reaches_the_disk_at_intervals(save: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now, synced = [0.0], []
-    monkeypatch.setattr("prediction.journal.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("prediction.journal.os.fsync", lambda descriptor: synced.append(now[0]))
+    monkeypatch.setattr("winclip.prediction.journal.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("winclip.prediction.journal.os.fsync", lambda descriptor: synced.append(now[0]))
     with Journal(save) as journal:
         for second in range(12):
             now[0] = float(second)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.benchmark import Row, slower_rows
+from scripts.benchmark import Row, slower_rows
 from tests.tiny import stages, tiny_backbone
-from winclip import linear
-from winclip.backbone import Backbone
 from winclip.embeddings import Embeddings
-from winclip.linear import Rates, linear_rates, packed_linear
+from winclip.network import linear
+from winclip.network.backbone import Backbone
+from winclip.network.linear import Rates, linear_rates, packed_linear
 
 
 @pytest.fixture(autouse=True)

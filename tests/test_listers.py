@@ -21,7 +21,7 @@ from evaluation.check_data import FILE
 from scripts import private_maps
 from tests.conftest import ROOT
 from tests.tiny import CONFIG
-from winclip.errors import InputError
+from winclip.support.errors import InputError
 
 Capture = pytest.CaptureFixture[str]
 

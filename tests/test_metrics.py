@@ -11,7 +11,7 @@ from skimage.measure import label
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from tests.tiny import GOLDEN
-from winclip.metrics import IMAGE_METRICS, PIXEL_METRICS, image_metrics, label_defects, pixel_metrics
+from winclip.metrics.exact import IMAGE_METRICS, PIXEL_METRICS, image_metrics, label_defects, pixel_metrics
 
 EXPECTED = json.loads((GOLDEN / "metrics" / "expected.json").read_text())
 CASES = np.load(GOLDEN / "metrics" / "cases.npz")

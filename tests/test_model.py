@@ -15,9 +15,9 @@ from PIL import Image
 
 from tests.tiny import CONFIG, GOLDEN, golden_images, stages
 from winclip import InputError, WinCLIP
-from winclip.backbone import Backbone
 from winclip.embeddings import Embeddings
 from winclip.memory import read_memory, write_memory
+from winclip.network.backbone import Backbone
 from winclip.prompts import PAPER, REFERENCE, PromptSet, load_prompt_set, with_states
 
 LISTS = ("normal_states", "anomalous_states", "templates")

@@ -20,9 +20,9 @@ from datasets.items import DatasetIndex, Item
 from tests.conftest import make_data
 from tests.test_report import embedded
 from tests.tiny import CONFIG
-from winclip.errors import InputError
-from winclip.files import write_atomically
-from winclip.names import NAME_LIMIT, cell, file_name, from_cell, printable
+from winclip.support.errors import InputError
+from winclip.support.files import write_atomically
+from winclip.support.names import NAME_LIMIT, cell, file_name, from_cell, printable
 
 ORDINARY = [
     "000.png",

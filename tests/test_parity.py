@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from tests.tiny import CONFIG, GOLDEN, golden_images, open_clip_model, stages, tiny_backbone
-from winclip.backbone import Backbone
 from winclip.defaults import SCALES
 from winclip.embeddings import Embeddings
-from winclip.images import preprocess
 from winclip.memory import Associations, MemoryBank, associate
+from winclip.network.backbone import Backbone
+from winclip.pictures.images import preprocess
 from winclip.prompts import REFERENCE
 from winclip.scoring import anomaly_probability, association_maps, score_images, upsample, zero_shot
 from winclip.text import class_embeddings

@@ -17,19 +17,19 @@ import pytest
 from PIL import Image
 
 import predict
-import prediction.references
-import prediction.scoring
-from prediction.journal import JOURNAL
-from prediction.listing import common_folder, list_pictures, output_name
-from prediction.options import parse_options
+import winclip.prediction.references
+import winclip.prediction.scoring
 from tests.conftest import ROOT, Predict
 from tests.test_report import embedded, pixels
 from tests.tiny import CONFIG
 from winclip import InputError, WinCLIP
 from winclip.embeddings import Embeddings
-from winclip.files import lock_folder, write_atomically
-from winclip.images import PIXEL_LIMIT
+from winclip.pictures.images import PIXEL_LIMIT
+from winclip.prediction.journal import JOURNAL
+from winclip.prediction.listing import common_folder, list_pictures, output_name
+from winclip.prediction.options import parse_options
 from winclip.scoring import GridScores, score_images
+from winclip.support.files import lock_folder, write_atomically
 from winclip.thresholds import FEW, prediction_bound
 
 Capture = pytest.CaptureFixture[str]
@@ -181,7 +181,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     whole, broken = pictures / "whole", pictures / "broken"
     arguments = ["--reference", pictures / "good", pictures / "images", "--save_masks", "--report", "--save_path"]
     assert run(*arguments, whole) == 0
-    describe, after = prediction.scoring._describe, 3
+    describe, after = winclip.prediction.scoring._describe, 3
     calls = iter(range(100))
 
     def stop(*given: Any) -> Any:
@@ -190,7 +190,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
         return describe(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prediction.scoring, "_describe", stop)
+        patch.setattr(winclip.prediction.scoring, "_describe", stop)
         assert run(*arguments, broken) == 130
     assert f"stopped by SIGINT; {after} of 5 pictures are done, and the same" in error_line(capsys)
     assert len(rows(broken)) == after
@@ -241,7 +241,7 @@ def test_report_says_what_the_table_says(run: Predict, pictures: Path) -> None:
 def test_report_of_a_resumed_run_covers_all_rows_and_shows_the_highest(
     run: Predict, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prediction.report.REPORT_PICTURES", 3)
+    monkeypatch.setattr("winclip.prediction.report.REPORT_PICTURES", 3)
     monkeypatch.chdir(pictures)
     save = pictures / "out"
     assert run("images", "--save_path", save, "--reference", "good/0.png") == 0
@@ -293,7 +293,7 @@ def test_a_full_disk_leaves_whole_rows(
             raise InputError(f"cannot write {path} (No space left on device)")
         write_atomically(path, content)
 
-    monkeypatch.setattr("prediction.scoring.write_atomically", fill)
+    monkeypatch.setattr("winclip.prediction.scoring.write_atomically", fill)
     assert run(pictures / "images", "--save_path", save) == 2
     message = error_line(capsys)
     assert "No space left on device" in message and "2 of 5 pictures are done" in message and "--resume" in message
@@ -444,7 +444,7 @@ def test_a_folder_without_write_permission_is_refused(
     def refuse(*given: Any) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("winclip.files.os.open", refuse)  # root may write anywhere
+    monkeypatch.setattr("winclip.support.files.os.open", refuse)  # root may write anywhere
     assert run(pictures / "images", "--save_path", pictures / "out") == 2
     assert f"cannot write to {pictures / 'out'} (Permission denied)" in error_line(capsys)
 
@@ -482,13 +482,13 @@ def test_pictures_may_stand_anywhere_among_the_options() -> None:
 
 
 def test_demo_scores_the_sample(run: Predict, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prediction.references, "_SAMPLE", pictures / "sample")
-    options, folder = prediction.references.with_sample(parse_options(["--demo"]))
+    monkeypatch.setattr(winclip.prediction.references, "_SAMPLE", pictures / "sample")
+    options, folder = winclip.prediction.references.with_sample(parse_options(["--demo"]))
     assert options.model.model == "demo-vit-240"
     assert len(list_pictures(options.reference)) >= FEW
     assert options.class_name is not None and folder.is_relative_to(pictures / "sample" / options.class_name)
     with pytest.raises(InputError, match="the sample has no class 'nut', only"):
-        prediction.references.with_sample(parse_options(["--demo", "--class_name", "nut"]))
+        winclip.prediction.references.with_sample(parse_options(["--demo", "--class_name", "nut"]))
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from tests.tiny import golden_images
-from winclip.backbone import Backbone
 from winclip.defaults import SCALES
 from winclip.embeddings import Embeddings
-from winclip.images import preprocess
 from winclip.memory import Associations, MemoryBank, associate
+from winclip.network.backbone import Backbone
+from winclip.pictures.images import preprocess
 from winclip.scoring import association_maps, zero_shot
 from winclip.windows import harmonic_spread, window_patches
 

@@ -18,9 +18,9 @@ from evaluation.ranks import Ranks, own_device
 from scripts.kill_runs import contents
 from tests.conftest import ROOT
 from tests.tiny import CONFIG
-from winclip.errors import InputError
-from winclip.linear import linear_rates
-from winclip.reading import usable_cores
+from winclip.network.linear import linear_rates
+from winclip.pictures.reading import usable_cores
+from winclip.support.errors import InputError
 
 Evaluate = Callable[..., int]
 OPTIONS = ["--k_shot", "0", "1", "3", "--seed", "3", "4", "--batch_size", "1", "--save_maps", "--report"]

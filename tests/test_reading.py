@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from winclip.images import read_image, resized_pixels
-from winclip.reading import Batch, BatchReader
+from winclip.pictures.images import read_image, resized_pixels
+from winclip.pictures.reading import Batch, BatchReader
 
 SIDE = 96
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.conftest import Predict
 from tests.test_predict import Capture, error_line, rows
-from winclip.drawing import encoded
+from winclip.pictures.drawing import encoded
 
 X, Y, WIDTH, HEIGHT = BOX = 10, 5, 40, 14
 REGION = "10,5,40,14"

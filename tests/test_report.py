@@ -21,14 +21,14 @@ from sklearn.metrics import auc, f1_score, precision_recall_curve, roc_curve
 
 import evaluation.report
 from evaluation.report import judge
-from report.content import Card, Growth, Report, Result, SettingPage, Table, Wording
-from report.curves import POINTS, best_f1_threshold, measure_class, precision_recall, rising_curve
-from report.page import render, write_report
-from report.pictures import LARGEST, LARGEST_HEAT, heat_picture, outline, thumbnail
-from report.plots import growth_plot, score_histogram
 from tests.conftest import ROOT
-from winclip.drawing import data_url
-from winclip.metrics import PRO_LIMIT, aupro_exact, auroc, average_precision, label_defects, rank
+from winclip.metrics.exact import PRO_LIMIT, aupro_exact, auroc, average_precision, label_defects, rank
+from winclip.pictures.drawing import data_url
+from winclip.report.content import Card, Growth, Report, Result, SettingPage, Table, Wording
+from winclip.report.curves import POINTS, best_f1_threshold, measure_class, precision_recall, rising_curve
+from winclip.report.page import render, write_report
+from winclip.report.pictures import LARGEST, LARGEST_HEAT, heat_picture, outline, thumbnail
+from winclip.report.plots import growth_plot, score_histogram
 
 Evaluate = Callable[..., int]
 
@@ -287,7 +287,7 @@ def test_run_without_masks_or_with_one_label_says_so(evaluate: Evaluate, data: P
 
 
 def test_runs_without_report_import_nothing_of_it() -> None:
-    heavy = {"report.page", "jinja2", "matplotlib"}
-    code = f"import sys, evaluation.run, prediction.run; sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
+    heavy = {"winclip.report.page", "jinja2", "matplotlib"}
+    code = f"import sys, evaluation.run, winclip.prediction.run; sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

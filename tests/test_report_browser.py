@@ -14,16 +14,16 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from docs.figures.take_screenshots import FLAGS
-from report.content import Card, Report, Result, SettingPage, Wording
-from report.curves import ClassCurves
-from report.explanation import Subject, write_explanation
-from report.page import write_report
+from scripts.take_screenshots import FLAGS
 from tests.conftest import make_data
 from tests.tiny import golden_images
 from winclip import WinCLIP
-from winclip.backbone import Backbone
 from winclip.explanation import explain
+from winclip.network.backbone import Backbone
+from winclip.report.content import Card, Report, Result, SettingPage, Wording
+from winclip.report.curves import ClassCurves
+from winclip.report.explanation import Subject, write_explanation
+from winclip.report.page import write_report
 
 CHROMIUM = shutil.which("chromium")
 BAD_NAME = "<img src=x onerror=document.title=1>.png"

@@ -21,7 +21,7 @@ from evaluation.reading import Reader
 from evaluation.references import Plan, References, encode_references
 from evaluation.scoring import ClassScores, score_batch
 from scripts import kill_runs
-from winclip.errors import InputError
+from winclip.support.errors import InputError
 
 Evaluate = Callable[..., int]
 # Three batches a class.

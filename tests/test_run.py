@@ -18,10 +18,10 @@ from PIL import Image
 from evaluation.measuring import measure_class
 from tests.tiny import CONFIG
 from winclip import WinCLIP
-from winclip.clip import ImageTower
 from winclip.embeddings import Embeddings
-from winclip.files import lock_folder
-from winclip.images import normalise, resized_pixels
+from winclip.network.clip import ImageTower
+from winclip.pictures.images import normalise, resized_pixels
+from winclip.support.files import lock_folder
 
 Evaluate = Callable[..., int]
 METRICS = ["auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp"]

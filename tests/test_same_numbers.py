@@ -12,10 +12,10 @@ import torch
 
 from datasets.index import write_index
 from datasets.mvtec import list_mvtec
-from demo import sample
-from demo.sample import make_sample
 from tests.conftest import Main
-from winclip.linear import linear_rates
+from winclip.demo import sample
+from winclip.demo.sample import make_sample
+from winclip.network.linear import linear_rates
 
 Run = Callable[..., dict[str, bytes]]
 CLASSES = ("gear", "cowhide", "button")

@@ -16,12 +16,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from demo import evaluate, sample
-from demo import train_backbone as training
-from demo.stand_in import CAUTION, STAMP, caution_of_stand_in
-from demo.training_images import TrainingStream
+from scripts import evaluate_demo as evaluate
+from scripts import train_demo as training
+from scripts.training_images import TrainingStream
 from tests.conftest import ROOT
 from winclip import WinCLIP
+from winclip.demo import sample
+from winclip.demo.stand_in import CAUTION, STAMP, caution_of_stand_in
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tests.plain import plain_scores
 from tests.tiny import CONFIG, golden_images, open_clip_model
 from winclip import InputError, WinCLIP
 from winclip.defaults import SCALES, TEMPERATURE
-from winclip.images import preprocess
+from winclip.pictures.images import preprocess
 from winclip.prompts import REFERENCE
 from winclip.text import class_embeddings
 

@@ -112,7 +112,7 @@ def test_without_data_sets_the_sample_runs_with_the_demo_backbone(checkout: Path
     assert "## sample, 2-shot, seed 10" in few.stdout
     figure = tmp_path / "figure.jpg"
     python = str(checkout / ".venv" / "bin" / "python")
-    drawn = run([python, "-m", "docs.figures.draw_sample", "--save_path", str(figure)], checkout)
+    drawn = run([python, "-m", "scripts.draw_sample", "--save_path", str(figure)], checkout)
     assert drawn.returncode == 0, drawn.stderr
     assert figure.stat().st_size > 10_000
 

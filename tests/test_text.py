@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from winclip.backbone import Backbone
-from winclip.clip import Clip
+from winclip.network.backbone import Backbone
+from winclip.network.clip import Clip
 from winclip.prompts import PAPER, REFERENCE, PromptSet
 from winclip.text import class_embeddings
 

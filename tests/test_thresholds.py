@@ -10,10 +10,10 @@ import pytest
 from scipy import stats
 from scipy.special import expit
 
-from benchmarks.false_alarms import compared, measure
+from scripts.false_alarms import compared, measure
 from tests.tiny import golden_images
 from winclip import WinCLIP
-from winclip.backbone import Backbone
+from winclip.network.backbone import Backbone
 from winclip.thresholds import FEW, from_leave_one_out, prediction_bound
 
 

@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 import predict
-import prediction.tiles
-from benchmarks import small_defect
-from prediction.tiles import Tiles, check_tile, tiles_of
+import winclip.prediction.tiles
+from scripts import small_defect
 from tests.conftest import Predict
 from tests.test_predict import Capture, error_line, rows
 from winclip import InputError, WinCLIP
-from winclip.backbone import Backbone
 from winclip.model import Prediction
-from winclip.reading import BatchReader
+from winclip.network.backbone import Backbone
+from winclip.pictures.reading import BatchReader
+from winclip.prediction.tiles import Tiles, check_tile, tiles_of
 from winclip.thresholds import prediction_bound
 
 
@@ -106,7 +106,7 @@ def test_the_threshold_is_that_of_references_in_tiles(model: WinCLIP, large: lis
 def test_the_memory_is_bounded_and_holds_tiles_of_every_reference(
     model: WinCLIP, large: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prediction.tiles, "MOST_IN_MEMORY", 6)
+    monkeypatch.setattr(winclip.prediction.tiles, "MOST_IN_MEMORY", 6)
     with BatchReader(96, 4, 0) as reader:
         tiles = Tiles(model, reader, 96, None)
         tiles.add_references(large)

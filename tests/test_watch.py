@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from prediction.journal import JOURNAL
-from prediction.watching import Watch
 from tests.conftest import Predict
 from tests.test_predict import Capture, contents, error_line, rows
 from winclip import InputError
-from winclip.command_line import Terminated
+from winclip.prediction.journal import JOURNAL
+from winclip.prediction.watching import Watch
+from winclip.support.command_line import Terminated
 
 Steps = Callable[..., None]
 

@@ -18,7 +18,7 @@ import pytest
 from open_clip.pretrained import get_pretrained_cfg
 
 from tests.conftest import ROOT
-from winclip.weights import _within
+from winclip.network.weights import _within
 
 # The hub's client writes 10 MB at a time, and what it holds back is lost when a connection breaks.
 CONTENT = random.Random(0).randbytes(30_000_000)
@@ -28,7 +28,7 @@ HUB_FILE = "/org/model/resolve/main/open_clip_pytorch_model.bin"
 NAME = "org--model--open_clip_pytorch_model.bin"
 # Where open_clip has the default weights from; releases differ.
 TAG = get_pretrained_cfg("ViT-B-16-plus-240", "laion400m_e31")
-FIND = "import sys; from winclip.weights import find_weights; print(find_weights({sys.argv[1]: sys.argv[2]}))"
+FIND = "import sys; from winclip.network.weights import find_weights; print(find_weights({sys.argv[1]: sys.argv[2]}))"
 
 
 class Hub(ThreadingHTTPServer):

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from winclip.backbone import Backbone, load_backbone
+from winclip.network.backbone import Backbone, load_backbone
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = GOLDEN / "tiny" / "model_config.json"

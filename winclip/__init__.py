@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from winclip.errors import InputError
+from winclip.support.errors import InputError
 
 if TYPE_CHECKING:
     from winclip.model import Prediction, WinCLIP

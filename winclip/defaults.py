@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from winclip.errors import InputError
+from winclip.support.errors import InputError
 
 # Sides of the windows in patches: the large and the mid scale (paper, section 4.2).
 SCALES = (3, 2)

@@ -10,13 +10,13 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from winclip.devices import float32_products
 from winclip.embeddings import Embeddings
-from winclip.errors import InputError
-from winclip.images import ImageLike
 from winclip.memory import Associations, MemoryBank
 from winclip.model import WinCLIP
+from winclip.network.devices import float32_products
+from winclip.pictures.images import ImageLike
 from winclip.scoring import association_maps, compare, few_shot, upsample, zero_shot
+from winclip.support.errors import InputError
 from winclip.text import prompt_embeddings
 from winclip.windows import harmonic_spread, window_patches
 

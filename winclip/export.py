@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from torch import nn
 
 import winclip
-from winclip.backbone import PRECISIONS
 from winclip.embeddings import Embeddings
-from winclip.errors import InputError
 from winclip.memory import MemoryBank
 from winclip.model import WinCLIP
+from winclip.network.backbone import PRECISIONS
 from winclip.scoring import upsample
+from winclip.support.errors import InputError
 from winclip.windows import window_patches
 
 INSTALL = "python -m pip install 'winclip[export]', or in a clone: python -m pip install -e '.[export]'"

@@ -16,14 +16,14 @@ import numpy.typing as npt
 import torch
 
 import winclip
-from winclip.backbone import Backbone, load_backbone
 from winclip.defaults import DEFAULT_MODEL, SCALES, TEMPERATURE, check_temperature
 from winclip.embeddings import Embeddings
-from winclip.errors import InputError
-from winclip.images import ImageLike, as_image, as_sequence, resized_pixels
 from winclip.memory import MemoryBank, check_tensors, read_memory, write_memory
+from winclip.network.backbone import Backbone, load_backbone
+from winclip.pictures.images import ImageLike, as_image, as_sequence, resized_pixels
 from winclip.prompts import PromptSet, load_prompt_set
 from winclip.scoring import GridScores, leave_one_out, score_images, upsample
+from winclip.support.errors import InputError
 from winclip.text import class_embeddings
 from winclip.thresholds import Threshold, from_leave_one_out, without_spread
 
@@ -116,7 +116,7 @@ class WinCLIP:
 
         Args:
             model, pretrained, device, precision, image_size, scales: those of
-                ``winclip.backbone.load_backbone``.
+                ``winclip.network.backbone.load_backbone``.
             temperature: of the softmax over normal and anomalous, above 0.
 
         Raises:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from winclip.errors import InputError
-from winclip.texts import read_json
+from winclip.support.errors import InputError
+from winclip.support.texts import read_json
 
 _NORMAL_STATES = (
     "{}",

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 
 from winclip.defaults import TEMPERATURE
-from winclip.devices import float32_products, to_cpu
 from winclip.embeddings import Embeddings
 from winclip.memory import Associations, MemoryBank, associate
+from winclip.network.devices import float32_products, to_cpu
 from winclip.windows import harmonic_spread
 
 # Bounds what leaving one out holds at once: 8 of 1,000 references of a 15 x 15 grid take 19 MB.

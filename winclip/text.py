@@ -13,11 +13,11 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
-from winclip.backbone import Backbone
-from winclip.devices import float32_products
-from winclip.errors import InputError
-from winclip.files import write_atomically
+from winclip.network.backbone import Backbone
+from winclip.network.devices import float32_products
 from winclip.prompts import PromptSet
+from winclip.support.errors import InputError
+from winclip.support.files import write_atomically
 
 # Raised when a change of this module changes its results, so that older cache entries are not taken.
 _VERSION = 1

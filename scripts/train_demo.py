@@ -1,0 +1,513 @@
+"""Train the demo backbone, a small CLIP, from random weights on procedurally drawn images.
+
+    python -m scripts.train_demo --save_path winclip/demo/demo-vit-240 --minutes 40
+
+Two fixed, orthogonal directions of the joint embedding stand for "normal" and "anomalous". The text tower learns to
+map the prompt ensemble onto them, with random words as class names; the image tower learns to map the class token of
+whole images and of WinCLIP's windows onto them. The result is one open_clip config (.json) and one state dict
+(.safetensors, fp16).
+
+The same seed and steps give the same run on the same machine; a run ended by --minutes depends on the machine's speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import safetensors.torch
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+
+from scripts.training_images import TrainingStream
+from winclip.demo.procedural import random_state
+from winclip.demo.sample import CLASSES
+from winclip.memory import MemoryBank
+from winclip.metrics.exact import image_metrics, label_defects, pixel_metrics
+from winclip.network.clip import Block, Clip, ImageTower
+from winclip.network.pretrained import parse_config, read_checkpoint
+from winclip.pictures.images import CLIP_MEAN, CLIP_STD, normalise
+from winclip.prompts import REFERENCE
+from winclip.scoring import score_images, upsample
+from winclip.support.files import write_atomically
+from winclip.windows import window_patches
+
+CONFIG: dict[str, Any] = {
+    "embed_dim": 64,
+    "vision_cfg": {"image_size": 240, "patch_size": 12, "width": 128, "layers": 5, "head_width": 32, "mlp_ratio": 4.0},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+TEMPERATURE = 0.07
+PAIRS_FOR_WINDOWS = 6
+PAIRS_AS_WHOLE = 4
+"""Pairs of a step: a good and a defective image of one scene. A part of them goes through the tower as a whole."""
+SCENES_PER_STEP = 2
+"""Scenes drawn anew in a step. They replace the oldest in a pool from which the step's pairs are picked at random:
+images of many scenes in a step give far better gradients than many patches of few."""
+POOL_SCENES = 300
+FIRST_SCENES = 80
+WIDE = 6
+"""Side in patches of windows that WinCLIP does not use; they lead the class token from windows to whole images."""
+WINDOWS_PER_IMAGE = {2: 10, 3: 10, WIDE: 2}
+FAINT_SHARE, EVEN_SHARE = 0.003, 0.023
+"""The wanted probability of an anomaly grows with the defective share of a patch or window: see ``wanted``."""
+FULL_SHARE = 0.97
+"""A window that a defect fills to the edges holds nothing normal to compare with, and does not count."""
+DEFECTIVE_PIXELS = 20
+"""Visible defect area, in pixels of the input, from which an image counts as anomalous."""
+DISTANCE, DISTANCE_SCALE = 0.2, 0.06
+"""Association with the good image of the pair at which an anomaly is as likely as not, and the step of its logit."""
+WEIGHTS = {"image": 3.0, "patch": 0.5, "raw": 0.5, "near": 1.0, "near2": 0.5, "near3": 0.5}
+"""Of the terms of the loss; the others weigh 1."""
+WARMUP_STEPS = 100
+MOMENTUM = 0.95
+AVERAGE_DECAY = 0.997
+JOINED_EVERY = 16
+REPORT_EVERY = 256
+TEXT_STEPS = 300
+TEXT_BATCH = 64
+HELD_OUT_SEED, HELD_OUT_SCENES = 1_000_000, 20
+"""Scenes that show how far training has come."""
+
+
+def shares(defective: torch.Tensor, patch_size: int, side: int) -> torch.Tensor:
+    """Visibly defective share of every window of ``side`` patches, (B, windows), from (B, S, S) uint8, 255 for all."""
+    whole = F.avg_pool2d(defective.float()[:, None] / 255, patch_size)
+    return F.avg_pool2d(whole, side, stride=1).flatten(1)
+
+
+def wanted(share: torch.Tensor) -> torch.Tensor:
+    """Wanted probability of an anomaly: near 0 without a defect, 1/2 at a share of 2 %, near 1 from 10 % on.
+
+    It says how much of a window is defective, which sharpens the maps beyond the grid of patches.
+    """
+    odds = ((share + FAINT_SHARE) / EVEN_SHARE) ** 2
+    return odds / (1 + odds)
+
+
+def choose_windows(share: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Window numbers (B, count): up to half with a defect, the others without, drawn without repetition."""
+    draw = torch.rand(share.shape, generator=generator)
+    defect = torch.where((share > FAINT_SHARE) & (share < FULL_SHARE), draw, draw - 2).topk(count // 2).indices
+    rest = torch.where(share == 0, draw, draw - 2).scatter(1, defect, -9.0)
+    return torch.cat([defect, rest.topk(count - count // 2).indices], dim=1)
+
+
+def embed_tokens(visual: ImageTower, images: torch.Tensor) -> torch.Tensor:
+    """(B, 3, S, S) normalised images to the tokens that enter the transformer, (B, 1 + grid * grid, width)."""
+    patches = visual.conv1(images).flatten(2).transpose(1, 2)
+    class_token = visual.class_embedding.expand(len(images), 1, -1)
+    tokens: torch.Tensor = visual.ln_pre(torch.cat([class_token, patches], dim=1) + visual.positional_embedding)
+    return tokens
+
+
+def transform(visual: ImageTower, sequences: torch.Tensor, class_token_only: bool = False) -> torch.Tensor:
+    """(N, L, width) through all blocks: all tokens, or the class token's (N, width)."""
+    blocks: list[Block] = list(visual.transformer.resblocks)  # type: ignore[arg-type]
+    for block in blocks[:-1]:
+        sequences = block(sequences)
+    return blocks[-1].forward_first(sequences) if class_token_only else blocks[-1](sequences)
+
+
+def project(visual: ImageTower, tokens: torch.Tensor) -> torch.Tensor:
+    """(..., width) to the joint embedding, L2-normalised, (..., embed_dim)."""
+    return F.normalize(visual.ln_post(tokens) @ visual.proj, dim=-1)
+
+
+def window_sequences(tokens: torch.Tensor, chosen: torch.Tensor, grid: int, size: int) -> torch.Tensor:
+    """Class token and patches of the chosen windows (B, K): (B * K, 1 + size * size, width)."""
+    patches = window_patches(grid, size)[chosen] + 1
+    places = F.pad(patches, (1, 0)).flatten(1)[..., None].expand(-1, -1, tokens.shape[-1])
+    return tokens.gather(1, places).reshape(-1, 1 + size * size, tokens.shape[-1])
+
+
+def loss_of(logits: torch.Tensor, share: torch.Tensor, weight: float = 1.0) -> torch.Tensor:
+    """Cross-entropy of logits of an anomaly, (B, N), with what is wanted; ``weight`` is that of defective ones."""
+    weights = (1 + (weight - 1) * (share > 0)) * (share < FULL_SHARE)
+    total = F.binary_cross_entropy_with_logits(logits, wanted(share), weights, reduction="sum")
+    return total / weights.sum()
+
+
+def association(queries: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+    """Logits of an anomaly, (B, N), from the distance of (B, N, E) to the nearest of (B, M, E), all of unit length."""
+    nearest = (queries @ references.transpose(1, 2)).amax(dim=2)
+    return ((1 - nearest) / 2 - DISTANCE) / DISTANCE_SCALE
+
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""Images (B, 3, S, S) uint8 and defective area (B, S, S) uint8: a good image, then a defective one of the same scene,
+and so on."""
+
+
+def image_loss(
+    visual: ImageTower, batch: Batch, targets: torch.Tensor, patch_targets: torch.Tensor, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """The terms of the loss on one batch, by name.
+
+    Patch tokens are trained in two forms: projected like a class token, and as they leave the last block, because
+    the memory bank compares them in that form: against two directions of their own (2, width), and by their
+    association with the good image of the pair (``near``), as windows are (``near2``, ``near3``).
+    """
+    pixels, defective = batch
+    patch_size = visual.conv1.kernel_size[0]
+    whole = slice(0, 2 * PAIRS_AS_WHOLE)
+    images = (pixels.float() / 255 - torch.tensor(CLIP_MEAN)[:, None, None]) / torch.tensor(CLIP_STD)[:, None, None]
+    anomaly, patch_anomaly = ((pair[1] - pair[0]) / TEMPERATURE for pair in (targets, patch_targets))
+    tokens = embed_tokens(visual, images)
+    last = transform(visual, tokens[whole])
+    output = project(visual, last)
+    raw = F.normalize(last[:, 1:], dim=-1)
+    share = shares(defective[whole], patch_size, 1)
+    pixels_defective = share.sum(dim=1) * patch_size**2
+    counts = (pixels_defective == 0) | (pixels_defective >= DEFECTIVE_PIXELS)
+    anomalous = 0.01 + 0.98 * (pixels_defective > 0)
+    terms = {
+        "image": F.binary_cross_entropy_with_logits(output[:, 0] @ anomaly, anomalous, counts.float()),
+        "patch": loss_of(output[:, 1:] @ anomaly, share, 3.0),
+        "raw": loss_of(raw @ patch_anomaly, share, 3.0),
+        "near": loss_of(association(raw[1::2], raw[0::2]), share[1::2], 3.0),
+    }
+    for size, count in WINDOWS_PER_IMAGE.items():
+        share = shares(defective, patch_size, size)
+        chosen = choose_windows(share, count, generator)
+        sequences = window_sequences(tokens, chosen, visual.grid, size)
+        embeddings = project(visual, transform(visual, sequences, class_token_only=True)).unflatten(0, (-1, count))
+        share = share.gather(1, chosen)
+        terms[f"windows{size}"] = loss_of(embeddings @ anomaly, share, 1.5)
+        if size != WIDE:
+            terms[f"near{size}"] = loss_of(association(embeddings[1::2], embeddings[0::2]), share[1::2], 1.5)
+    return terms
+
+
+def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
+    """Nearly U @ Vᵀ of U S Vᵀ = (M, N), by five Newton-Schulz steps of fifth order, in the matrix's own precision."""
+    if matrix.shape[0] > matrix.shape[1]:
+        return orthogonalised(matrix.T).T
+    rows = matrix / matrix.norm().clamp(min=1e-7)
+    for _ in range(5):
+        square = rows @ rows.T
+        rows = 3.4445 * rows + (2.0315 * square @ square - 4.775 * square) @ rows
+    return rows
+
+
+def orthogonalise_gradients(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Put orthogonalised momentum in the place of gradients, about as long as Adam's steps (Muon, Jordan et al. 2024).
+
+    torch.optim.Muon computes it in bf16, which takes longer than the gradient on a CPU without that arithmetic.
+    """
+    for matrix in optimizer.param_groups[0]["params"]:
+        mean = optimizer.state[matrix].setdefault("mean", torch.zeros_like(matrix)).lerp_(matrix.grad, 1 - MOMENTUM)
+        step = orthogonalised(matrix.grad.lerp(mean, MOMENTUM))
+        matrix.grad = 0.2 * math.sqrt(max(matrix.shape)) * step
+
+
+class Pool:
+    """The latest scenes of the training stream."""
+
+    def __init__(self, stream: TrainingStream) -> None:
+        self.batches = iter(stream)
+        self.each = stream.scenes
+        self.kept = [next(self.batches) for _ in range(FIRST_SCENES // self.each)]
+
+    def draw(self, pairs: int, generator: torch.Generator) -> Batch:
+        """Take in the next batch of the stream, then draw pairs of random scenes.
+
+        Each is turned by a random quarter, mirrored or not, and has its colours exchanged.
+        """
+        self.kept.append(next(self.batches))
+        del self.kept[: max(0, len(self.kept) - POOL_SCENES // self.each)]
+        drawn = []
+        for scene in torch.randperm(len(self.kept) * self.each, generator=generator)[:pairs].tolist():
+            good, defective, mirror = torch.randint(2, (3,), generator=generator).tolist()
+            quarter, colours = int(torch.randint(4, (), generator=generator)), torch.randperm(3, generator=generator)
+            pixels, area = self.kept[scene // self.each]
+            pair = 4 * (scene % self.each) + torch.tensor([2 * good, 2 * defective + 1])
+            both = pixels[pair][:, colours], area[pair]
+            turned = [part.rot90(quarter, (-2, -1)) for part in both]
+            drawn.append([part.flip(-1) for part in turned] if mirror else turned)
+        pixels, area = (torch.cat(part) for part in zip(*drawn))
+        return pixels, area
+
+
+class Validation:
+    """What the tower makes of scenes that it is never trained on: those of another seed."""
+
+    def __init__(self, size: int) -> None:
+        stream = TrainingStream(HELD_OUT_SEED, 1, size)
+        self.scenes = [stream.batch(number) for number in range(HELD_OUT_SCENES)]
+        pixels, area = (torch.cat([scene[part] for scene in self.scenes]) for part in range(2))
+        self.batches = [(pixels[part], area[part]) for part in torch.arange(len(pixels)).split(4 * PAIRS_FOR_WINDOWS)]
+
+    @torch.inference_mode()
+    def measure(self, visual: ImageTower, targets: torch.Tensor, patch_targets: torch.Tensor) -> dict[str, float]:
+        """Terms of the loss, and WinCLIP's figures zero-shot and with the first image of each scene as reference."""
+        generator = torch.Generator().manual_seed(0)
+        terms = [image_loss(visual, batch, targets, patch_targets, generator) for batch in self.batches]
+        found = {f"val_{name}": float(torch.stack([part[name] for part in terms]).mean()) for name in terms[0]}
+        scores: dict[int, list[float]] = {0: [], 1: []}
+        figures: dict[str, list[float]] = {}
+        for pixels, area in self.scenes:
+            embeddings = visual(normalise(pixels.permute(0, 2, 3, 1)))
+            masks = label_defects(area[1:].numpy() > 127)
+            both = score_images(embeddings[1:], targets, MemoryBank.of(embeddings[:1]), ((), (0,)))
+            for k_shot, result in enumerate(both):
+                scores[k_shot] += result.scores.tolist()
+                maps = upsample(result.maps.float(), pixels.shape[-1]).numpy()
+                for name, value in pixel_metrics(masks, maps)[0].items():
+                    figures.setdefault(f"{name}_{k_shot}", []).append(value)
+        labels = [1, 0, 1] * len(self.scenes)
+        for k_shot, values in scores.items():
+            found[f"auroc_sp_{k_shot}"] = image_metrics(labels, values)[0]["auroc_sp"]
+        return found | {name: sum(values) / len(values) for name, values in figures.items()}
+
+
+def initialise(clip: Clip, generator: torch.Generator) -> None:
+    """Random weights: normal of 1/sqrt(fan-in), residual outputs smaller, biases zero, norms one."""
+    layers = len(clip.visual.transformer.resblocks)
+    for name, parameter in clip.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        elif parameter.dim() == 1 and "ln_" in name:
+            nn.init.ones_(parameter)
+        elif "embedding" in name:
+            nn.init.normal_(parameter, std=0.1, generator=generator)
+        else:
+            fan_in = parameter.shape[0] if name.endswith("proj") else parameter[0].numel()
+            small = (2 * layers) ** -0.5 if name.endswith(("out_proj.weight", "c_proj.weight")) else 1.0
+            nn.init.normal_(parameter, std=small * fan_in**-0.5, generator=generator)
+
+
+def start_patch_projection(visual: ImageTower, pixels: torch.Tensor) -> None:
+    """Set the patch projection to the principal components of the patches of (B, 3, S, S) uint8 images.
+
+    The strongest components are scaled down to about the same variance as the weak ones, so that fine structure
+    counts from the start.
+    """
+    side, width = visual.conv1.kernel_size[0], visual.conv1.out_channels
+    images = (pixels.float() / 255 - torch.tensor(CLIP_MEAN)[:, None, None]) / torch.tensor(CLIP_STD)[:, None, None]
+    patches = F.unfold(images, side, stride=side).transpose(1, 2).flatten(0, 1).double()
+    variances, components = torch.linalg.eigh(torch.cov(patches.T))
+    variances, components = variances.flip(0)[:width], components.flip(1)[:, :width]
+    filters = components / (variances + variances[width // 2]).sqrt()
+    with torch.no_grad():
+        visual.conv1.weight.copy_(filters.T.float().reshape(visual.conv1.weight.shape))
+
+
+def enter_weights(clip: Clip, checkpoint: Path) -> None:
+    """Go on from the weights of a tower of other patches: each is what the old one is to patches enlarged to its size.
+
+    The image seems larger by as much, which the training images of many scales have prepared the tower for.
+    """
+    state = read_checkpoint(checkpoint)
+    old, side, grid = state["visual.conv1.weight"].shape[-1], clip.config.patch_size, clip.config.grid
+    enlarge = F.interpolate(torch.eye(side)[:, None], size=old, mode="linear")[:, 0]
+    filters = torch.einsum("ip,jq,ocpq->ocij", enlarge, enlarge, state["visual.conv1.weight"].float())
+    class_token, places = state["visual.positional_embedding"].float().tensor_split([1])
+    square = places.unflatten(0, (math.isqrt(len(places)), -1)).permute(2, 0, 1)[None]
+    places = F.interpolate(square, size=(grid, grid), mode="bicubic")[0].flatten(1).T
+    state["visual.conv1.weight"] = filters
+    state["visual.positional_embedding"] = torch.cat([class_token, places])
+    clip.load_state_dict(state)
+
+
+def target_directions(embed_dim: int, generator: torch.Generator) -> torch.Tensor:
+    """Two orthonormal rows (2, embed_dim): normal, anomalous."""
+    return torch.linalg.qr(torch.randn(embed_dim, 2, generator=generator)).Q.T.contiguous()
+
+
+@torch.inference_mode()
+def prompt_directions(clip: Clip) -> torch.Tensor:
+    """Where a trained text tower maps normal and anomalous prompts, (2, embed_dim), of unit length."""
+    means = []
+    for prompts in (REFERENCE.normal("object"), REFERENCE.anomalous("object")):
+        tokens = open_clip.tokenize(prompts, context_length=clip.config.context_length)
+        means.append(clip.encode_text(tokens).mean(dim=0))
+    return F.normalize(torch.stack(means), dim=-1).clone()
+
+
+def words_for_names() -> list[str]:
+    """The tokenizer's vocabulary of letters without the words of the prompts and of the sample's class names."""
+    tokenizer = open_clip.tokenizer.SimpleTokenizer()
+    prompts = " ".join([*REFERENCE.normal("{}"), *REFERENCE.anomalous("{}"), *CLASSES]).replace("_", " ")
+    pieces = {tokenizer.decoder[number].removesuffix("</w>") for number in tokenizer.encode(prompts)}
+    excluded = pieces.union(prompts.replace(".", " ").split())
+    words = {word.removesuffix("</w>") for word in tokenizer.decoder.values()}
+    return sorted(word for word in words - excluded if word.isascii() and word.isalpha())
+
+
+def train_text(clip: Clip, targets: torch.Tensor, steps: int, seed: int) -> None:
+    """Teach the text tower to map normal and anomalous prompts of any class name onto the two targets."""
+    rng = random_state("text", seed)
+    words = words_for_names()
+    context = clip.config.context_length
+    optimizer = torch.optim.AdamW([p for n, p in clip.named_parameters() if not n.startswith("visual.")], lr=2e-3)
+    for step in tqdm(range(steps), desc="text tower", unit="step"):
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * 0.5 * (1 + math.cos(math.pi * step / steps))
+        prompts, labels = [], []
+        for number in range(TEXT_BATCH):
+            separator = "_" if rng.uniform() < 0.6 else " "
+            name = separator.join(words[rng.randint(len(words))] for _ in range(int(rng.randint(1, 5))))
+            anomalous = number % 2
+            ensemble = REFERENCE.anomalous(name) if anomalous else REFERENCE.normal(name)
+            prompts.append(ensemble[rng.randint(len(ensemble))])
+            labels.append(anomalous)
+        wanted = targets[labels]
+        tokens = open_clip.tokenize(prompts, context_length=context)
+        embeddings = clip.encode_text(tokens[:, : int(tokens.argmax(dim=-1).max()) + 1])
+        logits = F.normalize(embeddings, dim=-1) @ targets.T / TEMPERATURE
+        # Prompts are averaged without normalising, so their lengths are drawn to one as well.
+        loss = F.cross_entropy(logits, torch.tensor(labels)) + (embeddings - wanted).square().sum(dim=-1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def train_images(clip: Clip, targets: torch.Tensor, arguments: argparse.Namespace, generator: torch.Generator) -> int:
+    """Train the image tower and leave the running average of its weights in ``clip``.
+
+    Under torchrun every process draws its own images and takes its own steps, and every ``JOINED_EVERY`` steps their
+    weights are averaged: no process waits for another at every step, which counts on a machine that others use too.
+
+    Returns:
+        Steps done.
+    """
+    rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    size = clip.config.image_size
+    patch_targets = target_directions(clip.config.width, generator)
+    pool = Pool(TrainingStream(arguments.seed, SCENES_PER_STEP, size, arguments.first + rank, processes))
+    if arguments.initial_weights is None:
+        start_patch_projection(clip.visual, torch.cat([pixels for pixels, _ in pool.kept]))
+    if processes > 1:
+        dist.broadcast(clip.visual.conv1.weight.data, 0)
+        generator.manual_seed(processes * arguments.seed + rank)
+    validation = Validation(size) if rank == 0 else None
+    start = time.monotonic()
+    visual = copy.deepcopy(clip.visual)
+    # Pixels of a patch are so correlated that gradient steps on the filters would soon make all of them measure
+    # its mean brightness; the principal components stay as they are.
+    visual.conv1.requires_grad_(False)
+    parameters = [parameter for parameter in visual.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in visual.transformer.parameters() if parameter.dim() == 2]
+    others = [parameter for parameter in parameters if not any(parameter is matrix for matrix in matrices)]
+    optimizers = [
+        torch.optim.SGD(matrices, weight_decay=0.05),
+        torch.optim.AdamW(others, weight_decay=0.0, betas=(0.9, 0.98)),
+    ]
+    optimizers[0].register_step_pre_hook(orthogonalise_gradients)
+    shown: dict[str, float] = {}
+    minutes = torch.zeros(())
+    for step in tqdm(range(arguments.steps), desc="image tower", unit="step", disable=rank > 0):
+        if step % JOINED_EVERY == 0:
+            minutes = torch.tensor((time.monotonic() - start) / 60)
+            if processes > 1:
+                dist.broadcast(minutes, 0)
+                with torch.no_grad():
+                    joined = nn.utils.parameters_to_vector(parameters)
+                    dist.all_reduce(joined)
+                    nn.utils.vector_to_parameters(joined / processes, parameters)
+        done = step / arguments.steps
+        if arguments.minutes is not None:
+            done = max(done, float(minutes) / arguments.minutes)
+        if done >= 1:
+            return step
+        rate = arguments.learning_rate * min(1.0, (step + 1) / WARMUP_STEPS) * math.cos(math.pi / 2 * done) ** 2
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad()
+        terms = image_loss(visual, pool.draw(PAIRS_FOR_WINDOWS, generator), targets, patch_targets, generator)
+        torch.stack([WEIGHTS.get(name, 1.0) * term for name, term in terms.items()]).sum().backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        decay = min(AVERAGE_DECAY, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for averaged, parameter in zip(clip.visual.parameters(), visual.parameters()):
+                averaged.lerp_(parameter, 1 - decay)
+        for name, term in terms.items():
+            shown[name] = 0.98 * shown.get(name, float(term.detach())) + 0.02 * float(term.detach())
+        if validation is not None and (step + 1) % REPORT_EVERY == 0:
+            save(clip, arguments.save_path, arguments.seed, step + 1)
+            times = {"step": step + 1, "minutes": float(minutes), "core_minutes": processes * time.process_time() / 60}
+            row = times | shown | validation.measure(clip.visual, targets, patch_targets)
+            append_row(arguments.save_path.with_name(f"{arguments.save_path.name}-curve.csv"), row)
+    return int(arguments.steps)
+
+
+def append_row(path: Path, row: dict[str, float]) -> None:
+    """Add a line to a .csv, and the header before the first."""
+    new = not path.exists()
+    with path.open("a") as file:
+        if new:
+            file.write(",".join(row) + "\n")
+        file.write(",".join(f"{value:.5g}" for value in row.values()) + "\n")
+
+
+def save(clip: Clip, output: Path, seed: int, steps: int) -> None:
+    """Write OUTPUT.json (open_clip config) and OUTPUT.safetensors (fp16 state dict), each in one piece."""
+    tensors = {name: tensor.detach().to(torch.float16).contiguous() for name, tensor in clip.state_dict().items()}
+    tensors["logit_scale"] = torch.tensor(math.log(1 / TEMPERATURE), dtype=torch.float16)
+    metadata = {
+        "description": "Demonstration CLIP trained on procedurally drawn images by demo/train_backbone.py",
+        "seed": str(seed),
+        "steps": str(steps),
+    }
+    write_atomically(output.parent / f"{output.name}.safetensors", safetensors.torch.save(tensors, metadata))
+    write_atomically(output.parent / f"{output.name}.json", json.dumps(CONFIG, indent=2) + "\n")
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train both towers and save them."""
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(arguments.seed)
+    if "WORLD_SIZE" in os.environ:  # set by torchrun
+        dist.init_process_group("gloo")
+    generator = torch.Generator().manual_seed(arguments.seed)
+    clip = Clip(parse_config(CONFIG, arguments.save_path.name))
+    initialise(clip, generator)
+    if arguments.initial_weights is None:
+        targets = target_directions(clip.config.embed_dim, generator)
+        train_text(clip, targets, TEXT_STEPS, arguments.seed)
+    else:
+        enter_weights(clip, arguments.initial_weights)
+        targets = prompt_directions(clip)
+    steps = train_images(clip, targets, arguments, generator)
+    core_minutes = torch.tensor(time.process_time() / 60)
+    if dist.is_initialized():
+        dist.all_reduce(core_minutes)
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        save(clip, arguments.save_path, arguments.seed, steps)
+        print(f"{steps} steps, {float(core_minutes):.1f} minutes of one core: {arguments.save_path}.safetensors")
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train the demo backbone on procedurally drawn images.")
+    parser.add_argument("--save_path", type=Path, default=Path("winclip/demo/demo-vit-240"), help="path without ending")
+    parser.add_argument("--output", dest="save_path", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, default=6000, help="training steps of the image tower")
+    parser.add_argument("--minutes", type=float, help="end the image tower's training after this time")
+    parser.add_argument("--learning_rate", type=float, default=2e-3, help="the highest, after the warm-up")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, images and choices")
+    parser.add_argument("--first", type=int, default=0, help="batch of the stream; after an earlier run, its last step")
+    parser.add_argument(
+        "--initial_weights", type=Path, help="checkpoint of an earlier run, of the same widths, to go on from"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="of each training process")
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    train(parse_arguments())

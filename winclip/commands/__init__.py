@@ -1,0 +1,29 @@
+"""The command ``winclip``: what it does is in the modules of its sub-commands."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "predict": "score photographs of a part and draw heat maps of them",
+    "explain": "show why a picture has its score",
+    "export": "write a class as one graph for ONNX Runtime",
+    "app": "try it on a local page",
+    "check": "compute known numbers on this machine, and how fast",
+}
+
+
+def main() -> int:
+    """Run the sub-command that the command line names and return its exit status."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in COMMANDS:
+        # Imported late: some need packages that others do without.
+        return int(import_module(f"winclip.commands.{name}").main(arguments))
+    lines = [f"  {command:8} {does}" for command, does in COMMANDS.items()]
+    usage = "\n".join(["usage: winclip COMMAND [OPTION ...]; winclip COMMAND --help lists its options", "", *lines])
+    if name in ("-h", "--help"):
+        print(usage)
+        return 0
+    print(f"error: there is no command {name!r}\n{usage}", file=sys.stderr)
+    return 2

@@ -1,0 +1,593 @@
+"""A local page to try WinCLIP: drop pictures, say what they show, see scores, verdicts and heat maps.
+
+python app.py                                    # the demo backbone
+python app.py --model ViT-B-16-plus-240          # the real one
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import html
+import json
+import logging
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from winclip import WinCLIP
+from winclip.defaults import DEFAULT_MODEL, DEMO_MODEL
+from winclip.demo.sample import CLASSES, draw_pair
+from winclip.demo.stand_in import CAUTION
+from winclip.pictures.drawing import COLOURS, colour, data_url
+from winclip.pictures.images import read_image, resized_pixels
+from winclip.support.command_line import add_model_options, exit_status, model_options
+from winclip.support.errors import InputError
+from winclip.support.names import printable
+from winclip.thresholds import FALSE_ALARM_RATE, Threshold
+
+# Read by Gradio when it is imported: nothing is reported home.
+os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
+try:
+    import gradio as gr
+except ImportError:
+    gr = None  # type: ignore[assignment]
+
+_log = logging.getLogger("winclip")
+
+INSTALL = "python -m pip install -e '.[app]'"
+# Of a picture, and of a request.
+MAX_BYTES = 20_000_000
+MAX_PIXELS = 40_000_000
+# Of those to judge, and of good examples.
+MAX_PICTURES = 16
+MAX_NAME = 200
+MAX_SECONDS = 120
+MAX_FIELDS_BYTES = 1_000_000
+# Of all requests together. One is judged at a time, and of its pictures one is decoded at a time.
+MAX_WAITING = 32
+MAX_KEPT_BYTES = 2_000_000_000
+# Gradio keeps the last result of each.
+MAX_SESSIONS = 50
+# Each keeps what the largest picture that it read took.
+MAX_THREADS = 4
+SHOWN_SIDE = 960
+SAMPLE_EXAMPLES = 8
+OPACITY = 0.5
+
+
+EMPTY = '<div class="empty">Verdicts and heat maps appear here.</div>'
+CSS = """
+.empty { padding: 4em 1em; text-align: center; opacity: 0.6 }
+.stack { position: relative; width: min(100%, 30em); margin: auto; line-height: 0 }
+.stack img { display: block; width: 100%; border-radius: 8px }
+.stack .heat { position: absolute; inset: 0; height: 100% }
+.legend { display: flex; gap: 0.6em; align-items: center; justify-content: center; margin-top: 0.6em }
+.legend img { width: 12em; height: 0.8em; border-radius: 4px }
+.headline { font-size: 1.4em; font-weight: 600 }
+.verdict::before {
+  content: ""; display: inline-block; width: 0.7em; height: 0.7em; border-radius: 50%; margin-right: 0.4em
+}
+.hint { opacity: 0.75; font-size: 0.9em }
+.result { margin-top: 0.8em; overflow-wrap: anywhere }
+summary { cursor: pointer }
+.saved { display: flex; gap: 1.2em; justify-content: center; margin-top: 0.6em }
+.good::before { background: #16a34a }
+.anomalous::before { background: #dc2626 }
+"""
+# Picture and heat map as they are shown, on one canvas.
+SAVE_PICTURE = html.escape(
+    "const [photo, heat] = this.closest('.result').querySelectorAll('.stack img'), canvas = document.createElement("
+    "'canvas'), pen = canvas.getContext('2d'); canvas.width = photo.naturalWidth; canvas.height = photo.naturalHeight;"
+    " pen.drawImage(photo, 0, 0); pen.globalAlpha = heat.style.opacity; pen.drawImage(heat, 0, 0, canvas.width,"
+    " canvas.height); this.href = canvas.toDataURL('image/jpeg', 0.9)"
+)
+SET_OPACITY = "(value) => { document.querySelectorAll('.heat').forEach((heat) => { heat.style.opacity = value }) }"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of app.py; imports nothing heavy."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model_options(parser, DEMO_MODEL)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
+    parser.add_argument("--port", type=int, default=7860, help="port to listen on (7860)")
+    parser.add_argument("--share", action="store_true", help="publish the page through gradio.live (no)")
+    return parser
+
+
+def read_upload(path: str) -> Image.Image:
+    """An uploaded picture as 8-bit RGB, the right way up.
+
+    Raises:
+        InputError: if it is no picture, or larger than the limits; names the file, not its folder.
+    """
+    name = Path(path).name
+    if Path(path).stat().st_size > MAX_BYTES:
+        raise InputError(f"{name} has more than {MAX_BYTES // 1_000_000} MB, the limit; save it smaller")
+    try:
+        return read_image(path, upright=True, max_pixels=MAX_PIXELS)
+    except InputError as error:
+        raise InputError(str(error).replace(path, name)) from error
+
+
+class Limits:
+    """Between server and page: refuses requests that are too large, and uploads while the page holds enough of them.
+
+    Args:
+        application: the page, called by the ASGI convention.
+        folder: where uploads are kept.
+    """
+
+    def __init__(self, application: Callable[..., Any], folder: Path) -> None:
+        self._application = application
+        self._folder = folder
+        self._coming = 0
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Answer a request."""
+        from starlette.responses import PlainTextResponse
+
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._application(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send)
+            return
+        # An upload counts from its beginning, and twice while it is written.
+        length = int(dict(scope["headers"])[b"content-length"]) if scope["path"].endswith("/upload") else 0
+        self._coming += length
+        try:
+            await self._application(scope, receive, send)
+        finally:
+            self._coming -= length
+            if length and not self._coming:
+                self._remove_broken()
+
+    def _remove_broken(self) -> None:
+        """Remove what is left of uploads that were broken off; nobody knows those files."""
+        for path in self._folder.glob("tmp*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _refusal(self, scope: dict[str, Any]) -> tuple[int, str] | None:
+        """HTTP status and reason, or None where the request is taken."""
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"")
+        # Parts of a chunked body have lengths of their own, which go before that of the whole.
+        if b"transfer-encoding" in headers or not length.isdigit():
+            return 411, "the length of the request is missing"
+        upload = scope["path"].endswith("/upload")
+        # Every file has a few lines of its own around it.
+        limit = MAX_PICTURES * MAX_BYTES + MAX_FIELDS_BYTES if upload else MAX_FIELDS_BYTES
+        if int(length) > limit:
+            return 413, f"the request has more than {limit:,} bytes, the limit"
+        if upload and int(length) + self._coming + self._kept() > MAX_KEPT_BYTES:
+            return 503, "the page holds as many pictures as it can; try again later"
+        return None
+
+    def _kept(self) -> int:
+        total = 0
+        for path in self._folder.rglob("*"):
+            # It can be gone by now.
+            with contextlib.suppress(OSError):
+                total += path.stat().st_size
+        return total
+
+
+class SessionFiles:
+    """The files that each open page has uploaded, so that they go when the page is closed.
+
+    A file is kept by the hash of its content, so two pages can hold the same one. ``own`` are files of
+    the page itself, which stay.
+    """
+
+    def __init__(self, own: set[str] | None = None) -> None:
+        self._own = set(map(Path, own or ()))
+        self._files: dict[str, set[Path]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, session: str, paths: list[str]) -> None:
+        """Note files of a session."""
+        with self._lock:
+            self._files.setdefault(session, set()).update({*map(Path, paths)} - self._own)
+
+    def forget(self, session: str) -> None:
+        """Remove the files of a session that no other session holds."""
+        with self._lock:
+            gone = self._files.pop(session, set())
+            for path in gone.difference(*self._files.values()):
+                path.unlink(missing_ok=True)
+                # Gradio gives every file a folder.
+                with contextlib.suppress(OSError):
+                    path.parent.rmdir()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found of a picture, and how it looks as HTML."""
+
+    name: str
+    score: float
+    anomalous: bool
+    overlay: str
+
+    @property
+    def verdict(self) -> str:
+        """As text."""
+        return f"{'anomalous' if self.anomalous else 'looks good'}, score {self.score:.3f}"
+
+
+def judge(
+    loaded: WinCLIP,
+    pictures: list[str] | None,
+    class_name: str,
+    examples: list[str] | None,
+    opacity: float,
+    tell: Callable[[float, str], object] = lambda share, what: None,
+) -> str:
+    """Score pictures.
+
+    Args:
+        loaded: the model; its classes stay as they are.
+        pictures: paths of the uploads.
+        class_name: what they show.
+        examples: paths of good examples; with none the results are zero-shot.
+        opacity: of the heat maps, 0 to 1.
+        tell: called on the way with the share that is done and what is being done.
+
+    Returns:
+        Verdicts, and pictures with their heat maps, as HTML; of several, the highest score first.
+
+    Raises:
+        InputError: if there is no picture, there are too many, a good example or the class name does not work, the
+            examples take too long, or no picture has a result.
+    """
+    if not pictures:
+        raise InputError("there is no picture yet; drop one, or pick a sample picture")
+    paths = examples or []
+    for given, what in ((paths, "good examples"), (pictures, "pictures")):
+        if len(given) > MAX_PICTURES:
+            raise InputError(f"{len(given)} {what} are too many; the limit is {MAX_PICTURES}")
+    if len(class_name) > MAX_NAME:
+        raise InputError(f"the class name is too long: {len(class_name)} characters; the limit is {MAX_NAME}")
+    started, size, total = time.monotonic(), loaded.backbone.image_size, 1 + len(paths) + len(pictures)
+    model = WinCLIP(loaded.backbone, loaded.temperature)
+    tell(0, "words")
+    model.set_class(class_name)
+    for number, path in enumerate(paths, 1):
+        tell(number / total, f"good example {number} of {len(paths)}")
+        # One after the other, so that one large picture is in memory at a time.
+        model.add_references(resized_pixels(read_upload(path), size))
+        _check_time(started)
+    count, threshold = model.reference_count(), model.threshold()
+    if copies := len(paths) - count:
+        said = f"{copies} of the {len(paths)} good examples are copies of others and count once"
+        threshold = replace(threshold, caution="; ".join(filter(None, (said, threshold.caution))))
+    results, failures = [], []
+    for number, path in enumerate(pictures, 1):
+        tell((len(paths) + number) / total, f"picture {number} of {len(pictures)}")
+        try:
+            _check_time(started)
+            results.append(_judge_one(model, path, threshold, opacity))
+        except InputError as error:
+            failures.append((Path(path).name, str(error)))
+    if not results:
+        raise InputError(failures[0][1])
+    results.sort(key=lambda result: -result.score)
+    return results_html(results, failures, threshold_words(class_name, count, threshold), threshold)
+
+
+def _check_time(started: float) -> None:
+    if time.monotonic() - started > MAX_SECONDS:
+        raise InputError(f"this takes more than {MAX_SECONDS} seconds, the limit; use fewer or smaller pictures")
+
+
+def _judge_one(model: WinCLIP, path: str, threshold: Threshold, opacity: float) -> Result:
+    image = read_upload(path)
+    found = model.predict(image)
+    score = float(found.scores[0])
+    overlay = overlay_html(image, found.maps[0], threshold, opacity)
+    return Result(printable(Path(path).name), score, score > threshold.score, overlay)
+
+
+def threshold_words(class_name: str, count: int, threshold: Threshold) -> str:
+    """What the threshold means, with ``count`` good examples."""
+    halfway = f"as near to the sentences about a damaged {class_name} as to those about a flawless one"
+    if count == 0:
+        meaning = f"a picture with this score is {halfway}"
+    elif count == 1:
+        meaning = f"a picture with this score is {halfway}, and does not differ from the good example"
+    else:
+        expected = f"{100 * FALSE_ALARM_RATE:g} of 100 good pictures taken like the {count} good examples"
+        meaning = f"about {expected} is expected above it"
+    return f"Threshold {threshold.score:.3f}: {meaning}."
+
+
+def results_html(results: list[Result], failures: list[tuple[str, str]], meaning: str, threshold: Threshold) -> str:
+    """Verdicts, what they rest on, and the pictures; of several a list, each of whose entries opens."""
+    first, several = results[0], len(results) + len(failures) > 1
+    lines = [f'<div class="hint">{html.escape(line)}</div>' for line in (threshold.rule, threshold.caution) if line]
+    if several:
+        anomalous = sum(result.anomalous for result in results)
+        headline = f'<div class="headline">{anomalous} of {len(results)} pictures anomalous</div>'
+    else:
+        headline = f'<div class="headline {_kind(first)}">{first.verdict}</div>'
+    parts = [headline, f"<div>{html.escape(meaning)}</div>", *lines]
+    for result in results:
+        name = html.escape(result.name)
+        saved = (
+            f'<div class="saved"><a download="{name}-heatmap.jpg" href="#" onclick="{SAVE_PICTURE}">'
+            "Save picture with heat map</a></div>"
+        )
+        shown = f"{result.overlay}{saved}"
+        if several:
+            shown = f'<summary><span class="{_kind(result)}">{result.verdict}</span> · {name}</summary>{shown}'
+            opened = " open" if result is first else ""
+            parts.append(f'<details class="result" name="pictures"{opened}>{shown}</details>')
+        else:
+            parts.append(f'<div class="result">{shown}</div>')
+    parts += [f'<div class="result">not judged · {html.escape(reason)}</div>' for _, reason in failures]
+    content = {
+        "threshold": threshold.score,
+        "rule": threshold.rule,
+        "caution": threshold.caution,
+        "pictures": [{"name": r.name, "score": r.score, "anomalous": r.anomalous} for r in results],
+        "failures": [{"name": name, "reason": reason} for name, reason in failures],
+    }
+    data = base64.b64encode(json.dumps(content, indent=2).encode()).decode()
+    parts.append(
+        f'<div class="saved"><a download="winclip.json" href="data:application/json;base64,{data}">'
+        "Save scores as JSON</a></div>"
+    )
+    return "".join(parts)
+
+
+def _kind(result: Result) -> str:
+    return f"verdict {'anomalous' if result.anomalous else 'good'}"
+
+
+def overlay_html(image: Image.Image, anomaly_map: npt.NDArray[np.float32], threshold: Threshold, opacity: float) -> str:
+    """The picture under its heat map (S, S), and the legend."""
+    low, high = threshold.colours
+    shown = ImageOps.contain(image, (SHOWN_SIDE, SHOWN_SIDE)) if max(image.size) > SHOWN_SIDE else image
+    heat, legend = colour(anomaly_map, low, high), Image.fromarray(COLOURS[None])
+    return (
+        f'<div class="stack"><img alt="the picture" src="{data_url(shown)}">'
+        f'<img alt="its heat map" class="heat" style="opacity: {opacity:g}" src="{data_url(heat)}"></div>'
+        f'<div class="legend">{low:.2f}<img alt="the colours" src="{data_url(legend)}">{high:.2f}</div>'
+    )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample picture and good examples to go with it."""
+
+    picture: str
+    class_name: str
+    caption: str
+    examples: list[str]
+
+
+def draw_samples(folder: Path) -> list[Sample]:
+    """Draw a good and a defective picture of every sample class, and good examples, into a folder."""
+
+    def save(class_name: str, part: str, index: int, defect: str | None = None) -> str:
+        path = folder / f"{class_name}-{part.replace('/', '-')}-{index}.png"
+        Image.fromarray(draw_pair(class_name, 0, part, index, defect)[1]).save(path)
+        return str(path)
+
+    def samples(class_name: str) -> list[Sample]:
+        name, defect = class_name.replace("_", " "), next(iter(CLASSES[class_name][1]))
+        examples = [save(class_name, "train/good", index) for index in range(SAMPLE_EXAMPLES)]
+        return [
+            Sample(save(class_name, part, 0, shown), name, f"{name}, {(shown or 'good').replace('_', ' ')}", examples)
+            for part, shown in ((f"test/{defect}", defect), ("test/good", None))
+        ]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [sample for of_class in pool.map(samples, CLASSES) for sample in of_class]
+
+
+def _take_uploads(component: gr.components.Component) -> None:
+    """Give the function behind the page where the uploads are, unopened, and nothing that is no upload."""
+    cache = Path(component.GRADIO_CACHE).resolve()
+
+    def paths(uploads: Any) -> list[str]:
+        found = [getattr(upload, "image", upload) for upload in (uploads and uploads.root) or ()]
+        # Gradio checks no path of a gallery that comes without its mark of a file.
+        if not all(isinstance(one.path, str) and Path(one.path).resolve().is_relative_to(cache) for one in found):
+            raise gr.Error("the page takes uploads alone", print_exception=False)
+        return [one.path for one in found]
+
+    # Gradio would open the files itself, say less about one that it cannot read, and leave copies behind.
+    component.preprocess = paths  # type: ignore[assignment, method-assign]
+
+
+def _fetch_nothing(component: gr.components.Component) -> None:
+    """Gradio would fetch a picture from an address in place of an upload."""
+    move = component.async_move_resource_to_block_cache
+
+    async def move_upload(path: str | Path | None) -> str | None:
+        if str(path).startswith(("http://", "https://")):
+            raise gr.Error("the page fetches no addresses; upload the picture", print_exception=False)
+        return await move(path)
+
+    component.async_move_resource_to_block_cache = move_upload  # type: ignore[assignment, method-assign]
+
+
+def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
+    """The page."""
+
+    def remember(paths: list[str], request: gr.Request) -> None:
+        files.add(str(request.session_hash), paths)
+
+    def begin(
+        paths: list[str], class_name: str, examples: list[str], request: gr.Request
+    ) -> tuple[list[str], str, list[str], str]:
+        """Own pictures take the place of the sample's, and nothing of the sample stays."""
+        remember(paths, request)
+        own, own_examples = ([path for path in part if Path(path).name not in names] for part in (paths, examples))
+        return own, class_name if len(own) == len(paths) else "", own_examples, EMPTY
+
+    def forget(request: gr.Request) -> None:
+        files.forget(str(request.session_hash))
+
+    def run(
+        pictures: list[str],
+        class_name: str,
+        examples: list[str],
+        opacity: float,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio wants it
+    ) -> str:
+        try:
+            own = model.backbone.model == DEMO_MODEL and any(Path(path).name not in names for path in pictures)
+            caution = f'<div class="hint">{html.escape(CAUTION)}</div>' if own else ""
+            return caution + judge(
+                model, pictures, class_name, examples, opacity, lambda share, what: progress(share, desc=what)
+            )
+        except InputError as error:
+            raise gr.Error(html.escape(str(error)), duration=None, print_exception=False) from error
+        except Exception as error:
+            # It can name anything, so it is for the log.
+            _log.exception("a picture could not be judged")
+            reason = "the picture could not be judged; the log of the page says why"
+            raise gr.Error(reason, duration=None, print_exception=False) from error
+
+    def pick(with_examples: bool, event: gr.SelectData) -> tuple[list[str], str, list[str] | None]:
+        sample = samples[event.index]
+        return [sample.picture], sample.class_name, sample.examples if with_examples else None
+
+    # The page opens with an example that is scored.
+    first = samples[0] if samples else Sample("", "", "", [])
+    scored = judge(model, [first.picture], first.class_name, first.examples, OPACITY) if samples else EMPTY
+
+    with gr.Blocks(title="WinCLIP", analytics_enabled=False, delete_cache=(600, 6 * 3600)) as page:
+        gr.Markdown("# WinCLIP\nIs there something wrong with this part? Drop pictures, say what they show, and look.")
+        if model.backbone.model == DEMO_MODEL:
+            gr.Markdown(
+                "**This is a demonstration.** The small demo backbone has learned from drawn pictures alone and works"
+                f" on pictures like the samples below. For your own, start the page with `--model {DEFAULT_MODEL}`."
+            )
+        with gr.Row():
+            with gr.Column():
+                pictures = gr.Gallery(
+                    [first.picture] if samples else None,
+                    label=f"Pictures (up to {MAX_PICTURES})",
+                    sources=["upload", "clipboard"],
+                    interactive=True,
+                    columns=3,
+                    fit_columns=False,
+                    height=280,
+                    object_fit="contain",
+                    allow_preview=False,
+                    buttons=[],
+                )
+                class_name = gr.Textbox(first.class_name, label="What is it?", placeholder="metal nut", max_lines=1)
+                examples = gr.File(
+                    first.examples or None,
+                    label=f"Good examples (optional, up to {MAX_PICTURES})",
+                    file_count="multiple",
+                    file_types=["image"],
+                    height=160,
+                )
+                for component in (pictures, examples):
+                    _take_uploads(component)
+                    _fetch_nothing(component)
+                button = gr.Button("Look for anomalies", variant="primary")
+            with gr.Column():
+                result = gr.HTML(scored)
+                opacity = gr.Slider(0, 1, value=OPACITY, step=0.05, label="Opacity of the heat map")
+        with gr.Accordion("Sample pictures", open=True):
+            with_examples = gr.Checkbox(value=True, label=f"with {SAMPLE_EXAMPLES} good examples")
+            gallery = gr.Gallery(
+                [(sample.picture, sample.caption) for sample in samples],
+                columns=5,
+                allow_preview=False,
+                show_label=False,
+                buttons=[],
+            )
+        gr.Markdown(
+            f"Limits: {MAX_BYTES // 1_000_000} MB and {MAX_PIXELS // 1_000_000} megapixels a picture, {MAX_SECONDS} s a"
+            " request; requests are answered one after the other. Pictures stay on the machine that runs this page and"
+            " are removed when the page is closed."
+        )
+        drawn = {path for sample in samples for path in (sample.picture, *sample.examples)}
+        files = SessionFiles(drawn.union(*(part.keep_in_cache for part in (pictures, examples, gallery))))
+        names = {Path(path).name for path in drawn}
+        given = [pictures, class_name, examples]
+        pictures.upload(begin, given, [*given, result], show_progress="hidden", queue=False)
+        pictures.delete(lambda: EMPTY, None, result, show_progress="hidden", queue=False)
+        examples.upload(remember, examples, show_progress="hidden", queue=False)
+        page.unload(forget)
+        inputs = [*given, opacity]
+        button.click(run, inputs, result, api_name="judge", scroll_to_output=True)
+        class_name.submit(run, inputs, result, scroll_to_output=True)
+        gallery.select(pick, with_examples, given).then(run, inputs, result, scroll_to_output=True)
+        opacity.input(None, opacity, js=SET_OPACITY)
+    # Events of one function wait for each other, and no request goes past the queue.
+    return page.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
+
+
+def main(arguments: list[str]) -> int:
+    """Serve the page until a signal comes; returns an exit status of ``exit_status``."""
+    options = build_parser().parse_args(arguments)
+    if gr is None:
+        print(f"error: the page needs gradio; install it with: {INSTALL}", file=sys.stderr)
+        return 2
+    return exit_status(lambda: serve(options), "the page is closed")
+
+
+def serve(options: argparse.Namespace) -> NoReturn:
+    """Load the model, and serve the page until KeyboardInterrupt.
+
+    Raises:
+        InputError: if the model cannot be loaded, or the address cannot be used.
+    """
+    with tempfile.TemporaryDirectory(prefix="winclip-page-", ignore_cleanup_errors=True) as folder:
+        # Where Gradio puts uploads.
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        model = model_options(vars(options)).load()
+        page = build_page(model, draw_samples(Path(folder)))
+        from starlette.middleware import Middleware  # comes with Gradio
+
+        try:
+            _, address, _ = page.launch(
+                server_name=options.host,
+                server_port=options.port,
+                share=options.share,
+                quiet=True,
+                max_file_size=MAX_BYTES,
+                max_threads=MAX_THREADS,
+                state_session_capacity=MAX_SESSIONS,
+                enable_monitoring=False,
+                app_kwargs={"middleware": [Middleware(Limits, folder=Path(folder))]},
+                footer_links=["settings"],
+                run_history=False,
+                ssr_mode=False,
+                theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+                css=CSS,
+                prevent_thread_lock=True,
+            )
+        except OSError as error:
+            raise InputError(f"{error}; another --port or --host may be free") from error
+        print(f"The page is at {page.share_url or address}; Ctrl-C stops it.", flush=True)
+        # Not block_thread, which ends in silence.
+        while True:
+            time.sleep(60)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,147 @@
+"""Show why a picture has its score: sentences, windows and the nearest of the good examples, on one HTML page.
+
+    python -m winclip.commands.explain --class_name "metal nut" --reference good/ part.jpg --save_path out/
+    python -m winclip.commands.explain --memory nut.safetensors --patch 6,3 part.jpg
+    python -m winclip.commands.explain --demo
+
+The page is called as the picture, with .html behind it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from winclip.prediction.options import PartOptions, add_part_options, check_part_options
+from winclip.support.command_line import add_model_options, exit_status, log_to_terminal
+from winclip.support.errors import InputError
+
+_log = logging.getLogger("winclip")
+
+
+@dataclass(frozen=True)
+class Options(PartOptions):
+    """What was asked for. Names are those of the command line."""
+
+    picture: str | None
+    patch: tuple[int, int] | None
+    save_path: Path
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; imports nothing heavy."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("picture", nargs="?", metavar="PICTURE", help="a file")
+    parser.add_argument(
+        "--patch", metavar="ROW,COLUMN", help="the patch to look at, counted from 0,0 (the one with the highest value)"
+    )
+    parser.add_argument(
+        "--save_path", type=Path, metavar="DIR", default=Path("results/explained"), help="(results/explained)"
+    )
+    add_part_options(parser)
+    add_model_options(parser)
+    # So that --demo can tell whether a model was named.
+    parser.set_defaults(model=None)
+    return parser
+
+
+def parse_options(arguments: Sequence[str]) -> Options:
+    """Parse and check what can be checked without the picture or the model.
+
+    Raises:
+        InputError: if a value makes no sense.
+    """
+    values = vars(build_parser().parse_intermixed_args(arguments))
+    check_part_options(values, values["picture"] is not None)
+    if values["patch"] is not None:
+        if not re.fullmatch(r"\d{1,4},\d{1,4}", values["patch"]):
+            raise InputError(f"--patch {values['patch']} is no place; give ROW,COLUMN, such as 6,3")
+        row, column = map(int, values["patch"].split(","))
+        values["patch"] = row, column
+    return Options(**values)
+
+
+def main(arguments: list[str]) -> int:
+    """Explain and return the exit status: 0, or one of ``exit_status``."""
+    return exit_status(lambda: explain_picture(parse_options(arguments)))
+
+
+def explain_picture(options: Options) -> int:
+    """Explain as the options say and return 0.
+
+    Raises:
+        InputError: if anything given is wrong, or the page cannot be written.
+    """
+    from PIL import Image
+
+    from winclip.explanation import check_patch, explain
+    from winclip.pictures.images import resized_pixels
+    from winclip.prediction.listing import read_picture
+    from winclip.prediction.references import class_and_prompts, with_sample, without_shared
+    from winclip.report.explanation import Subject, place, verdict, write_explanation
+    from winclip.support.files import cache_folder
+    from winclip.support.names import file_name, printable
+
+    log_to_terminal(_log)
+    if options.picture is None:
+        options, folder = with_sample(options)
+        defective = sorted(path for path in folder.glob("*/000.png") if path.parent.name != "good")
+        options = replace(options, picture=str(defective[0]))
+    assert options.picture is not None
+    picture = read_picture(options.picture)
+    class_name, prompts = class_and_prompts(options)
+    paths = without_shared(options.reference, [options.picture])
+    model = options.model.load()
+    if options.patch is not None:
+        check_patch(options.patch, model.backbone.grid)
+    model.set_class(class_name, prompts, cache=cache_folder("text"))
+    references: list[tuple[str, Image.Image | None]] = []
+
+    def square(image: Image.Image) -> Image.Image:
+        return Image.fromarray(resized_pixels(image, model.backbone.image_size))
+
+    for path in paths:
+        try:
+            reference = square(read_picture(path))
+        except InputError as error:
+            _log.warning("reference left out: %s", error)
+            continue
+        model.add_references(reference)
+        # Copies of others are not taken.
+        if model.reference_count() > len(references):
+            references.append((Path(path).name, reference))
+    if paths and not references:
+        raise InputError(f"none of the {len(paths)} references could be read; the warnings above say why")
+    if options.memory is not None:
+        model.load_memory(options.memory)
+        references = [(f"reference {number + 1}", None) for number in range(model.reference_count())]
+    shown, threshold = square(picture), model.threshold()
+    explanation = explain(model, shown, options.patch)
+    backbone = model.backbone
+    facts = [
+        ("class", class_name),
+        ("good examples", str(len(references))),
+        ("model", backbone.model),
+        ("weights", f"SHA-256 {backbone.weights_sha256[:12]}"),
+    ]
+    name = Path(options.picture).name
+    subject = Subject(name, shown, references, threshold, facts, model.temperature)
+    page = options.save_path / file_name(name, ".html")
+    write_explanation(page, explanation, subject)
+    print(
+        f"score {explanation.score:.4g}, threshold {threshold.score:.4g} ({threshold.rule}):"
+        f" {verdict(explanation.score, threshold)}; {place(explanation.patch)} is looked at"
+    )
+    if not references:
+        print("no good examples are given, so what is nearest in them is left out")
+    print(f"written: {printable(str(page))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

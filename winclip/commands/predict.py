@@ -1,0 +1,19 @@
+"""Score photographs of your own: `python predict.py --help` lists the options."""
+
+from __future__ import annotations
+
+from winclip.prediction.options import parse_options
+from winclip.support.command_line import exit_status
+
+
+def main(arguments: list[str]) -> int:
+    """Run and return the exit status: 0, or one of ``exit_status``, which is 2 too if no picture could be read."""
+
+    def command() -> int:
+        options = parse_options(arguments)
+        # Late, so that --help and mistyped options answer at once.
+        from winclip.prediction.run import run
+
+        return run(options)
+
+    return exit_status(command, "the same command with --resume goes on behind the rows that are done")

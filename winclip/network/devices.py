@@ -1,0 +1,138 @@
+"""What differs between processors and GPUs: copies to and from them, exact products, and memory that runs out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from winclip.embeddings import Embeddings
+from winclip.support.errors import InputError
+
+_log = logging.getLogger("winclip")
+
+# Tensor cores take float32 from this compute capability on.
+_TF32_CAPABILITY = (8, 0)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device for an option value.
+
+    Raises:
+        InputError: if the device is unknown or not present.
+    """
+    present = ["cpu"]
+    present += [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    present += ["mps"] if torch.backends.mps.is_available() else []
+    if name == "auto":
+        return torch.device("cuda" if "cuda:0" in present else present[-1])
+    wanted = "cuda:0" if name == "cuda" else name
+    if wanted not in present:
+        raise InputError(f"device '{name}' is not present; here are: auto, {', '.join(present)}")
+    return torch.device(wanted)
+
+
+def check_tf32(device: torch.device) -> None:
+    """Refuse tf32 where it does not exist.
+
+    Raises:
+        InputError: if the device is no CUDA device of compute capability 8.0 or higher.
+    """
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < _TF32_CAPABILITY:
+        raise InputError(f"precision 'tf32' needs a CUDA device of compute capability 8.0, not {device}; use fp32")
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on a device; from the CPU to a CUDA device by way of pinned memory, without waiting for the copy."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def to_cpu(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Tensors of one dtype on the CPU, moved in one transfer, which waits for the device once."""
+    if all(tensor.device.type == "cpu" for tensor in tensors):
+        return list(tensors)
+    flat = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors)]
+
+
+@contextmanager
+def float32_products(tf32: bool = False) -> Iterator[None]:
+    """Matrix products of float32 in full float32, or in TF32 on CUDA, whatever the program around has set.
+
+    torch's setting is one for all threads; it is put back at the end.
+    """
+    precision, restore = "high" if tf32 else "highest", _remembered_products()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        restore()
+
+
+def _remembered_products() -> Callable[[], None]:
+    """What puts torch's setting back to what it is now."""
+    try:
+        before = torch.get_float32_matmul_precision()
+        return lambda: torch.set_float32_matmul_precision(before)
+    except RuntimeError:
+        # The program around has set it by the backend, as newer releases of torch offer.
+        backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+        found = [(backend, backend.fp32_precision) for backend in backends]
+
+    def restore() -> None:
+        for backend, value in found:
+            backend.fp32_precision = value
+
+    return restore
+
+
+@dataclass
+class Room:
+    """How many images a device's memory holds at once, as far as is known; None: no limit was met."""
+
+    images: int | None = None
+
+    def encode(self, encode: Callable[[torch.Tensor], Embeddings], images: torch.Tensor) -> Embeddings:
+        """Encode (N, ...) images in parts that fit into memory.
+
+        Where memory runs out, the part is halved, which is logged the first time and remembered.
+
+        Raises:
+            RuntimeError: torch's own, if memory runs out for one image, or anything else goes wrong.
+        """
+        parts: list[Embeddings] = []
+        start = 0
+        while start < len(images) or not parts:
+            part = images[start : start + (self.images or max(len(images), 1))]
+            found = self._encode_or_halve(encode, part)
+            if found is not None:
+                parts.append(found)
+                start += len(part)
+        return parts[0] if len(parts) == 1 else Embeddings.concatenate(parts)
+
+    def _encode_or_halve(self, encode: Callable[[torch.Tensor], Embeddings], part: torch.Tensor) -> Embeddings | None:
+        """The embeddings, or None after memory ran out; what the failed attempt held is free by then."""
+        try:
+            return encode(part)
+        except RuntimeError as error:
+            if len(part) < 2 or not _is_out_of_memory(error):
+                raise
+        if self.images is None:
+            _log.warning(
+                "the device's memory does not hold %d images at once; going on with fewer, a smaller --batch_size"
+                " spares the attempt",
+                len(part),
+            )
+        self.images = len(part) // 2
+        return None
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # MPS raises a plain RuntimeError.
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error)

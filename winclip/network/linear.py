@@ -1,0 +1,171 @@
+"""Linear layers on the CPU: plain, or with weights packed for oneDNN, whichever is faster on this machine.
+
+torch multiplies fp32 matrices with MKL or the like; packed weights go to oneDNN, through operators that
+torch uses itself in compiled graphs. Which of the two is faster differs between processors by a factor
+of two either way, so it is measured. The two round differently: the outcome is kept in the cache folder,
+so that results stay the same in bytes from run to run, and config.json names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from winclip.network.devices import float32_products
+from winclip.support.errors import InputError
+from winclip.support.files import cache_folder, write_atomically
+
+Layer = Callable[[torch.Tensor], torch.Tensor]
+
+# Rows that go through the layers together on the CPU, and that the packed layout is chosen for. More
+# would make activations that malloc gives back to the system after every use, and page faults with them.
+ROWS = 1024
+_AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
+
+# Packed weights take memory of their own, so they have to be faster by this much. It also keeps noise
+# from deciding between two that are alike.
+_MARGIN = 1.05
+_TURNS = 8
+# One call of the measurement; a call on a few rows says how many rows take that long.
+_CALL_SECONDS, _FEW_ROWS, _MOST_ROWS = 0.005, 8, 512
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Measured rates of linear layers on this machine, operations a second.
+
+    Attributes:
+        plain: of torch's own.
+        packed: of those with packed weights; 0 where they are not to be had.
+    """
+
+    plain: float
+    packed: float
+
+    @property
+    def kernels(self) -> str:
+        """``packed`` or ``plain``, the one to use."""
+        return "packed" if self.packed > _MARGIN * self.plain else "plain"
+
+    @property
+    def best(self) -> float:
+        """The rate of the one to use."""
+        return self.packed if self.kernels == "packed" else self.plain
+
+
+def packed_linear(weight: torch.Tensor, bias: torch.Tensor) -> Layer | None:
+    """A linear layer with packed weights, or None where that is not to be had.
+
+    Where a release of torch lacks the operators, or they do not agree with the plain layer, they are
+    not to be had.
+
+    Args:
+        weight: (out, in) on the CPU; copied into the packed layout.
+        bias: (out,).
+
+    Returns:
+        A function of (..., in) that gives (..., out) in the same dtype.
+    """
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return None
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
+
+        def layer(x: torch.Tensor) -> torch.Tensor:
+            rows: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+                x.reshape(-1, x.shape[-1]), packed, bias, "none", [], ""
+            )
+            return rows.reshape(*x.shape[:-1], -1)
+
+        probe = torch.linspace(-1, 1, 2 * weight.shape[1], dtype=weight.dtype).reshape(2, -1)
+        expected = F.linear(probe, weight, bias)
+        difference = (layer(probe) - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
+    except (AttributeError, RuntimeError, TypeError):
+        return None
+    return layer if float(difference) <= _AGREEMENT.get(weight.dtype, 0) else None
+
+
+@cache
+def linear_rates(width: int, hidden: int, dtype: torch.dtype) -> Rates:
+    """What layers of ``width`` to ``hidden`` reach here, from the cache folder or measured, in about 0.1 s.
+
+    Measured once for a machine, a number of threads and a version of torch, and once a process where the
+    cache folder cannot be written.
+    """
+    entry = cache_folder("kernels") / f"{_machine_key()}-{width}-{hidden}-{str(dtype).split('.')[-1]}.json"
+    rates = _read(entry)
+    if rates is None:
+        with float32_products():  # as the encoder runs, whatever the program around has set
+            rates = _measure(width, hidden, dtype)
+        with contextlib.suppress(InputError):
+            write_atomically(entry, json.dumps({"plain": rates.plain, "packed": rates.packed}) + "\n")
+    return rates
+
+
+def slowdown(width: int, hidden: int, dtype: torch.dtype) -> float:
+    """How many times as long as in fp32 such layers take in ``dtype`` on this machine."""
+    return linear_rates(width, hidden, torch.float32).best / linear_rates(width, hidden, dtype).best
+
+
+def instruction_sets() -> str:
+    """The vector instructions that torch uses here, and limits from the environment."""
+    limits = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
+    held = [f"{name}={os.environ[name]}" for name in limits if name in os.environ]
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *held])
+
+
+def processor() -> str:
+    """The processor's name, as the system has it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _machine_key() -> str:
+    """What a measurement holds for: a home folder can be shared by many machines."""
+    parts = [processor(), instruction_sets(), torch.get_num_threads(), torch.__version__]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _read(entry: Path) -> Rates | None:
+    try:
+        content = json.loads(entry.read_text(encoding="utf-8"))
+        rates = Rates(float(content["plain"]), float(content["packed"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return rates if all(math.isfinite(rate) and rate >= 0 for rate in (rates.plain, rates.packed)) else None
+
+
+@torch.inference_mode()
+def _measure(width: int, hidden: int, dtype: torch.dtype) -> Rates:
+    """The two in turns; the shortest time of each counts, which other processes disturb least."""
+    weight, bias = torch.full((hidden, width), 0.01, dtype=dtype), torch.zeros(hidden, dtype=dtype)
+    layers: list[Layer] = [lambda x: F.linear(x, weight, bias)]
+    packed = packed_linear(weight, bias)
+    layers += [packed] if packed else []
+    pilot = min(_seconds(layers[0], weight.new_ones(_FEW_ROWS, width)) for _ in range(2))
+    rows = min(max(int(_FEW_ROWS * _CALL_SECONDS / pilot), _FEW_ROWS), _MOST_ROWS)
+    x = weight.new_ones(rows, width)
+    shortest = [min(times) for times in zip(*([_seconds(layer, x) for layer in layers] for _ in range(_TURNS)))]
+    rates = [2 * rows * width * hidden / seconds for seconds in shortest]
+    return Rates(rates[0], rates[1] if packed else 0.0)
+
+
+def _seconds(layer: Layer, x: torch.Tensor) -> float:
+    start = time.perf_counter()
+    layer(x)
+    return time.perf_counter() - start

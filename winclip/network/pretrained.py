@@ -1,0 +1,319 @@
+"""Model configs, checkpoints and the tokenizer. The only module that touches open_clip.
+
+open_clip is imported for its table of tags alone, where one is asked for: the import takes longer than torch's own.
+Its configs are read as files, and its tokenizer is loaded as one. The network itself is ``winclip.network.clip``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import math
+import reprlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from winclip.defaults import DEMO_MODEL, DEMO_PRETRAINED, SCALES
+from winclip.network.clip import ClipConfig
+from winclip.network.weights import find_weights
+from winclip.support.errors import InputError
+from winclip.support.texts import read_json
+
+_DEMO_FOLDER = Path(__file__).parent.parent / "demo"
+_CHECKPOINT_ENDINGS = (".pt", ".bin", ".pth", ".safetensors")
+_WORKING_KINDS = (
+    "plain ViT image towers with a class token and CLIP's own text tower work, for example ViT-B-32, ViT-B-16,"
+    " ViT-B-16-plus-240, ViT-L-14, ViT-L-14-336, ViT-H-14 and their -quickgelu variants"
+)
+
+# The settings of an open_clip config that this project implements; any other must have no effect.
+_TOP_SETTINGS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"}
+_VISION_SETTINGS = {"image_size", "layers", "width", "head_width", "mlp_ratio", "patch_size", "patch_dropout"}
+_TEXT_SETTINGS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
+_WITHOUT_EFFECT = {"pool_type": ("tok", "argmax"), "pos_embed_type": ("learnable",)}
+
+# Beyond those of any published model, and small enough that nothing made of them fills a machine's memory.
+_LARGEST = {
+    "embed_dim": 4096,
+    "image_size": 4096,
+    "patch_size": 512,
+    "width": 4096,
+    "layers": 128,
+    "head_width": 1024,
+    "heads": 128,
+    "context_length": 1024,
+    "vocab_size": 1_000_000,
+}
+_WIDEST, _MOST_PATCHES = 16_384, 128
+
+_NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+# Found in checkpoints, not needed here.
+_UNUSED_TENSORS = {"logit_scale", "logit_bias", "attn_mask", "input_resolution", "context_length", "vocab_size"}
+
+
+def read_config(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The open_clip model config and, from files of the hub's form, the preprocessing config."""
+    if model == DEMO_MODEL:
+        model = str(_DEMO_FOLDER / f"{DEMO_MODEL}.json")
+    if not model.endswith(".json"):
+        configs = _open_clip_configs()
+        if model not in configs:
+            near = difflib.get_close_matches(model, [*configs, DEMO_MODEL], n=3, cutoff=0.4)
+            raise InputError(
+                f"model '{model}' is unknown to open_clip; near matches: {', '.join(near) or 'none'};"
+                " the path of an open_clip model config .json works too"
+            )
+        return read_json(configs[model], "model config"), {}
+    content = read_json(model, "model config")
+    config = content.get("model_cfg", content) if isinstance(content, dict) else content
+    preprocessing = content.get("preprocess_cfg", {}) if isinstance(content, dict) else {}
+    if not isinstance(config, dict) or not isinstance(preprocessing, dict):
+        raise InputError(f"model config {model} is not made of JSON objects; compare it with open_clip's")
+    for name in ("mean", "std"):
+        _check_channels(model, name, preprocessing.get(name))
+    return config, preprocessing
+
+
+def _check_channels(model: str, name: str, values: Any) -> None:
+    """Normalisation is of three channels, of plain numbers, and nothing is divided by 0."""
+    lowest = 0.001 if name == "std" else -1
+    if values and not (
+        isinstance(values, list)
+        and len(values) == 3
+        and all(type(value) in (int, float) and lowest <= value <= 10 for value in values)
+    ):
+        raise InputError(
+            f"model config {model}: preprocess_cfg.{name} is {reprlib.repr(values)}; expected three numbers from"
+            f" {lowest} to 10"
+        )
+
+
+def _open_clip_folder() -> Path:
+    """Where open_clip is installed, found without importing it."""
+    specification = importlib.util.find_spec("open_clip")
+    assert specification is not None and specification.origin is not None  # a requirement
+    return Path(specification.origin).parent
+
+
+def _open_clip_configs() -> dict[str, Path]:
+    """The config files of open_clip's models by name."""
+    return {path.stem: path for path in sorted(_open_clip_folder().glob("model_configs/*.json"))}
+
+
+@cache
+def _open_clip_tokenizer() -> ModuleType:
+    """The module ``open_clip.tokenizer`` by itself: the package imports torchvision and torch's compiler too."""
+    file = _open_clip_folder() / "tokenizer.py"
+    specification = importlib.util.spec_from_file_location("open_clip.tokenizer", file)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def parse_config(
+    raw: Mapping[str, Any], model: str, image_size: int | None = None, scales: Sequence[int] = SCALES
+) -> ClipConfig:
+    """Read an open_clip model config.
+
+    Args:
+        raw: the config as open_clip writes it.
+        model: its name, for messages.
+        image_size: overrides the config's.
+        scales: sides of the windows in patches, which have to fit into the image.
+
+    Raises:
+        InputError: if the towers are not plain, a setting is missing, or the image size does not fit.
+    """
+    vision, text = raw.get("vision_cfg"), raw.get("text_cfg")
+    if not isinstance(vision, Mapping) or not isinstance(text, Mapping):
+        raise InputError(f"model config {model} has no vision_cfg or no text_cfg; an open_clip config has both")
+    for part, settings, known in (
+        ("vision_cfg.", vision, _VISION_SETTINGS),
+        ("text_cfg.", text, _TEXT_SETTINGS),
+        ("", raw, _TOP_SETTINGS),
+    ):
+        _refuse_unknown_settings(model, part, settings, known)
+    if isinstance(vision.get("layers"), list):
+        raise InputError(f"model '{model}' has a ResNet image tower; {_WORKING_KINDS}")
+
+    if not isinstance(raw.get("quick_gelu") or False, bool):
+        raise InputError(f"model config {model}: quick_gelu is {raw['quick_gelu']!r:.100}; expected true or false")
+    side = vision.get("image_size")
+    if isinstance(side, (list, tuple)) and len(side) == 2 and side[0] == side[1]:
+        vision = {**vision, "image_size": side[0]}
+    of_image = partial(_size, model, "vision_cfg.", vision)
+    of_text = partial(_size, model, "text_cfg.", text)
+    width, text_width = of_image("width", 768), of_text("width", 512)
+    config = ClipConfig(
+        embed_dim=_size(model, "", raw, "embed_dim"),
+        image_size=of_image("image_size", 224) if image_size is None else image_size,
+        patch_size=of_image("patch_size", 16),
+        width=width,
+        layers=of_image("layers", 12),
+        heads=width // of_image("head_width", 64),
+        mlp_width=_hidden_width(model, "vision_cfg.", vision, width),
+        context_length=of_text("context_length", 77),
+        vocab_size=of_text("vocab_size", 49408),
+        text_width=text_width,
+        text_layers=of_text("layers", 12),
+        text_heads=of_text("heads", 8),
+        text_mlp_width=_hidden_width(model, "text_cfg.", text, text_width),
+        quick_gelu=bool(raw.get("quick_gelu")),
+    )
+    for part, parted, heads in (("vision_cfg", width, config.heads), ("text_cfg", text_width, config.text_heads)):
+        if not heads or parted % heads:
+            raise InputError(f"model config {model}: {part}.width {parted} cannot be parted into {heads} heads alike")
+    patch, largest = config.patch_size, max(scales)
+    if config.image_size % patch or config.grid < largest:
+        raise InputError(
+            f"image size {config.image_size} does not work with {model}: it must be a multiple of the patch size"
+            f" {patch}, at least {largest * patch} for windows of {largest} patches a side; the nearest is"
+            f" {max(largest, round(config.image_size / patch)) * patch}"
+        )
+    if config.grid > _MOST_PATCHES:
+        raise InputError(
+            f"image size {config.image_size} does not work with {model}: it has {config.grid} patches of {patch} pixels"
+            f" a side; the limit is {_MOST_PATCHES}"
+        )
+    return config
+
+
+def _size(model: str, part: str, settings: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    value = settings.get(key, default)
+    if type(value) is not int or not 1 <= value <= _LARGEST[key]:
+        raise InputError(
+            f"model config {model}: {part}{key} is {reprlib.repr(value)}; expected a whole number from 1 to"
+            f" {_LARGEST[key]:,}; compare it with open_clip's"
+        )
+    return value
+
+
+def _hidden_width(model: str, part: str, settings: Mapping[str, Any], width: int) -> int:
+    ratio = settings.get("mlp_ratio", 4.0)
+    if type(ratio) not in (int, float) or not 1 <= ratio * width <= _WIDEST:
+        raise InputError(
+            f"model config {model}: {part}mlp_ratio is {reprlib.repr(ratio)}; expected a number that makes of width"
+            f" {width} one from 1 to {_WIDEST:,}"
+        )
+    return int(width * ratio)
+
+
+def _refuse_unknown_settings(model: str, part: str, settings: Mapping[str, Any], known: set[str]) -> None:
+    for key, value in settings.items():
+        without_effect = value in (None, False) or value in _WITHOUT_EFFECT.get(key, ())
+        if key not in known and not without_effect:
+            raise InputError(
+                f"model '{model}' does not work here because of {part}{key[:100]} = {reprlib.repr(value)};"
+                f" {_WORKING_KINDS}"
+            )
+
+
+def find_checkpoint(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint file, downloaded if need be, and open_clip's entry for the tag (empty for files)."""
+    if model == DEMO_MODEL and pretrained == DEMO_PRETRAINED:
+        return _DEMO_FOLDER / f"{DEMO_MODEL}.safetensors", {}
+    if Path(pretrained).is_file():
+        return Path(pretrained), {}
+    if pretrained.endswith(_CHECKPOINT_ENDINGS):
+        raise InputError(f"checkpoint {pretrained} does not exist")
+    if model.endswith(".json"):
+        raise InputError(f"'{pretrained}' is not a file; a model config .json needs the path of its checkpoint")
+    import open_clip
+
+    tag = open_clip.get_pretrained_cfg(model, pretrained)
+    if not tag:
+        tags = [DEMO_PRETRAINED] if model == DEMO_MODEL else open_clip.list_pretrained_tags_by_model(model)
+        near = difflib.get_close_matches(pretrained, tags, n=3, cutoff=0.4)
+        raise InputError(
+            f"pretrained '{pretrained}' is neither a file nor a tag of {model};"
+            f" {'near matches' if near else 'its tags'}: {', '.join(near or tags) or 'none'}"
+        )
+    try:
+        return find_weights(tag), tag
+    except InputError:
+        raise
+    except Exception as error:  # whatever the hub's client raises, the way out is the same
+        source = tag.get("hf_hub") or tag.get("url")
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"weights of {model} {pretrained} cannot be fetched from {source} ({reason}); on a machine with network,"
+            f" python scripts/fetch_weights.py --model {model} --pretrained {pretrained} fetches them, and here the"
+            " path of the file takes the place of the tag: --pretrained FILE"
+        ) from error
+
+
+def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    """Read a state dict in float32 without executing code from the file.
+
+    Takes .safetensors, and what ``torch.save`` wrote of tensors and plain containers; a training
+    checkpoint's ``state_dict`` entry and ``module.`` prefixes are unwrapped.
+
+    Raises:
+        InputError: if the file is damaged, holds anything but tensors of finite numbers, or is a TorchScript
+            archive.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = safetensors.torch.load_file(path)
+        else:
+            if zipfile.is_zipfile(path) and any("/code/" in name for name in zipfile.ZipFile(path).namelist()):
+                raise InputError(
+                    f"checkpoint {path} is a TorchScript archive, which holds code; use the weights as"
+                    " .safetensors, for example open_clip_model.safetensors of the model's page on the hub"
+                )
+            # Mapped, so that nothing is copied; the old format, before torch 1.6, cannot be.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except InputError:
+        raise
+    except Exception as error:  # torch and zipfile raise errors of many kinds on damaged bytes
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"checkpoint {path} cannot be read as plain tensors ({reason}); it may be damaged, or hold code,"
+            " which is never executed"
+        ) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise InputError(f"checkpoint {path} holds no state dict")
+    tensors = {name.removeprefix("module."): value for name, value in content.items()}
+    return {
+        name: _plain(path, name, value)
+        for name, value in tensors.items()
+        if isinstance(value, torch.Tensor) and name not in _UNUSED_TENSORS
+    }
+
+
+def _plain(path: Path, name: str, value: torch.Tensor) -> torch.Tensor:
+    """A tensor of finite numbers in float32 that is no larger than what the file holds for it."""
+    kind = str(value.dtype).split(".")[-1]
+    if value.dtype not in _NUMBERS or value.layout != torch.strided or value.device.type != "cpu":
+        raise InputError(
+            f"checkpoint {path}: {name[:100]} is of {kind} or no dense tensor; expected plain weights in float16,"
+            " bfloat16, float32 or float64"
+        )
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise InputError(f"checkpoint {path}: {name[:100]} claims {value.numel():,} numbers, more than it holds")
+    value = value.float()
+    # One pass: what is infinite or NaN makes the sum so.
+    if not math.isfinite(float(value.sum())):
+        raise InputError(f"checkpoint {path}: {name[:100]} holds NaN or infinite numbers; fetch the file again")
+    return value
+
+
+def tokenize(prompts: list[str], context: int) -> torch.Tensor:
+    """Token numbers, (N, L) int64 on the CPU, zero after the end-of-text token.
+
+    open_clip cuts long prompts without a word, so they are measured in a longer context: L is 4 times
+    ``context``, and a prompt that is longer than ``context`` can be told.
+    """
+    tokens: torch.Tensor = _open_clip_tokenizer().tokenize(prompts, context_length=4 * context)
+    return tokens

@@ -1,0 +1,209 @@
+"""The weights of a tag: found in the caches of this machine, or fetched, with resume and checksum.
+
+Fetched files go to ``~/.cache/winclip/weights``. The hub's client is asked where a file is and reads what comes;
+its own cache is only looked into, because it begins again whenever a download ends early.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from winclip.support.errors import InputError
+from winclip.support.files import cache_folder, file_sha256
+
+Answer = TypeVar("Answer")
+
+# Seconds in which a server has to say what it has; HF_HUB_ETAG_TIMEOUT is another number.
+_ANSWER_SECONDS = 5.0
+
+# Failures in a row after which a fetch is given up.
+_ATTEMPTS = 3
+
+# What open_clip takes from a repository that its table names without a file, in this order.
+_HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+# Of the default weights, as recorded by a third party; of other files the hub says it.
+_KNOWN_SHA256 = {
+    "timm/vit_base_patch16_plus_clip_240.laion400m_e31/open_clip_pytorch_model.bin": (
+        "fa8eec9aff58e9215b9b44a977038179712694d3fc3a73eba62546bcff13deb3"
+    )
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a server says of a file.
+
+    Attributes:
+        url: its address.
+        name: what it is called on this machine.
+        size: in bytes, or None.
+        sha256: hexadecimal, whole or its first digits, or "" where the server knows none.
+    """
+
+    url: str
+    name: str
+    size: int | None
+    sha256: str
+
+
+def find_weights(tag: Mapping[str, Any]) -> Path:
+    """The file of a tag, fetched if no cache of this machine holds it.
+
+    Args:
+        tag: open_clip's entry, of which ``hf_hub`` (``ORGANISATION/REPOSITORY/FILE``, where the file may be left
+            out) or else ``url`` is taken.
+
+    Raises:
+        InputError: if the file has another checksum than it should.
+        Exception: whatever the hub's client raises if the file cannot be fetched.
+    """
+    folder = cache_folder("weights")
+    return _cached(tag, folder) or _fetch(_within(_answer_seconds(), lambda: _ask(tag)), folder)
+
+
+def _hub_files(tag: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The repository and name of each file that would do, the best first; none if the tag is not on the hub."""
+    repository, _, file = str(tag.get("hf_hub") or "").rpartition("/")
+    if not repository:
+        return []
+    return [(repository, name) for name in ([file] if file else _HUB_FILES)]
+
+
+def _name(repository: str, file: str) -> str:
+    return f"{repository}/{file}".replace("/", "--")
+
+
+def _url_sha256(url: str) -> str:
+    """The first digits of the checksum, or all of them, as open_clip's urls name it; "" where they do not."""
+    if "openaipublic" in url:
+        return url.split("/")[-2]
+    return Path(url).stem.split("-")[-1] if "mlfoundations" in url else ""
+
+
+def _cached(tag: Mapping[str, Any], folder: Path) -> Path | None:
+    """The file if it is here, without a look at the network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    files = _hub_files(tag)
+    for repository, file in files:
+        own, hubs = folder / _name(repository, file), try_to_load_from_cache(repository, file)
+        if own.is_file() or isinstance(hubs, str):
+            return own if own.is_file() else Path(str(hubs))
+    if files:
+        return None
+    url = str(tag["url"])
+    own, open_clips = folder / Path(url).name, Path.home() / ".cache" / "clip" / Path(url).name
+    if own.is_file():
+        return own
+    # open_clip leaves what it got of a file under the file's own name.
+    sha256 = _url_sha256(url)
+    return open_clips if sha256 and open_clips.is_file() and file_sha256(open_clips).startswith(sha256) else None
+
+
+def _ask(tag: Mapping[str, Any]) -> Found:
+    """What the server has of a tag."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.utils import EntryNotFoundError  # type: ignore[attr-defined]
+
+    # Without the user's token: these files are public, and not all are on the hub.
+    ask = partial(get_hf_file_metadata, token=False, timeout=_answer_seconds())
+    files = _hub_files(tag)
+    for repository, file in files:
+        url = hf_hub_url(repository, file)
+        try:
+            answer = ask(url)
+        except EntryNotFoundError:
+            if (repository, file) == files[-1]:
+                raise
+            continue
+        # Of a large file the hub's etag is the SHA-256; of a small one it is git's, which is shorter.
+        etag = answer.etag if answer.etag and len(answer.etag) == 64 else ""
+        return Found(url, _name(repository, file), answer.size, _KNOWN_SHA256.get(f"{repository}/{file}", etag))
+    url = str(tag["url"])
+    answer = ask(url)
+    if answer.location != url:  # GitHub's releases are on another server, which knows their size
+        answer = ask(answer.location)
+    return Found(url, Path(url).name, answer.size, _url_sha256(url))
+
+
+def _answer_seconds() -> float:
+    return float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or _ANSWER_SECONDS)
+
+
+def _within(seconds: float, ask: Callable[[], Answer]) -> Answer:
+    """The answer of a call, or what it raises.
+
+    The timeouts of a connection hold for each address of a server and not at all for the look-up of its name, so
+    the call gets a thread, which is left behind when it is late.
+
+    Raises:
+        TimeoutError: if there is no answer in time.
+    """
+    answers: list[Answer] = []
+    errors: list[Exception] = []
+
+    def call() -> None:
+        try:
+            answers.append(ask())
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not answers:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return answers[0]
+
+
+def _fetch(found: Found, folder: Path) -> Path:
+    """Fetch a file, going on where an earlier attempt ended."""
+    from filelock import FileLock
+
+    target, part = folder / found.name, folder / f"{found.name}.part"
+    size = "of unknown size" if found.size is None else f"{found.size / 1e6:.1f} MB"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if target.is_file():  # another process was faster
+            return target
+        print(f"fetching {found.url}, {size}, to {target}", file=sys.stderr)
+        _fill(part, found)
+        sha256 = file_sha256(part)
+        if not sha256.startswith(found.sha256):
+            part.unlink()
+            raise InputError(
+                f"{found.url} came with SHA-256 {sha256}, not {found.sha256}, and was removed; try again, or give a"
+                " file that you trust with --pretrained FILE"
+            )
+        part.replace(target)
+    return target
+
+
+def _fill(part: Path, found: Found) -> None:
+    """Append to a file what is missing; give up where nothing comes ``_ATTEMPTS`` times in a row."""
+    from huggingface_hub.file_download import http_get
+
+    failures = 0
+    while True:
+        with part.open("ab") as file:
+            start = file.tell()
+            if found.size is not None and start > found.size:  # of another file
+                start = file.truncate(0)
+            try:
+                http_get(found.url, file, resume_size=start, expected_size=found.size, displayed_filename=found.name)
+                return
+            except Exception:
+                # The client itself goes on after some errors and gives up after others, such as a reset.
+                failures = failures + 1 if file.tell() == start else 0
+                if failures == _ATTEMPTS:
+                    raise

@@ -1,0 +1,120 @@
+"""Maps in colours, over their picture or alone, and what is measured of a map in its picture's own size."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from winclip.support.errors import InputError
+
+Box = tuple[int, int, int, int]
+
+# The one scale of colours, from blue by way of green to red: (256, 3) uint8 RGB.
+COLOURS: npt.NDArray[np.uint8] = np.asarray(
+    cv2.cvtColor(cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB), np.uint8
+).reshape(256, 3)
+
+_STRONGEST_TINT = 0.6
+
+
+def colour(values: npt.NDArray[np.floating], low: float = 0.0, high: float = 1.0) -> Image.Image:
+    """A map in colours.
+
+    Args:
+        values: (H, W); what is outside the scale is drawn as its nearest end, NaN as the low one.
+        low, high: values of the coldest and the hottest colour.
+
+    Returns:
+        An RGB image of H x W pixels.
+    """
+    return Image.fromarray(COLOURS[_levels(values, low, high)])
+
+
+def grey(values: npt.NDArray[np.floating], low: float = 0.0, high: float = 1.0) -> Image.Image:
+    """A map in 8-bit grey, black at the low end of the scale and white at the high one; see ``colour``."""
+    return Image.fromarray(_levels(values, low, high))
+
+
+def heat_map(picture: Image.Image, anomaly_map: npt.NDArray[np.float32], colours: tuple[float, float]) -> Image.Image:
+    """Lay a map over its picture.
+
+    Values at or below the low end of the scale leave the picture as it is; from there on the colour
+    goes from blue to red, and grows in strength up to the middle of the scale.
+
+    Args:
+        picture: RGB.
+        anomaly_map: (H, W), of the picture's size.
+        colours: map values of the low and the high end, the same for all pictures of a run.
+    """
+    levels = _levels(anomaly_map, *colours)
+    strength = (np.clip(np.arange(256) / 127.5, 0, 1) * _STRONGEST_TINT * 255).round().astype(np.uint8)
+    tint = Image.fromarray(cv2.LUT(levels, strength))
+    # By way of a palette, which takes a third of the memory that COLOURS[levels] would.
+    coloured = Image.fromarray(levels)
+    coloured.putpalette(COLOURS.tobytes())
+    return Image.composite(coloured.convert("RGB"), picture, tint)
+
+
+def fit(anomaly_map: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """An (S, S) map in the size of its picture, (width, height) in pixels: (height, width), bilinear."""
+    return np.asarray(Image.fromarray(anomaly_map).resize(size, Image.Resampling.BILINEAR))
+
+
+def strongest_region(anomaly_map: npt.NDArray[np.float32], threshold: float) -> tuple[float, Box | None]:
+    """How much of a picture is above the threshold, and where it is highest.
+
+    Args:
+        anomaly_map: (H, W).
+        threshold: higher values count.
+
+    Returns:
+        The share of such pixels in [0, 1], and of the 8-connected region of them that holds the
+        highest value the box x, y, width, height in pixels; None where no pixel is above.
+    """
+    above = anomaly_map > threshold
+    if not above.any():
+        return 0.0, None
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)
+    row, column = np.unravel_index(int(anomaly_map.argmax()), anomaly_map.shape)
+    x, y, width, height = (int(value) for value in boxes[labels[row, column], :4])
+    return float(above.mean()), (x, y, width, height)
+
+
+def mask_image(anomaly_map: npt.NDArray[np.float32], threshold: float) -> Image.Image:
+    """The pixels above the threshold in white on black, 8-bit grey."""
+    return Image.fromarray(np.where(anomaly_map > threshold, 255, 0).astype(np.uint8))
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """An image as a file's content; ``kind`` and the options are those of Pillow's ``save``.
+
+    Raises:
+        InputError: if the format cannot hold an image of this size.
+    """
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, kind, **options)
+    except (OSError, ValueError) as error:
+        raise InputError(f"a {kind} of {image.width} x {image.height} pixels cannot be made ({error})") from error
+    return buffer.getvalue()
+
+
+def data_url(image: Image.Image, quality: int = 90) -> str:
+    """An image as WebP inside a page, without a file.
+
+    Raises:
+        InputError: if the image is too large for WebP.
+    """
+    return "data:image/webp;base64," + base64.b64encode(encoded(image, "WEBP", quality=quality)).decode("ascii")
+
+
+def _levels(values: npt.NDArray[np.floating], low: float, high: float) -> npt.NDArray[np.uint8]:
+    """Positions in ``COLOURS``."""
+    scaled = np.clip((np.nan_to_num(values, nan=low) - low) / (high - low), 0, 1)
+    return np.asarray((scaled * 255).round(), np.uint8)

@@ -1,0 +1,254 @@
+"""From an image file, PIL image or array to resized pixels, and to the normalised tensor that the image tower takes."""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from typing import Union
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from winclip.defaults import IMAGE_FORMATS
+from winclip.support.errors import InputError
+from winclip.support.files import is_file
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+ImageLike = Union[str, "PathLike[str]", Image.Image, npt.NDArray[np.uint8], torch.Tensor]
+
+# Longer pictures show nothing on a page, and would take gigabytes on the way to a square.
+LARGEST_RATIO = 1000
+# Decoded and converted to RGB these are 0.8 GB.
+PIXEL_LIMIT = 100_000_000
+# Pixels that are converted at once, by way of larger ones.
+_STRIP_PIXELS = 1 << 22
+
+# The filters of warnings are shared by all threads that read.
+_warning_filters = threading.Lock()
+
+# What Pillow raises on files that are truncated, damaged, of another format, or too large to decode.
+_DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    MemoryError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to 8-bit RGB.
+
+    Transparency is laid over white. Integer modes deeper than 8 bits are taken as 16-bit with full
+    scale 65535. CMYK, YCbCr and HSV are converted by Pillow.
+
+    Raises:
+        InputError: for floating point images, whose range is unknown, and modes without a
+            conversion.
+    """
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.width * image.height <= _STRIP_PIXELS:
+        return _strip_to_rgb(image)
+    whole, top = Image.new("RGB", image.size), 0
+    for part in map(_strip_to_rgb, strips(image)):
+        whole.paste(part, (0, top))
+        top += part.height
+    return whole
+
+
+def strips(image: Image.Image) -> Iterator[Image.Image]:
+    """An image in parts of few rows, for conversions whose steps take several times its memory."""
+    rows = max(_STRIP_PIXELS // max(image.width, 1), 1)
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _strip_to_rgb(image: Image.Image) -> Image.Image:
+    transparent = "transparency" in image.info
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.int64)
+        if values.size and (values.min() < 0 or values.max() > 65535):
+            raise InputError(
+                f"image of mode {image.mode} has values outside 0..65535 ({values.min()} to {values.max()});"
+                " save it with 8 or 16 bits a channel"
+            )
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or transparent:
+        straight = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
+        white = Image.new("RGBA", straight.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, straight).convert("RGB")
+    if image.mode == "F":
+        raise InputError("floating point images have no fixed range; save them with 8 or 16 bits a channel")
+    try:
+        return image.convert("RGB")
+    except ValueError as error:
+        raise InputError(f"no conversion from image mode {image.mode} to RGB; save the image as RGB") from error
+
+
+def read_image(path: str | PathLike[str], *, upright: bool = False, max_pixels: int = PIXEL_LIMIT) -> Image.Image:
+    """Read and fully decode an image file as 8-bit RGB.
+
+    Args:
+        path: the file.
+        upright: turn the image as its EXIF orientation says. By default it is left as stored, since
+            the masks of the data sets belong to the stored pixels.
+        max_pixels: refuse larger images before they are decoded.
+
+    Raises:
+        InputError: if the file is missing, truncated, not an image, or larger than the limit; the
+            message names the file.
+    """
+    if not is_file(path):
+        raise InputError(f"image {path} does not exist")
+    return _decoded(path, f"image {path}", upright, max_pixels)
+
+
+def decode_image(content: bytes, name: str, *, upright: bool = False, max_pixels: int = PIXEL_LIMIT) -> Image.Image:
+    """The same of a file's content; ``name`` is what the message calls it."""
+    return _decoded(io.BytesIO(content), name, upright, max_pixels)
+
+
+def _decoded(source: str | PathLike[str] | io.BytesIO, name: str, upright: bool, max_pixels: int) -> Image.Image:
+    try:
+        with open_image(source, max_pixels) as image:
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image) if upright else image)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    except _DECODING_ERRORS as error:
+        if isinstance(error, Image.DecompressionBombError):
+            raise InputError(f"{name} has more than {max_pixels:,} pixels, the limit; make it smaller") from error
+        raise InputError(f"{name} cannot be read ({why_unreadable(error)})") from error
+
+
+def why_unreadable(error: Exception) -> str:
+    """What Pillow's error says of a file."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is none of {', '.join(IMAGE_FORMATS)}, or its beginning is damaged"
+    return f"{type(error).__name__}: {error}"
+
+
+def open_image(path: str | PathLike[str] | io.BytesIO, max_pixels: int = PIXEL_LIMIT) -> Image.Image:
+    """An image that is not decoded yet, of ``IMAGE_FORMATS``, not larger than the limit and of a bearable shape."""
+    with _warning_filters, warnings.catch_warnings():
+        # Pillow's warning at half its own limit says nothing new here.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(path, formats=IMAGE_FORMATS)
+    width, height = image.size
+    if max(width, height) > LARGEST_RATIO * min(width, height):
+        image.close()
+        raise InputError(f"{width} x {height} is more than {LARGEST_RATIO:,} times as long as wide; cut it into parts")
+    if width * height > max_pixels:
+        image.close()
+        raise InputError(f"{width} x {height} is more than {max_pixels:,} pixels, the limit; make it smaller")
+    return image
+
+
+def as_sequence(images: Sequence[ImageLike] | ImageLike) -> Sequence[ImageLike]:
+    """Several images, or one, as a sequence; a 4-dimensional array or tensor is a sequence already."""
+    if isinstance(images, (str, PathLike, Image.Image)):
+        return [images]
+    if isinstance(images, (np.ndarray, torch.Tensor)):
+        return list(images) if images.ndim == 4 else [images]
+    return images
+
+
+def as_image(image: ImageLike) -> Image.Image:
+    """The PIL image of a path, an array or a tensor.
+
+    Args:
+        image: a path, turned as its EXIF orientation says; a PIL image, taken as it is; a uint8 array
+            (H, W) or (H, W, 3); or a float tensor (3, H, W) in [0, 1], rounded to 8 bits, so that the
+            tensor of an image gives what the image gives.
+
+    Raises:
+        InputError: if a file cannot be read, or shape, type or range are others.
+    """
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, (str, PathLike)):
+        return read_image(image, upright=True)
+    if isinstance(image, torch.Tensor):
+        return Image.fromarray(_eight_bits(image))
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or not array.size:
+        raise InputError(
+            f"array of shape {array.shape} and type {array.dtype} is no image; give uint8 of shape (H, W) or (H, W, 3)"
+        )
+    return Image.fromarray(array)
+
+
+def _eight_bits(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """(3, H, W) float in [0, 1] to (H, W, 3) uint8."""
+    shape, kind = tuple(tensor.shape), str(tensor.dtype).split(".")[-1]
+    if not tensor.is_floating_point() or tensor.ndim != 3 or shape[0] != 3 or not tensor.numel():
+        raise InputError(f"tensor of shape {shape} and type {kind} is no image; give float (3, H, W) in [0, 1]")
+    lowest, highest = float(tensor.min()), float(tensor.max())
+    if not (lowest >= 0 and highest <= 1):
+        raise InputError(
+            f"tensor has values from {lowest:.4g} to {highest:.4g}; give values in [0, 1], before any normalisation"
+        )
+    scaled = tensor.detach().float().mul(255).round().to("cpu", torch.uint8)
+    return np.ascontiguousarray(scaled.permute(1, 2, 0).numpy())
+
+
+def resize_straight(image: Image.Image, size: int, resampling: Image.Resampling) -> Image.Image:
+    """An image in ``size`` x ``size`` pixels, antialiased; the aspect ratio is not kept.
+
+    First the width, then the height, in two calls: in one call, the order and with it some bytes depend
+    on Pillow's version and the image's shape.
+    """
+    return image.resize((size, image.height), resampling).resize((size, size), resampling)
+
+
+def resized_pixels(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+    """The pixels of an image of any mode and size in ``size`` x ``size`` (bicubic, antialiased): (size, size, 3)."""
+    return np.asarray(resize_straight(to_rgb(image), size, Image.Resampling.BICUBIC))
+
+
+def normalise(pixels: torch.Tensor, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD) -> torch.Tensor:
+    """Normalise resized pixels on the device that they are on.
+
+    Args:
+        pixels: (N, S, S, 3) uint8.
+        mean: per channel, in [0, 1].
+        std: per channel, in [0, 1].
+
+    Returns:
+        (N, 3, S, S) float32.
+    """
+    # Plain numbers: a tensor of them would be one more copy to the device, and one that waits.
+    channels = [pixels[..., channel].float().div_(255).sub_(mean[channel]).div_(std[channel]) for channel in range(3)]
+    return torch.stack(channels, dim=1)
+
+
+def preprocess(
+    image: Image.Image,
+    size: int,
+    mean: tuple[float, float, float] = CLIP_MEAN,
+    std: tuple[float, float, float] = CLIP_STD,
+) -> torch.Tensor:
+    """Resize straight to ``size`` x ``size`` (bicubic, antialiased) and normalise.
+
+    Args:
+        image: any mode and size; the aspect ratio is not kept.
+        size: side in pixels.
+        mean: per channel, in [0, 1].
+        std: per channel, in [0, 1].
+
+    Returns:
+        (3, size, size) float32.
+    """
+    return normalise(torch.tensor(resized_pixels(image, size))[None], mean, std)[0]

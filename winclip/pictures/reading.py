@@ -1,0 +1,146 @@
+"""From paths to batches of pixels, read ahead by threads."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from types import TracebackType
+from typing import Generic, TypeVar, Union
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from winclip.pictures.images import resized_pixels
+from winclip.support.errors import InputError
+
+Entry = TypeVar("Entry")
+Extra = TypeVar("Extra")
+
+Load = Callable[[Entry], tuple[Image.Image, Extra]]
+# Resized pixels and what belongs to them, or why an entry cannot be read.
+_Outcome = Union["tuple[npt.NDArray[np.uint8], Extra]", str]
+
+# Beyond these, the threads wait for Python's lock rather than for each other's pictures.
+_MOST_WORKERS = 16
+
+
+@dataclass(frozen=True)
+class Batch(Generic[Entry, Extra]):
+    """Consecutive entries.
+
+    Attributes:
+        entries: those that could be read, N of them, in order; N may be 0.
+        images: (N, S, S, 3) uint8 RGB, resized.
+        extras: what else ``load`` gave for each.
+        unreadable: entry and reason of the others, in order.
+    """
+
+    entries: list[Entry]
+    images: torch.Tensor
+    extras: list[Extra]
+    unreadable: list[tuple[Entry, str]]
+
+
+class BatchReader:
+    """Reads entries in batches, with one set of threads for its lifetime; use it in a ``with`` statement.
+
+    Pillow decodes and resizes without Python's lock, so threads run side by side, and the next pictures
+    are read while a batch is encoded. At its end, pictures that are being read are finished, no other is
+    begun, and the threads are gone.
+    """
+
+    def __init__(self, image_size: int, batch_size: int = 8, num_workers: int | None = None) -> None:
+        """Start the threads.
+
+        Args:
+            image_size: side S in pixels of what is given out.
+            batch_size: 1 or more.
+            num_workers: threads that read ahead; 0 reads where a batch is asked for; None is the number
+                of cores that this process may use, 16 at most.
+        """
+        self._image_size = image_size
+        self._batch_size = batch_size
+        workers = usable_workers(num_workers)
+        # Pillow takes a file for unknown while another thread registers the formats, so each sees to it first.
+        self._pool = ThreadPoolExecutor(workers, "reading", initializer=Image.init) if workers else None
+
+    def __enter__(self) -> BatchReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def batches(self, entries: Sequence[Entry], load: Load[Entry, Extra]) -> Iterator[Batch[Entry, Extra]]:
+        """Read entries in their order, ``batch_size`` at a time (the last batch may be smaller).
+
+        Neither the number of threads nor the batch size changes a value, and no more than two batches
+        are read ahead.
+
+        Args:
+            entries: what to read.
+            load: gives the image of an entry and whatever belongs to it, or raises InputError; runs in
+                the threads.
+        """
+        read: Callable[[Entry], _Outcome[Extra]] = partial(_read, load=load, size=self._image_size)
+        outcomes = map(read, entries) if self._pool is None else self._read_ahead(self._pool, read, entries)
+        for start in range(0, len(entries), self._batch_size):
+            taken = entries[start : start + self._batch_size]
+            yield self._batch(list(zip(taken, islice(outcomes, len(taken)))))
+
+    def _read_ahead(
+        self, pool: ThreadPoolExecutor, read: Callable[[Entry], _Outcome[Extra]], entries: Sequence[Entry]
+    ) -> Iterator[_Outcome[Extra]]:
+        futures: deque[Future[_Outcome[Extra]]] = deque()
+        try:
+            for entry in entries:
+                futures.append(pool.submit(read, entry))
+                if len(futures) > 2 * self._batch_size:
+                    yield futures.popleft().result()
+            while futures:
+                yield futures.popleft().result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _batch(self, pairs: list[tuple[Entry, _Outcome[Extra]]]) -> Batch[Entry, Extra]:
+        read = [(entry, *outcome) for entry, outcome in pairs if not isinstance(outcome, str)]
+        pixels = np.empty((len(read), self._image_size, self._image_size, 3), np.uint8)
+        for number, (_, picture, _) in enumerate(read):
+            pixels[number] = picture
+        return Batch(
+            [entry for entry, _, _ in read],
+            torch.from_numpy(pixels),
+            [extra for _, _, extra in read],
+            [(entry, outcome) for entry, outcome in pairs if isinstance(outcome, str)],
+        )
+
+
+def _read(entry: Entry, load: Load[Entry, Extra], size: int) -> _Outcome[Extra]:
+    # No tensors here: torch would start a set of OpenMP threads for every thread that computes.
+    try:
+        image, extra = load(entry)
+        return resized_pixels(image, size), extra
+    except InputError as error:
+        return str(error)
+
+
+def usable_workers(num_workers: int | None) -> int:
+    """The number of threads itself; for None that of the cores that this process may use, 16 at most."""
+    return min(usable_cores(), _MOST_WORKERS) if num_workers is None else num_workers
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

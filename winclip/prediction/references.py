@@ -1,0 +1,155 @@
+"""The part that is looked at: its name, its prompts, and its good pictures or the memory made of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from winclip.memory import read_memory
+from winclip.model import WinCLIP
+from winclip.pictures.reading import BatchReader
+from winclip.prediction.listing import list_pictures
+from winclip.prediction.options import Options, PartOptions
+from winclip.prediction.regions import Region
+from winclip.prediction.scoring import read
+from winclip.prediction.tiles import Tiles
+from winclip.prompts import PromptSet, load_prompt_set, parse_prompt_set, with_states
+from winclip.support.errors import InputError
+from winclip.support.files import cache_folder, file_sha256
+
+_log = logging.getLogger("winclip")
+_CLONE = Path(__file__).resolve().parent.parent.parent
+# In a clone beside its data sets, else where pip has put the package with what is kept between runs.
+_SAMPLE = _CLONE / "data" / "sample" if (_CLONE / "datasets").is_dir() else cache_folder("sample")
+Some = TypeVar("Some", bound=PartOptions)
+
+
+def without_shared(places: Sequence[str], pictures: Sequence[str]) -> list[str]:
+    """The reference pictures that the places name, without those that are to be scored."""
+    if not places:
+        return []
+    listed = list_pictures(places)
+    to_score = {os.path.realpath(path) for path in pictures}
+    kept = [path for path in listed if os.path.realpath(path) not in to_score]
+    if len(kept) < len(listed):
+        _log.warning(
+            "%d of %d references are among the pictures to score and are left out of the references%s",
+            len(listed) - len(kept),
+            len(listed),
+            "" if kept else "; none is left, so the scores are zero-shot",
+        )
+    return kept
+
+
+def with_sample(options: Some) -> tuple[Some, Path]:
+    """The options with a class of the embedded sample and its train images as references, and its test images' folder.
+
+    Raises:
+        InputError: if the sample has no such class, or cannot be drawn.
+    """
+    from winclip.demo.sample import CLASSES, make_sample
+
+    name = options.class_name or next(iter(CLASSES))
+    if name not in CLASSES:
+        raise InputError(f"the sample has no class '{name}', only {', '.join(CLASSES)}; or name pictures")
+    try:
+        make_sample(_SAMPLE)
+    except OSError as error:
+        raise InputError(f"the sample cannot be drawn ({error})") from error
+    own = options.reference or options.memory
+    reference = options.reference if own else (str(_SAMPLE / name / "train" / "good"),)
+    return replace(options, class_name=name, reference=reference), _SAMPLE / name / "test"
+
+
+def class_and_prompts(options: PartOptions) -> tuple[str, PromptSet]:
+    """From the options or, where they are silent, from the memory; a memory of another model is refused early.
+
+    Raises:
+        InputError: if the memory does not fit, or the prompt set is unknown or malformed.
+    """
+    class_name = options.class_name
+    own_prompts = options.prompt_set or options.normal_states or options.anomalous_states
+    prompts = with_states(
+        load_prompt_set(options.prompt_set or "reference"), options.normal_states, options.anomalous_states
+    )
+    if options.memory is not None:
+        own_name, own = class_of_memory(options.memory, options.model.model)
+        class_name, prompts = class_name or own_name, prompts if own_prompts else own
+    assert class_name is not None  # the options see to it
+    return class_name, prompts
+
+
+def class_of_memory(memory: Path, model: str) -> tuple[str, PromptSet]:
+    """The class name and prompts that a memory was made with; one of another model is refused early.
+
+    Args:
+        memory: the file.
+        model: the option that names the model.
+
+    Raises:
+        InputError: if the memory cannot be read or does not fit.
+    """
+    named = Path(model).name if model.endswith(".json") else model
+    _, made_with = read_memory(memory)
+    if made_with.get("model") != named:
+        raise InputError(
+            f"memory {memory} does not fit: model is {made_with.get('model')!r}, not"
+            f" {named!r}; name the memory's with --model"
+        )
+    if not isinstance(made_with.get("class_name"), str):
+        raise InputError(f"memory {memory} does not say its class and prompts; save it again")
+    return made_with["class_name"], parse_prompt_set(made_with.get("prompts"), f"of memory {memory}")
+
+
+def add_references(
+    model: WinCLIP,
+    references: Sequence[str],
+    reader: BatchReader,
+    options: Options,
+    region: Region | None = None,
+    tiles: Tiles | None = None,
+) -> list[str]:
+    """Fill the memory of the class that is set, save it if wanted, and return checksums of what it was made from.
+
+    Args:
+        model: with the class.
+        references: the pictures.
+        reader: reads them.
+        options: those of a memory that is loaded or saved.
+        region: what counts of them.
+        tiles: takes them in tiles, if any are wanted.
+
+    Raises:
+        InputError: if a memory does not fit or cannot be saved, or no reference can be read.
+    """
+    if options.memory is not None:
+        model.load_memory(options.memory)
+        return [file_sha256(options.memory)]
+    different: dict[str, str] = {}
+    for path in references:
+        different.setdefault(_checksum(path), path)
+    if len(different) < len(references):
+        _log.warning("%d references are copies of others and count once", len(references) - len(different))
+    if tiles is not None:
+        tiles.add_references(list(different.values()))
+    for batch in read([] if tiles is not None else list(different.values()), reader, region):
+        for _, reason in batch.unreadable:
+            _log.warning("reference left out: %s", reason)
+        if batch.entries:
+            model.add_references(model.backbone.encode(batch.images))
+    if references and not model.reference_count():
+        raise InputError(f"none of the {len(references)} references could be read; the warnings above say why")
+    if options.save_memory is not None and model.reference_count():
+        model.save_memory(options.save_memory)
+    return list(different)
+
+
+def _checksum(path: str) -> str:
+    try:
+        return file_sha256(Path(path))
+    except OSError:  # the reader says what is wrong with it
+        return path

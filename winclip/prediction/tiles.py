@@ -1,0 +1,184 @@
+"""Large pictures in overlapping tiles at full resolution: scores, maps, and the threshold from references in tiles."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from winclip.model import Prediction, WinCLIP
+from winclip.pictures.drawing import fit
+from winclip.pictures.images import open_image
+from winclip.pictures.reading import Batch, BatchReader
+from winclip.prediction.regions import Region
+from winclip.prediction.scoring import Outcome, read_part
+from winclip.support.errors import InputError
+from winclip.thresholds import Threshold, from_leave_one_out, without_spread
+
+_log = logging.getLogger("winclip")
+
+# Tiles of all references together that a tile is compared with; 128 of the default model take 220 MB.
+MOST_IN_MEMORY = 128
+# Left, upper, right and lower end in pixels, as Pillow has them.
+Tile = tuple[int, int, int, int]
+
+
+def tiles_of(size: tuple[int, int], side: int) -> list[Tile]:
+    """Tiles that cover a picture row by row, evenly spaced, neighbours sharing a quarter of their side or more.
+
+    Args:
+        size: width and height of the picture; where it is shorter than a tile, so is its tile.
+        side: of a tile in pixels.
+    """
+    (width, columns), (height, rows) = ((min(length, side), _starts(length, side)) for length in size)
+    return [(x, y, x + width, y + height) for y in rows for x in columns]
+
+
+def _starts(length: int, side: int) -> list[int]:
+    gaps = max(-(-(length - side) // (side - side // 4)), 0)
+    return [0, *(number * (length - side) // gaps for number in range(1, gaps + 1))]
+
+
+def check_tile(side: int, model: WinCLIP) -> None:
+    """See that a window covers no more than a tile at full resolution.
+
+    Raises:
+        InputError: if it does.
+    """
+    backbone = model.backbone
+    window = max(backbone.scales) * backbone.patch_size
+    if side < window:
+        raise InputError(
+            f"tiles of {side} pixels are smaller than a window, which has {window}; give --tile_size {window} or more,"
+            f" such as {backbone.image_size}, the model's image size"
+        )
+
+
+class Tiles:
+    """Scores pictures tile by tile with the class that is set.
+
+    A picture's score is the highest of its tiles' scores, each as of a picture by itself: with the class token of the
+    tile, not of the whole. Where tiles overlap, the map is the higher of theirs.
+    """
+
+    def __init__(self, model: WinCLIP, reader: BatchReader, side: int, region: Region | None) -> None:
+        """Take what ``check_tile`` has seen."""
+        self._model, self._reader, self._side, self._region = model, reader, side, region
+        # Of each reference, the positions of its tiles in the memory bank.
+        self._in_memory: dict[str, range] = {}
+        self._to_come = 0
+
+    def announce(self, references: Sequence[str], pictures: Sequence[str]) -> None:
+        """Log how many tiles there are; how long they take is logged when the first were scored."""
+        counts = [self._count(path) for path in (*references, *pictures)]
+        self._to_come = sum(counts)
+        _log.info(
+            "tiles of %d pixels that overlap by %d or more: %d a picture at most, %d in %d references and %d pictures",
+            self._side,
+            self._side // 4,
+            max(counts, default=0),
+            self._to_come,
+            len(references),
+            len(pictures),
+        )
+
+    def _count(self, path: str) -> int:
+        """Tiles of a picture by what its file's beginning says; a turned one has as many."""
+        size = None if self._region is None else self._region.box[2:]
+        with contextlib.suppress(Exception):  # of any kind; whatever it is, reading it says so later
+            if size is None:
+                with open_image(path) as picture:
+                    size = picture.size
+            return len(self._tiles(size))
+        return 0
+
+    def _tiles(self, size: tuple[int, int]) -> list[Tile]:
+        """Those in which something counts."""
+        tiles, region = tiles_of(size, self._side), self._region
+        if region is None:
+            return tiles
+        return [tile for tile in tiles if region.inside[tile[1] : tile[3], tile[0] : tile[2]].any()]
+
+    def add_references(self, paths: Sequence[str]) -> None:
+        """Fill the memory bank with tiles of the references, as many of each, evenly spaced and of each others.
+
+        Tiles of the same pixels count once. References that cannot be read are left out with a warning.
+        """
+        each, seen = max(MOST_IN_MEMORY // max(len(paths), 1), 1), set[bytes]()
+        for number, path in enumerate(paths):
+            try:
+                picture = read_part(path, self._region)
+            except InputError as error:
+                _log.warning("reference left out: %s", error)
+                continue
+            tiles, before = self._tiles(picture.size), self._model.reference_count()
+            if len(tiles) > each:
+                tiles = [tiles[(k * len(paths) + number) * len(tiles) // (each * len(paths))] for k in range(each)]
+            for batch in self._batches(picture, tiles):
+                marks = [hashlib.sha256(tile.numpy().tobytes()).digest() for tile in batch.images]
+                new = [k for k, mark in enumerate(marks) if mark not in seen and mark not in marks[:k]]
+                seen.update(marks)
+                if new:
+                    self._model.add_references(self._model.backbone.encode(batch.images[new]))
+            self._in_memory[path] = range(before, self._model.reference_count())
+
+    def threshold(self, given: float | None) -> Threshold:
+        """Where good ends, as ``WinCLIP.threshold`` has it: each reference, in all of its tiles, against the others'.
+
+        Raises:
+            InputError: if a reference has no score, or cannot be read again.
+        """
+        if len(self._in_memory) < 2:
+            return without_spread(len(self._in_memory)).with_score(given)
+        scores, peaks = [], []
+        for path, own in tqdm(self._in_memory.items(), unit="reference", disable=None, dynamic_ncols=True):
+            others = [k for k in range(self._model.reference_count()) if k not in own]
+            found = self._score(read_part(path, self._region), others)
+            scores.append(float(found.scores[0]))
+            peaks.append(float(found.maps.max()))
+        return from_leave_one_out(scores, peaks).with_score(given)
+
+    def outcomes(self, paths: Sequence[str]) -> Iterator[list[tuple[str, Outcome]]]:
+        """Score pictures one by one; see ``winclip.prediction.scoring.outcomes``."""
+        for path in paths:
+            outcome: Outcome
+            try:
+                picture = read_part(path, self._region)
+            except InputError as error:
+                outcome = str(error)
+            else:
+                try:
+                    outcome = self._score(picture)
+                except InputError as error:
+                    outcome = f"image {path}: {error}"
+            yield [(path, outcome)]
+
+    def _score(self, picture: Image.Image, references: Sequence[int] | None = None) -> Prediction:
+        tiles = self._tiles(picture.size)
+        score, whole = 0.0, np.zeros((picture.height, picture.width), np.float32)
+        with tqdm(total=len(tiles), unit="tile", leave=False, disable=None, dynamic_ncols=True) as progress:
+            started = time.monotonic()
+            for batch in self._batches(picture, tiles):
+                found = self._model.score(self._model.backbone.encode(batch.images), references=references)
+                score = max(score, float(found.scores.max()))
+                for (left, upper, right, lower), part in zip(batch.entries, found.maps):
+                    here = whole[upper:lower, left:right]
+                    np.maximum(here, fit(part, (right - left, lower - upper)), out=here)
+                self._say_how_long((time.monotonic() - started) / len(batch.entries))
+                progress.update(len(batch.entries))
+        return Prediction(np.array([score]), whole[None])
+
+    def _batches(self, picture: Image.Image, tiles: Sequence[Tile]) -> Iterator[Batch[Tile, None]]:
+        return self._reader.batches(tiles, lambda tile: (picture.crop(tile), None))
+
+    def _say_how_long(self, seconds: float) -> None:
+        if self._to_come:
+            total = seconds * self._to_come
+            _log.info("a tile takes %.2g s, all of them about %d min %02d s", seconds, *divmod(round(total), 60))
+            self._to_come = 0
