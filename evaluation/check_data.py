@@ -130,7 +130,7 @@ def _read_all(index: DatasetIndex, entries: list[_Entry], masked: set[str], opti
     """What every entry shows, in order, read in threads."""
     read = partial(_read, root=index.root, masked=masked, allow_links=options.allow_links)
     # Pillow takes a file for unknown while another thread registers the formats, so each sees to it first.
-    with ThreadPoolExecutor(usable_workers(options.num_workers) or 1, initializer=Image.init) as pool:
+    with ThreadPoolExecutor(usable_workers(options.reading.num_workers) or 1, initializer=Image.init) as pool:
         yield from tqdm(pool.map(read, entries), total=len(entries), unit="image", disable=None, dynamic_ncols=True)
 
 

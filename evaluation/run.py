@@ -145,9 +145,9 @@ def _evaluate_classes(
     found = _Findings(options, task)
     image_size = model.backbone.image_size
     cache = None if options.no_cache else cache_folder("text")
-    with BatchReader(image_size, options.batch_size, options.num_workers) as files:
+    with BatchReader(image_size, options.reading.batch_size, options.reading.num_workers) as files:
         reader = Reader(task.index.root, model.backbone, files, options.skip_unreadable)
-        scorer = Scorer(task, model, reader, options.batch_size, cache, checkpoint, progress, ranks)
+        scorer = Scorer(task, model, reader, options.reading.batch_size, cache, checkpoint, progress, ranks)
         unscored: list[Item] = []
         for names in ranks.groups(task.classes):
             complete: list[tuple[ClassScores, References]] = []

@@ -26,7 +26,8 @@ from winclip.defaults import DEMO_MODEL
 from winclip.demo.sample import make_sample
 from winclip.export import RUNTIMES, check_runtime, export, import_openvino
 from winclip.pictures.images import resize_straight
-from winclip.support.command_line import add_model_options, model_options
+from winclip.support.command_line import ModelOptions
+from winclip.support.options import add_options, take_options
 
 Pixels = npt.NDArray[np.uint8]
 Runtime = Callable[[Pixels], Prediction]
@@ -127,7 +128,8 @@ def main() -> None:
     parser.add_argument("--references", type=int, default=4, help="for the few-shot rows (4)")
     parser.add_argument("--images", type=int, default=20, help="test images (20)")
     parser.add_argument("--repeats", type=int, default=5, help="counted turns (5)")
-    add_model_options(parser, DEMO_MODEL, on_cpu_only=True)
+    add_options(parser, ModelOptions)
+    parser.set_defaults(model=DEMO_MODEL, device="cpu", precision="fp32")
     options = parser.parse_args()
     try:
         for name in RUNTIMES:
@@ -136,7 +138,7 @@ def main() -> None:
         if options.pretrained == "random":
             model = WinCLIP(random_backbone(options.model, "fp32")[0])
         else:
-            model = model_options(vars(options)).load()
+            model = take_options(ModelOptions, vars(options)).load()
         model.set_class(options.class_name)
         # The first of every folder, then the second, so that good and defective ones are among them.
         test = sorted((options.data_path / options.class_name / "test").glob("*/*.png"), key=lambda path: path.name)

@@ -26,7 +26,8 @@ from winclip.defaults import DEMO_MODEL
 from winclip.demo.sample import CLASSES, TRAIN_GOOD, changed_pixels, draw_pair
 from winclip.metrics.exact import image_metrics, label_defects, pixel_metrics
 from winclip.model import WinCLIP
-from winclip.support.command_line import add_model_options, exit_status, model_options
+from winclip.support.command_line import ModelOptions, exit_status
+from winclip.support.options import add_options, take_options
 
 TEST_GOOD, TEST_DEFECTIVE = 12, 20
 """Of a class and seed; more than the sample holds, so that the figures are steadier."""
@@ -78,7 +79,7 @@ def load(options: argparse.Namespace) -> None:
     """Load the backbones into this process, which works on one core."""
     torch.set_num_threads(1)
     # A copy, because the model's options are taken out of it, and every process needs them.
-    _models[:] = [model_options(dict(vars(options))).load()]
+    _models[:] = [take_options(ModelOptions, dict(vars(options))).load()]
     if options.other:
         _models.append(WinCLIP.from_pretrained(*options.other, device=options.device))
 
@@ -95,7 +96,8 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the samples (0 1 2)")
     parser.add_argument("--processes", type=int, default=2, help="that share the classes, each on one core (2)")
     parser.add_argument("--other", nargs=2, metavar=("CONFIG", "WEIGHTS"), help="another backbone, shown in brackets")
-    add_model_options(parser, DEMO_MODEL)
+    add_options(parser, ModelOptions)
+    parser.set_defaults(model=DEMO_MODEL)
     options = parser.parse_args()
     return exit_status(lambda: run(options))
 

@@ -33,8 +33,9 @@ from winclip.network.backbone import Backbone
 from winclip.pictures.images import ImageLike
 from winclip.prompts import REFERENCE
 from winclip.scoring import GridScores, association_maps, few_shot, zero_shot
-from winclip.support.command_line import add_model_options, exit_status, model_options
+from winclip.support.command_line import ModelOptions, exit_status
 from winclip.support.errors import InputError
+from winclip.support.options import add_options, take_options
 from winclip.text import class_embeddings
 from winclip.thresholds import FALSE_ALARM_RATE, prediction_bound
 
@@ -123,14 +124,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=2, help="of the pictures and draws (2)")
     parser.add_argument("--draws", type=int, default=200, help="of references, for each class and number (200)")
-    add_model_options(parser, DEMO_MODEL)
+    add_options(parser, ModelOptions)
+    parser.set_defaults(model=DEMO_MODEL)
     options = parser.parse_args()
     return exit_status(lambda: run(options))
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure every class, and print the table."""
-    backbone = model_options(vars(options)).load().backbone
+    backbone = take_options(ModelOptions, vars(options)).load().backbone
     results: dict[str, dict[int, npt.NDArray[np.float64]]] = {}
     for name, images in pictures(options.seed):
         zero, associations = compared(backbone, name, images)

@@ -104,7 +104,7 @@ def run_classes(folder: Path, model: WinCLIP, shots: Sequence[str], workers: int
     index = load_index(folder)
     plan = plan_references(options, index, list(index.test))
     text = random_text(model.backbone)
-    with BatchReader(model.backbone.image_size, options.batch_size, workers) as files:
+    with BatchReader(model.backbone.image_size, options.reading.batch_size, workers) as files:
         reader = Reader(folder, model.backbone, files, options.skip_unreadable)
         for name, items in index.test.items():
             references = encode_references(reader, plan, name, Ranks())

@@ -33,9 +33,10 @@ from winclip.demo.sample import CLASSES, draw_pair
 from winclip.demo.stand_in import CAUTION
 from winclip.pictures.drawing import COLOURS, colour, data_url
 from winclip.pictures.images import read_image, resized_pixels
-from winclip.support.command_line import add_model_options, exit_status, model_options
+from winclip.support.command_line import ModelOptions, exit_status
 from winclip.support.errors import InputError
 from winclip.support.names import printable
+from winclip.support.options import add_options, take_options
 from winclip.thresholds import FALSE_ALARM_RATE, Threshold
 
 # Read by Gradio when it is imported: nothing is reported home.
@@ -100,7 +101,8 @@ SET_OPACITY = "(value) => { document.querySelectorAll('.heat').forEach((heat) =>
 def build_parser() -> argparse.ArgumentParser:
     """The parser of app.py; imports nothing heavy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_model_options(parser, DEMO_MODEL)
+    add_options(parser, ModelOptions)
+    parser.set_defaults(model=DEMO_MODEL)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on (7860)")
     parser.add_argument("--share", action="store_true", help="publish the page through gradio.live (no)")
@@ -559,7 +561,7 @@ def serve(options: argparse.Namespace) -> NoReturn:
     with tempfile.TemporaryDirectory(prefix="winclip-page-", ignore_cleanup_errors=True) as folder:
         # Where Gradio puts uploads.
         os.environ["GRADIO_TEMP_DIR"] = folder
-        model = model_options(vars(options)).load()
+        model = take_options(ModelOptions, vars(options)).load()
         page = build_page(model, draw_samples(Path(folder)))
         from starlette.middleware import Middleware  # comes with Gradio
 

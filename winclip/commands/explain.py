@@ -17,34 +17,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from winclip.prediction.options import PartOptions, add_part_options, check_part_options
-from winclip.support.command_line import add_model_options, exit_status, log_to_terminal
+from winclip.prediction.options import PartOptions, check_part_options
+from winclip.support.command_line import exit_status, log_to_terminal
 from winclip.support.errors import InputError
+from winclip.support.options import add_options, option, take_options
 
 _log = logging.getLogger("winclip")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options(PartOptions):
-    """What was asked for. Names are those of the command line."""
+    """What was asked for."""
 
-    picture: str | None
-    patch: tuple[int, int] | None
-    save_path: Path
+    picture: str | None = option("a file", positional=True, nargs="?", metavar="PICTURE")
+    patch: str | None = option(
+        "the patch to look at, counted from 0,0 (the one with the highest value)", metavar="ROW,COLUMN"
+    )
+    save_path: Path = option("(results/explained)", Path("results/explained"), metavar="DIR")
+
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """Row and column of ``patch``."""
+        if self.patch is None:
+            return None
+        row, column = map(int, self.patch.split(","))
+        return row, column
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; imports nothing heavy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("picture", nargs="?", metavar="PICTURE", help="a file")
-    parser.add_argument(
-        "--patch", metavar="ROW,COLUMN", help="the patch to look at, counted from 0,0 (the one with the highest value)"
-    )
-    parser.add_argument(
-        "--save_path", type=Path, metavar="DIR", default=Path("results/explained"), help="(results/explained)"
-    )
-    add_part_options(parser)
-    add_model_options(parser)
+    add_options(parser, Options)
     # So that --demo can tell whether a model was named.
     parser.set_defaults(model=None)
     return parser
@@ -58,12 +61,9 @@ def parse_options(arguments: Sequence[str]) -> Options:
     """
     values = vars(build_parser().parse_intermixed_args(arguments))
     check_part_options(values, values["picture"] is not None)
-    if values["patch"] is not None:
-        if not re.fullmatch(r"\d{1,4},\d{1,4}", values["patch"]):
-            raise InputError(f"--patch {values['patch']} is no place; give ROW,COLUMN, such as 6,3")
-        row, column = map(int, values["patch"].split(","))
-        values["patch"] = row, column
-    return Options(**values)
+    if values["patch"] is not None and not re.fullmatch(r"\d{1,4},\d{1,4}", values["patch"]):
+        raise InputError(f"--patch {values['patch']} is no place; give ROW,COLUMN, such as 6,3")
+    return take_options(Options, values)
 
 
 def main(arguments: list[str]) -> int:
@@ -97,8 +97,8 @@ def explain_picture(options: Options) -> int:
     class_name, prompts = class_and_prompts(options)
     paths = without_shared(options.reference, [options.picture])
     model = options.model.load()
-    if options.patch is not None:
-        check_patch(options.patch, model.backbone.grid)
+    if options.place is not None:
+        check_patch(options.place, model.backbone.grid)
     model.set_class(class_name, prompts, cache=cache_folder("text"))
     references: list[tuple[str, Image.Image | None]] = []
 
@@ -121,7 +121,7 @@ def explain_picture(options: Options) -> int:
         model.load_memory(options.memory)
         references = [(f"reference {number + 1}", None) for number in range(model.reference_count())]
     shown, threshold = square(picture), model.threshold()
-    explanation = explain(model, shown, options.patch)
+    explanation = explain(model, shown, options.place)
     backbone = model.backbone
     facts = [
         ("class", class_name),

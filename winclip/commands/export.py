@@ -12,9 +12,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from winclip.support.command_line import add_model_options, exit_status, model_options
+from winclip.support.command_line import ModelOptions, exit_status
+from winclip.support.options import add_options, take_options
+
+
+@dataclass(frozen=True)
+class ExportedModel(ModelOptions):
+    """Which model; it is traced on the CPU in float32."""
+
+    device: str = "cpu"
+    precision: str = "fp32"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--save_path", type=Path, metavar="DIR", help="a new folder (exported/CLASS)")
     parser.add_argument("--output", dest="save_path", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    add_model_options(parser, on_cpu_only=True)
+    add_options(parser, ExportedModel)
     return parser
 
 
@@ -54,7 +64,7 @@ def export_class(options: argparse.Namespace) -> int:
     save_path = options.save_path or Path("exported") / options.class_name.replace("/", "_")
     check_runtime(options.format, options.graph_precision)
     check_output(save_path)
-    model = model_options(vars(options)).load()
+    model = take_options(ExportedModel, vars(options)).load()
     model.set_class(options.class_name, options.prompt_set)
     if options.memory is not None:
         model.load_memory(options.memory)

@@ -9,15 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from winclip.defaults import DEFAULT_MODEL, DEMO_MODEL
-from winclip.support.command_line import (
-    ModelOptions,
-    add_model_options,
-    add_reading_options,
-    check_reading_options,
-    model_options,
-)
+from winclip.support.command_line import ModelOptions, ReadingOptions
 from winclip.support.errors import InputError
 from winclip.support.files import exists
+from winclip.support.options import add_options, option, take_options
 
 # Pictures in report.html; their number alone says how large it can get.
 REPORT_PICTURES = 200
@@ -53,42 +48,71 @@ output in --save_path:
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PartOptions:
-    """The part that is looked at, and the model. Names are those of the command line."""
+    """The part that is looked at, and the model."""
 
-    class_name: str | None
-    reference: tuple[str, ...]
-    memory: Path | None
-    prompt_set: str | None
-    normal_states: tuple[str, ...] | None
-    anomalous_states: tuple[str, ...] | None
-    demo: bool
+    class_name: str | None = option("what the pictures show, such as 'metal nut'; with --memory its own", group="part")
+    reference: tuple[str, ...] = option(
+        "good pictures: a file, folder or quoted pattern; repeat the option for more",
+        (),
+        group="part",
+        action="append",
+        metavar="PATH",
+    )
+    memory: Path | None = option("references that --save_memory kept", group="part", metavar="FILE")
+    prompt_set: str | None = option(
+        "reference, paper, or a .json file (reference; with --memory its own)", group="part"
+    )
+    normal_states: tuple[str, ...] | None = option("states of good parts, see below", group="part", metavar="S")
+    anomalous_states: tuple[str, ...] | None = option("states of defective parts, see below", group="part", metavar="S")
+    demo: bool = option("use demo-vit-240 and, without pictures, the drawn sample", False, group="part")
     model: ModelOptions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options(PartOptions):
-    """What predict.py was asked to do. Names are those of the command line."""
+    """What predict was asked to do."""
 
-    inputs: tuple[str, ...]
-    save_memory: Path | None
-    threshold: float | None
-    save_path: Path
-    save_masks: bool
-    report: bool
-    open: bool
-    watch: bool
-    region: str | None
-    tile: bool
-    tile_size: int | None
-    resume: bool
-    batch_size: int
-    num_workers: int | None
+    inputs: tuple[str, ...] = option(
+        "files, folders (with all below them) and quoted patterns such as 'images/*.png'; pictures above 100"
+        " million pixels are passed over",
+        positional=True,
+        nargs="*",
+        metavar="PICTURES",
+    )
+    save_memory: Path | None = option("keep the references as FILE (.safetensors)", group="part", metavar="FILE")
+    region: str | None = option(
+        "only this part of every picture and reference counts: pixels from the upper left, or a picture of the"
+        " same size whose white is the part",
+        group="part",
+        metavar="x,y,w,h|MASK",
+    )
+    tile: bool = option(
+        "score large pictures in overlapping tiles at full resolution, for defects of few pixels; slow, and the"
+        " log says how slow",
+        False,
+        group="part",
+    )
+    tile_size: int | None = option(
+        "side of a tile in pixels (the model's image size); means --tile", group="part", metavar="N"
+    )
+    save_path: Path = option("(results/predictions)", Path("results/predictions"), group="output")
+    threshold: float | None = option("score above which a picture is anomalous (found, see below)", group="output")
+    save_masks: bool = option("also write masks/: white above the pixel threshold", False, group="output")
+    report: bool = option(
+        f"also write report.html, which shows up to {REPORT_PICTURES} pictures", False, group="output"
+    )
+    open: bool = option("write report.html and open it in a browser", False, group="output")
+    watch: bool = option(
+        "go on with pictures as they are put into the folders that PICTURES are, until Ctrl-C", False, group="output"
+    )
+    resume: bool = option("go on behind the rows that an earlier run wrote", False, group="output")
+    reading: ReadingOptions
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of predict.py; imports nothing heavy."""
+    """The parser of predict; imports nothing heavy."""
     parser = argparse.ArgumentParser(
         prog="predict.py",
         description="Score photographs of one part and draw heat maps of them, zero-shot or with good examples."
@@ -96,68 +120,10 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "inputs",
-        nargs="*",
-        metavar="PICTURES",
-        help="files, folders (with all below them) and quoted patterns such as 'images/*.png'; pictures above 100"
-        " million pixels are passed over",
-    )
-    part = add_part_options(parser)
-    part.add_argument("--save_memory", type=Path, metavar="FILE", help="keep the references as FILE (.safetensors)")
-    part.add_argument(
-        "--region",
-        metavar="x,y,w,h|MASK",
-        help="only this part of every picture and reference counts: pixels from the upper left, or a picture of the"
-        " same size whose white is the part",
-    )
-    part.add_argument(
-        "--tile",
-        action="store_true",
-        help="score large pictures in overlapping tiles at full resolution, for defects of few pixels; slow, and the"
-        " log says how slow",
-    )
-    part.add_argument(
-        "--tile_size", type=int, metavar="N", help="side of a tile in pixels (the model's image size); means --tile"
-    )
-    output = parser.add_argument_group("output")
-    output.add_argument("--save_path", type=Path, default=Path("results/predictions"), help="(results/predictions)")
-    output.add_argument("--threshold", type=float, help="score above which a picture is anomalous (found, see below)")
-    output.add_argument("--save_masks", action="store_true", help="also write masks/: white above the pixel threshold")
-    output.add_argument(
-        "--report", action="store_true", help=f"also write report.html, which shows up to {REPORT_PICTURES} pictures"
-    )
-    output.add_argument("--open", action="store_true", help="write report.html and open it in a browser")
-    output.add_argument(
-        "--watch",
-        action="store_true",
-        help="go on with pictures as they are put into the folders that PICTURES are, until Ctrl-C",
-    )
-    output.add_argument("--resume", action="store_true", help="go on behind the rows that an earlier run wrote")
-    add_model_options(parser)
+    add_options(parser, Options)
     # So that --demo can tell whether a model was named.
     parser.set_defaults(model=None)
-    add_reading_options(parser)
     return parser
-
-
-def add_part_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Add the options that ``check_part_options`` reads, but for the model's; gives their group."""
-    part = parser.add_argument_group("part")
-    part.add_argument("--class_name", help="what the pictures show, such as 'metal nut'; with --memory its own")
-    part.add_argument(
-        "--reference",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="good pictures: a file, folder or quoted pattern; repeat the option for more",
-    )
-    part.add_argument("--memory", type=Path, metavar="FILE", help="references that --save_memory kept")
-    part.add_argument("--prompt_set", help="reference, paper, or a .json file (reference; with --memory its own)")
-    part.add_argument("--normal_states", nargs="+", metavar="S", help="states of good parts, see below")
-    part.add_argument("--anomalous_states", nargs="+", metavar="S", help="states of defective parts, see below")
-    part.add_argument("--demo", action="store_true", help="use demo-vit-240 and, without pictures, the drawn sample")
-    return part
 
 
 def parse_options(arguments: Sequence[str]) -> Options:
@@ -168,7 +134,6 @@ def parse_options(arguments: Sequence[str]) -> Options:
     """
     # Intermixed, so that pictures may stand before, between and behind the options.
     values = vars(build_parser().parse_intermixed_args(arguments))
-    values["inputs"] = tuple(values["inputs"])
     check_part_options(values, bool(values["inputs"]))
     if values["save_memory"] is not None and not values["reference"] and (values["inputs"] or not values["demo"]):
         raise InputError("--save_memory needs references; name good pictures with --reference")
@@ -176,15 +141,14 @@ def parse_options(arguments: Sequence[str]) -> Options:
         raise InputError(f"--threshold {values['threshold']} must be between 0 and 1, as scores are")
     values["report"] = values["report"] or values["open"]
     values["tile"] = values["tile"] or values["tile_size"] is not None
-    for option in ("tile", "region"):
-        if values[option] and (values["memory"] is not None or values["save_memory"] is not None):
-            raise InputError(f"a memory file does not hold --{option}; name the good pictures with --reference instead")
-    check_reading_options(values)
-    return Options(**values)
+    for name in ("tile", "region"):
+        if values[name] and (values["memory"] is not None or values["save_memory"] is not None):
+            raise InputError(f"a memory file does not hold --{name}; name the good pictures with --reference instead")
+    return take_options(Options, values)
 
 
 def check_part_options(values: dict[str, Any], pictures: bool) -> None:
-    """Check the options of part and model, and give them the types of ``PartOptions``.
+    """Check the options of part and model.
 
     Args:
         values: what was parsed.
@@ -193,10 +157,10 @@ def check_part_options(values: dict[str, Any], pictures: bool) -> None:
     Raises:
         InputError: if a value makes no sense.
     """
-    for option in ("normal_states", "anomalous_states"):
-        for state in values[option] or ():
+    for name in ("normal_states", "anomalous_states"):
+        for state in values[name] or ():
             if exists(state):
-                raise InputError(f"--{option} takes {state}, which is a path; name the pictures before this option")
+                raise InputError(f"--{name} takes {state}, which is a path; name the pictures before this option")
     if values["demo"] and values["model"] not in (None, DEMO_MODEL):
         raise InputError(f"--demo uses {DEMO_MODEL}, so --model {values['model']} has no meaning; leave one out")
     values["model"] = values["model"] or (DEMO_MODEL if values["demo"] else DEFAULT_MODEL)
@@ -206,6 +170,3 @@ def check_part_options(values: dict[str, Any], pictures: bool) -> None:
         raise InputError("say with --class_name what the pictures show, such as --class_name 'metal nut'")
     if values["memory"] is not None and values["reference"]:
         raise InputError("--memory holds references already, so --reference has no meaning; leave one of them out")
-    for name in ("reference", "normal_states", "anomalous_states"):
-        values[name] = None if values[name] is None else tuple(values[name])
-    values["model"] = model_options(values)

@@ -66,7 +66,7 @@ def _predict(options: Options, region: Region | None) -> int:
         side = model.backbone.image_size if options.tile_size is None else options.tile_size
         check_tile(side, model)
     model.set_class(class_name, prompts, cache=cache_folder("text"))
-    with BatchReader(model.backbone.image_size, options.batch_size, options.num_workers) as reader:
+    with BatchReader(model.backbone.image_size, options.reading.batch_size, options.reading.num_workers) as reader:
         tiles = None if side is None else Tiles(model, reader, side, region)
         if tiles is not None:
             tiles.announce(references, pictures)

@@ -5,14 +5,13 @@ Imports nothing heavy, so that ``--help`` and mistyped options answer at once.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from winclip.defaults import (
     DEFAULT_MODEL,
@@ -25,6 +24,7 @@ from winclip.defaults import (
 )
 from winclip.support.errors import InputError
 from winclip.support.names import printable
+from winclip.support.options import option
 
 if TYPE_CHECKING:
     from winclip.model import WinCLIP
@@ -32,15 +32,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which model, and how it runs. Names are those of the command line."""
+    """Which model, and how it runs."""
 
-    model: str
-    pretrained: str | None
-    image_size: int | None
-    scales: tuple[int, ...]
-    temperature: float
-    device: str
-    precision: str
+    model: str = option(
+        f"open_clip model name, path of an open_clip model config .json, or {DEMO_MODEL} ({DEFAULT_MODEL})",
+        DEFAULT_MODEL,
+        group="model",
+    )
+    pretrained: str | None = option(
+        "open_clip tag or path of a checkpoint .pt, .bin, .safetensors"
+        f" ({DEFAULT_PRETRAINED}; of {DEMO_MODEL} its own)",
+        group="model",
+    )
+    image_size: int | None = option("side in pixels, a multiple of the patch size (the model's own)", group="model")
+    scales: tuple[int, ...] = option(
+        f"sides of the windows in patches ({' '.join(map(str, SCALES))})", SCALES, group="model", metavar="S"
+    )
+    temperature: float = option(f"of the softmax, above 0 ({TEMPERATURE})", TEMPERATURE, group="model")
+    device: str = option("auto, cpu, cuda, cuda:1, mps (auto)", "auto", group="model")
+    precision: str = option("auto, fp32, tf32 (CUDA), bf16, fp16 (auto: fp32)", "auto", group="model")
+
+    def __post_init__(self) -> None:
+        """Raises: InputError: if scales or temperature make no sense."""
+        check_temperature(self.temperature)
+        check_scales(self.scales)
 
     def load(self) -> WinCLIP:
         """The model, without a class.
@@ -61,72 +76,23 @@ class ModelOptions:
         )
 
 
-def add_model_options(
-    parser: argparse.ArgumentParser, default_model: str = DEFAULT_MODEL, *, on_cpu_only: bool = False
-) -> None:
-    """Add the options that ``model_options`` reads; ``on_cpu_only`` leaves out device and precision."""
-    group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model",
-        default=default_model,
-        help=f"open_clip model name, path of an open_clip model config .json, or {DEMO_MODEL} ({default_model})",
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How many pictures are read and encoded at a time."""
+
+    batch_size: int = option(
+        "images read and encoded together (8); a CPU still encodes one at a time, a GPU out of memory fewer",
+        8,
+        group="speed",
     )
-    group.add_argument(
-        "--pretrained",
-        help="open_clip tag or path of a checkpoint .pt, .bin, .safetensors"
-        f" ({DEFAULT_PRETRAINED}; of {DEMO_MODEL} its own)",
-    )
-    group.add_argument("--image_size", type=int, help="side in pixels, a multiple of the patch size (the model's own)")
-    group.add_argument(
-        "--scales",
-        type=int,
-        nargs="+",
-        metavar="S",
-        default=SCALES,
-        help=f"sides of the windows in patches ({' '.join(map(str, SCALES))})",
-    )
-    group.add_argument(
-        "--temperature", type=float, default=TEMPERATURE, help=f"of the softmax, above 0 ({TEMPERATURE})"
-    )
-    if on_cpu_only:
-        parser.set_defaults(device="cpu", precision="fp32")
-        return
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
-    group.add_argument("--precision", default="auto", help="auto, fp32, tf32 (CUDA), bf16, fp16 (auto: fp32)")
+    num_workers: int | None = option("threads that read images ahead, 0 for none (usable cores)", group="speed")
 
-
-def model_options(values: dict[str, Any]) -> ModelOptions:
-    """Take the model's options out of parsed values.
-
-    Raises:
-        InputError: if scales or temperature make no sense.
-    """
-    taken = {field.name: values.pop(field.name) for field in fields(ModelOptions)}
-    check_temperature(taken["temperature"])
-    return ModelOptions(**{**taken, "scales": check_scales(taken["scales"])})
-
-
-def add_reading_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--batch_size`` and ``--num_workers``."""
-    group = parser.add_argument_group("speed")
-    group.add_argument(
-        "--batch_size",
-        type=int,
-        default=8,
-        help="images read and encoded together (8); a CPU still encodes one at a time, a GPU out of memory fewer",
-    )
-    group.add_argument("--num_workers", type=int, help="threads that read images ahead, 0 for none (usable cores)")
-
-
-def check_reading_options(values: dict[str, Any]) -> None:
-    """Check what ``add_reading_options`` added.
-
-    Raises:
-        InputError: if a number is too small.
-    """
-    for name, lowest in (("batch_size", 1), ("num_workers", 0)):
-        if values[name] is not None and values[name] < lowest:
-            raise InputError(f"--{name} {values[name]} must be at least {lowest}")
+    def __post_init__(self) -> None:
+        """Raises: InputError: if a number is too small."""
+        for name, lowest in (("batch_size", 1), ("num_workers", 0)):
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise InputError(f"--{name} {value} must be at least {lowest}")
 
 
 class Terminated(KeyboardInterrupt):

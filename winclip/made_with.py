@@ -1,0 +1,68 @@
+"""What results were made with: stated in one form, compared in one place."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import winclip
+from winclip.network.linear import instruction_sets, processor
+
+if TYPE_CHECKING:
+    from winclip.network.backbone import Backbone
+
+_PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow", "opencv-python-headless")
+
+
+def made_with(backbone: Backbone, temperature: float, **more: Any) -> dict[str, Any]:
+    """Everything that has to be the same for two results to belong together, as JSON gives it back.
+
+    Args:
+        backbone: of the model.
+        temperature: of the softmax.
+        more: what else matters to these results.
+    """
+    stated = {"version": winclip.__version__, **backbone.fingerprint, "temperature": temperature, **more}
+    as_read: dict[str, Any] = json.loads(json.dumps(stated))
+    return as_read
+
+
+def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The names of what is now other than before; numbers may be rounded otherwise."""
+    return [name for name, value in now.items() if not _same(before.get(name), value)]
+
+
+def _same(before: Any, now: Any) -> bool:
+    if isinstance(before, float) and isinstance(now, float):
+        # Another number of threads may round differently.
+        return math.isclose(before, now, rel_tol=1e-6)
+    if isinstance(before, dict) and isinstance(now, dict):
+        return before.keys() == now.keys() and all(_same(before[key], value) for key, value in now.items())
+    if isinstance(before, list) and isinstance(now, list):
+        return len(before) == len(now) and all(map(_same, before, now))
+    return bool(before == now)
+
+
+def environment(backbone: Backbone) -> dict[str, Any]:
+    """Versions, weights and machine of a run."""
+    versions = {"python": platform.python_version(), "winclip": winclip.__version__}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed as a package"
+    machine = {
+        "processor": processor(),
+        "instruction_sets": instruction_sets(),
+        "kernels": backbone.kernels,
+        "cpus": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(backbone.device) if backbone.device.type == "cuda" else None,
+    }
+    return {"versions": versions, "weights_sha256": backbone.weights_sha256, "machine": machine}
