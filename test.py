@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 
 from evaluation.options import parse_options
-from evaluation.ranks import on_this_rank
 from winclip.support.command_line import exit_status
 
 
 def main(arguments: list[str]) -> int:
     """Run and return the exit status: 0, 1 if a check found something, or one of ``exit_status``."""
-    go_on = "the same command goes on where this one stopped"
-    return on_this_rank(lambda: exit_status(lambda: _evaluate(arguments), go_on))
+    return exit_status(lambda: _evaluate(arguments), "the same command goes on where this one stopped")
 
 
 def _evaluate(arguments: list[str]) -> int:
@@ -27,7 +25,8 @@ def _evaluate(arguments: list[str]) -> int:
     from evaluation.run import run
 
     outcome = run(options)
-    print(outcome.text)
+    if outcome.text:
+        print(outcome.text)
     return outcome.status
 
 

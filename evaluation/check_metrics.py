@@ -14,8 +14,8 @@ from skimage.measure import label, regionprops
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from evaluation.measuring import Measured
+from evaluation.parts import ClassScores
 from evaluation.results import METRICS
-from evaluation.scoring import ClassScores
 from winclip.metrics.exact import PIXEL_METRICS, PRO_LIMIT, PRO_STEPS
 from winclip.report.content import Table
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from datasets.items import Item
-from evaluation.scoring import ClassScores
+from evaluation.parts import ClassScores
 from evaluation.setting import Setting
 from winclip.metrics.bootstrap import draw, resampled_image_metrics, resampled_pixel_metrics, spread
 from winclip.metrics.exact import (

@@ -5,21 +5,18 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
-from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 import winclip
+from datasets.items import Item
 from evaluation.options import Options, read_config
+from evaluation.parts import ClassScores, Part
+from evaluation.references import refuse_unreadable
 from evaluation.results import (
     Results,
     intervals_csv,
@@ -30,23 +27,21 @@ from evaluation.results import (
     tables,
     types_csv,
 )
-from evaluation.scoring import ClassScores
 from evaluation.setting import MAPS_FOLDER
+from winclip.made_with import versions
 from winclip.model import WinCLIP
 from winclip.network.backbone import PRECISIONS, Backbone
-from winclip.network.linear import instruction_sets, processor
 from winclip.scoring import upsample
 from winclip.support.command_line import ending, log_to_terminal
 from winclip.support.errors import InputError
 from winclip.support.files import remove_file, write_atomically
 from winclip.support.names import printable
+from winclip.support.options import as_json
 
 if TYPE_CHECKING:
     from winclip.report.content import Report
 
 _log = logging.getLogger("winclip")
-
-_PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow", "opencv-python-headless")
 
 # The first says that the others are complete.
 _FILES = (
@@ -84,6 +79,12 @@ class Output:
         self._started = time.monotonic()
         self._begun = False
         self._log = _Lines()
+        self._left_out: dict[str, None] = {}
+        # How many test images this run has scored, and how many were there.
+        self.scored: dict[str, Any] = {}
+
+    def log_to_terminal(self) -> None:
+        """Show the log in the terminal, and keep it for log.txt."""
         log_to_terminal(logging.getLogger("winclip"), self._log)
 
     @contextmanager
@@ -122,24 +123,44 @@ class Output:
     def _write_log(self) -> None:
         write_atomically(self._options.save_path / "log.txt", "".join(self._log.lines))
 
-    def warn_of_changes(self, backbone: Backbone) -> None:
-        """Warn if the run that ``--config`` names had other versions, weights or another machine."""
-        if self._before is not None:
-            changed = [part for part, now in environment(backbone).items() if self._before.get(part) != now]
+    def leave_out(self, items: list[Item], part: Part) -> None:
+        """Log the images of a class that could not be read, and list them in config.json.
+
+        Raises:
+            InputError: if there are any, without ``--skip_unreadable``.
+        """
+        images = {items[position].img_path: reason for position, reason in part.unreadable.items()}
+        for path, reason in {**part.unreadable_references, **images}.items():
+            if not self._options.skip_unreadable:
+                refuse_unreadable(reason)
+            _log.warning("left out: %s", reason)
+            self._left_out[path] = None
+
+    def write(
+        self, model: WinCLIP, words: dict[str, str], results: Results, machine: dict[str, Any], finished: bool
+    ) -> None:
+        """Write what is known so far in place of what was written before.
+
+        Args:
+            model: that scored.
+            words: what prompts call each class.
+            results: so far.
+            machine: that scored.
+            finished: whether this is all.
+        """
+        made = {"versions": versions(), "weights_sha256": model.backbone.weights_sha256, "machine": machine}
+        if finished and self._before is not None:
+            changed = [part for part, now in made.items() if self._before.get(part) != now]
             if changed:
                 names = ", ".join(changed)
                 _log.warning("%s of this run differ from those in %s, so figures can too", names, self._options.config)
-
-    def write(
-        self, model: WinCLIP, words: dict[str, str], results: Results, left_out: list[str], finished: bool
-    ) -> None:
-        """Write what is known so far in place of what was written before; ``words`` is what prompts call each class."""
         config = {
             "finished": finished,
             "options": _resolved(self._options, model.backbone, results, finished),
             "class_names": words,
-            **environment(model.backbone),
-            "unreadable_images": left_out,
+            **made,
+            "scored": self.scored,
+            "unreadable_images": [*self._left_out],
             "seconds": round(time.monotonic() - self._started, 3),
         }
         for name, content in (
@@ -175,11 +196,8 @@ class Output:
 
 def _resolved(options: Options, backbone: Backbone, results: Results, finished: bool) -> dict[str, Any]:
     """Every option by name, with the values that were used where none was given, as ``--config`` takes them."""
-    values = asdict(options)
-    values = {**values, **values.pop("model")}
-    resolved = {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
     return {
-        **resolved,
+        **as_json(options),
         "k_shot": list(dict.fromkeys(setting.k_shot for setting in results.settings)),
         "seed": None if options.reference_list else options.seed,
         "classes": results.classes if finished else options.classes,
@@ -204,22 +222,3 @@ def facts(options: Options, model: WinCLIP) -> list[tuple[str, str]]:
         ("AUPRO", options.aupro),
         ("version", winclip.__version__),
     ]
-
-
-def environment(backbone: Backbone) -> dict[str, Any]:
-    """Versions, weights and machine of a run."""
-    versions = {"python": platform.python_version(), "winclip": winclip.__version__}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed as a package"
-    machine = {
-        "processor": processor(),
-        "instruction_sets": instruction_sets(),
-        "kernels": backbone.kernels,
-        "cpus": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name(backbone.device) if backbone.device.type == "cuda" else None,
-    }
-    return {"versions": versions, "weights_sha256": backbone.weights_sha256, "machine": machine}

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import NoReturn, TypeVar
 
 from datasets.items import DatasetIndex, Item
 from datasets.references import draw_references, read_reference_list
+from datasets.samples import Mask, load_sample
 from evaluation.options import Options
-from evaluation.ranks import Ranks
-from evaluation.reading import Reader
 from evaluation.setting import Setting
 from winclip.embeddings import Embeddings
 from winclip.memory import MemoryBank
+from winclip.network.backbone import Backbone
+from winclip.pictures.reading import Batch, BatchReader
 from winclip.support.errors import InputError
+
+Key = TypeVar("Key")
 
 # By seed, or None where nothing is drawn: a class's train images in the order they are taken.
 Orders = dict[int | None, list[Item]]
@@ -25,17 +31,17 @@ class Plan:
 
     settings: list[Setting]
     orders: dict[str, Orders]
+    listed: bool = False
 
     def wanted(self) -> list[Item]:
         """Every reference that the run uses if all can be read."""
         most = max(setting.k_shot for setting in self.settings)
         return [item for orders in self.orders.values() for order in orders.values() for item in order[:most]]
 
-    def possible(self) -> list[Item]:
-        """Every reference that the run may use where others cannot be read."""
-        if not any(setting.k_shot for setting in self.settings):
-            return []
-        return [item for orders in self.orders.values() for order in orders.values() for item in order]
+    def possible(self, class_name: str) -> list[Item]:
+        """Every reference that a class may use; drawn ones in one order whatever the seeds."""
+        every = dict.fromkeys(item for order in self.orders[class_name].values() for item in order)
+        return [*every] if self.listed else sorted(every, key=lambda item: item.img_path)
 
 
 @dataclass(frozen=True)
@@ -46,14 +52,14 @@ class References:
         class_name: the class.
         items: every reference once, in the order of the bank.
         chosen: per setting, positions in ``items``; none for zero-shot.
-        unreadable: those that others took the place of, with the reason.
+        unreadable: path and reason of those that others took the place of.
         bank: their memory bank; None if there are none, or while they are not encoded.
     """
 
     class_name: str
     items: list[Item]
     chosen: dict[Setting, list[int]]
-    unreadable: dict[Item, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
     bank: MemoryBank | None = None
 
 
@@ -91,61 +97,76 @@ def _plan_listed(options: Options, listed: dict[str, list[Item]]) -> Plan:
             f"--k_shot {max(k_shots)}: {options.reference_list} lists {count} images of class {fewest};"
             " list more or ask for fewer"
         )
-    return Plan(_settings(k_shots, (None,)), {name: {None: items} for name, items in listed.items()})
+    return Plan(_settings(k_shots, (None,)), {name: {None: items} for name, items in listed.items()}, listed=True)
 
 
 def _settings(k_shots: Sequence[int], seeds: Sequence[int | None]) -> list[Setting]:
     return [Setting(k, seed) for k in k_shots for seed in (seeds if k else (None,))]
 
 
-def choose_references(plan: Plan, class_name: str, unreadable: dict[Item, str]) -> References:
+class Reader:
+    """Reads listed images and masks in batches."""
+
+    def __init__(self, files: BatchReader, root: Path, size: int, skip_unreadable: bool) -> None:
+        self._files, self._skip_unreadable = files, skip_unreadable
+        self._load = partial(load_sample, root=root, size=size)
+
+    def batches(self, items: Mapping[Key, Item]) -> Iterator[Batch[Key, Mask | None]]:
+        """Batches of the keys of items, with their images and masks.
+
+        Raises:
+            InputError: if one cannot be read, without ``--skip_unreadable``.
+        """
+        for batch in self._files.batches([*items], lambda key: self._load(items[key])):
+            if batch.unreadable and not self._skip_unreadable:
+                refuse_unreadable(batch.unreadable[0][1])
+            yield batch
+
+
+def refuse_unreadable(reason: str) -> NoReturn:
+    """Raises: InputError: with the reason and the way out."""
+    raise InputError(f"{reason}; mend it, or go on without such images with --skip_unreadable")
+
+
+def choose_references(
+    plan: Plan, class_name: str, settings: Sequence[Setting], unreadable: dict[str, str]
+) -> References:
     """Take the first k images of every order, without encoding them.
 
     Raises:
         InputError: if too few are left without those that are known to be unreadable.
     """
-    taken = {setting: _first(plan.orders[class_name], setting, class_name, unreadable) for setting in plan.settings}
+    taken = {setting: _first(plan.orders[class_name], setting, class_name, unreadable) for setting in settings}
     items = list(dict.fromkeys(item for part in taken.values() for item in part))
     position = {item: number for number, item in enumerate(items)}
     chosen = {setting: [position[item] for item in part] for setting, part in taken.items()}
     return References(class_name, items, chosen, unreadable)
 
 
-def encode_references(reader: Reader, plan: Plan, class_name: str, ranks: Ranks) -> References:
-    """Take the first k images of every order and encode each image once, on one of the ranks.
+def encode_references(
+    reader: Reader, backbone: Backbone, plan: Plan, class_name: str, settings: Sequence[Setting]
+) -> References:
+    """Take the first k images of every order and encode each image once.
 
     Raises:
         InputError: if one cannot be read; with ``--skip_unreadable`` the next of its order takes its
             place, and it is an error if none is left.
     """
-    unreadable: dict[Item, str] = {}
+    unreadable: dict[str, str] = {}
     while True:
-        references = choose_references(plan, class_name, unreadable)
-        embeddings, failed = _encode(reader, references.items, ranks)
+        references = choose_references(plan, class_name, settings, unreadable)
+        batches = list(reader.batches({item.img_path: item for item in references.items}))
+        failed = {path: reason for batch in batches for path, reason in batch.unreadable}
         if not failed:
-            return replace(references, bank=None if embeddings is None else MemoryBank.of(embeddings))
-        for item, reason in failed.items():
-            reader.leave_out(item, reason)
+            parts = [backbone.encode(batch.images) for batch in batches]
+            return replace(references, bank=MemoryBank.of(Embeddings.concatenate(parts)) if parts else None)
         unreadable |= failed
 
 
-def _first(orders: Orders, setting: Setting, class_name: str, unreadable: Container[Item]) -> list[Item]:
+def _first(orders: Orders, setting: Setting, class_name: str, unreadable: Container[str]) -> list[Item]:
     if not setting.k_shot:
         return []
-    order = [item for item in orders[setting.seed] if item not in unreadable]
+    order = [item for item in orders[setting.seed] if item.img_path not in unreadable]
     if setting.k_shot > len(order):
         raise InputError(f"class {class_name} has too few readable reference images for {setting.k_shot} shots")
     return order[: setting.k_shot]
-
-
-def _encode(reader: Reader, items: Sequence[Item], ranks: Ranks) -> tuple[Embeddings | None, dict[Item, str]]:
-    """The embeddings of the items, and those items that cannot be read, with the reason."""
-    parts: list[Embeddings] = []
-    unreadable: dict[Item, str] = {}
-    for batch in reader.batches(ranks.share(items)):
-        unreadable.update(batch.unreadable)
-        if batch.entries:
-            parts.append(reader.backbone.encode(batch.images))
-    mine = Embeddings.concatenate(parts) if parts else None
-    failed = {item: reason for found in ranks.share_out(unreadable) for item, reason in found.items()}
-    return ranks.join_embeddings(mine, reader.backbone.device), failed

@@ -10,6 +10,7 @@ from PIL import Image
 
 from datasets.samples import read_mask
 from evaluation.measuring import Measured
+from evaluation.parts import ClassScores
 from evaluation.results import (
     METRICS,
     TYPE_METRICS,
@@ -21,7 +22,6 @@ from evaluation.results import (
     type_counts,
     with_mean,
 )
-from evaluation.scoring import ClassScores
 from evaluation.setting import Setting
 from winclip.metrics.bootstrap import interval
 from winclip.pictures.images import read_image
@@ -73,12 +73,6 @@ class RunPictures:
         self._curves[setting].append(measure_class(name, labels, scored.scores[setting], measured.pixels, figures))
         kept = self._classes.setdefault(name, ClassScores(scored.items, [], {}, {}))
         kept.scores[setting], kept.maps[setting] = scored.scores[setting], scored.maps[setting]
-
-    def merge(self, later: RunPictures) -> None:
-        """Take in further classes."""
-        for setting, curves in later._curves.items():
-            self._curves[setting] += curves
-        self._classes |= later._classes
 
     def report(self, title: str, tables: Sequence[Table], facts: Sequence[tuple[str, str]], results: Results) -> Report:
         """The page's content; images and masks are read when their turn comes.

@@ -22,8 +22,8 @@ from winclip.support.names import cell, csv_line
 if TYPE_CHECKING:
     # They bring torch, which tables do without.
     from evaluation.measuring import Measured
+    from evaluation.parts import ClassScores
     from evaluation.references import References
-    from evaluation.scoring import ClassScores
 
 INTERVALS_NOTE = f"[low, high]: 95 % bootstrap interval over images, {RESAMPLES:,} resamples."
 # The order of the published tables.
@@ -74,15 +74,6 @@ class Results:
         self.resampled[setting][scored.class_name] = measured.resampled
         self.scores[setting] += zip(scored.items, scored.scores[setting].tolist())
         self.references[setting] += [references.items[position] for position in references.chosen[setting]]
-
-    def merge(self, later: Results) -> None:
-        """Take in further classes."""
-        for setting in self.settings:
-            self.figures[setting] |= later.figures[setting]
-            self.types[setting] |= later.types[setting]
-            self.resampled[setting] |= later.resampled[setting]
-            self.scores[setting] += later.scores[setting]
-            self.references[setting] += later.references[setting]
 
     @property
     def classes(self) -> list[str]:

@@ -4,38 +4,30 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from tqdm import tqdm
 
 from datasets.class_names import OPTION, says_nothing, words_for_prompts
 from datasets.index import check_files, load_index, refuse_links, select_classes
 from datasets.items import Item
 from datasets.registry import published_order
-from evaluation.checkpoint import FOLDER as CHECKPOINT
-from evaluation.checkpoint import Checkpoint
-from evaluation.identity import check_same, identify
-from evaluation.measuring import Measured, Method, measure_class
+from evaluation.measuring import Method, measure_class
 from evaluation.options import Options
 from evaluation.output import Output, facts
+from evaluation.parts import FOLDER, Parts
 from evaluation.published import require_published
 from evaluation.ranks import Ranks, joined_ranks
-from evaluation.reading import Reader
-from evaluation.references import References, plan_references
+from evaluation.references import choose_references, plan_references
 from evaluation.results import Results, markdown, tables
-from evaluation.scorer import Scorer, Task
-from evaluation.scoring import ClassScores, join_scores
+from evaluation.scoring import Missing, Task, listings, missing_scores, score_missing
 from evaluation.setting import Setting
 from winclip.demo.stand_in import caution_of_stand_in
+from winclip.made_with import made_with, versions
 from winclip.model import WinCLIP
-from winclip.network.backbone import Backbone
-from winclip.pictures.reading import BatchReader
 from winclip.prompts import load_prompt_set
 from winclip.support.errors import InputError
-from winclip.support.files import cache_folder, lock_folder
+from winclip.support.files import lock_folder
 
 if TYPE_CHECKING:
     from evaluation.check_metrics import MetricCheck
@@ -53,128 +45,87 @@ class Outcome:
 
 
 def run(options: Options) -> Outcome:
-    """Evaluate as the options say and write the files. What is finished is on disk after every class.
-
-    A run that ended early goes on where it stopped, unless ``fresh`` says otherwise.
+    """Score what is not scored yet, measure, and write the files; those of every class as soon as it is done.
 
     Raises:
         InputError: if anything given is wrong; what was scored before is kept.
     """
     output = Output(options)
-    with joined_ranks(options.model.device) as ranks, ExitStack() as held:
-        task = ranks.agree(partial(_checked_task, options))
+    with joined_ranks() as ranks, ExitStack() as held:
         if ranks.first:
-            held.enter_context(lock_folder(options.save_path))
-            held.enter_context(output.ending_logged())
-        return _evaluate(options, task, output, ranks)
-
-
-def _evaluate(options: Options, task: Task, output: Output, ranks: Ranks) -> Outcome:
-    model = ranks.load(options.model)
-    output.warn_of_changes(model.backbone)
-    for name in task.classes:
-        items = task.index.test[name]
-        if all(item.mask_path for item in items if item.anomaly):
-            _method(options).check_size(name, len(items) * model.backbone.image_size**2)
-    identified = partial(identify, task.index, task.classes, task.plan, model, task.prompts, task.words)
-    if ranks.count > 1:
-        check_same(ranks.gather(lambda: identified(times=False).of_options(options)))
-    identity = identified()
-    checkpoint = Checkpoint(options.save_path / CHECKPOINT, identity, task.plan.settings)
-    total = sum(len(task.index.test[name]) for name in task.classes)
-    _log.info(
-        "%s: %d classes, %d test images, %s", options.dataset, len(task.classes), total, _where(model.backbone, ranks)
-    )
-    if ranks.first:
-        caution_of_stand_in(options.model.model, [task.index.root])
-        known = checkpoint.open(options.fresh)
-        if known:
-            _log.info("going on where an earlier run stopped: %d of %d test images are scored already", known, total)
-        output.begin()
-        unnamed = [name for name, words in task.words.items() if says_nothing(words)]
-        if unnamed:
-            _log.warning(
-                "prompts call class %s by its number, which says nothing of what its pictures show; give words with %s",
-                ", ".join(unnamed),
-                OPTION,
-            )
-    try:
-        with ExitStack() as held:
+            output.log_to_terminal()
+        with ranks.together():
+            task = _checked_task(options)
             if ranks.first:
-                held.enter_context(checkpoint)
-            progress = held.enter_context(tqdm(total=total, unit="image", disable=None, dynamic_ncols=True))
-            return _evaluate_classes(options, task, model, output, checkpoint, progress, ranks)
-    except InputError as error:
-        raise InputError(f"{error}; what was scored is kept, and the same command goes on from there") from error
+                held.enter_context(lock_folder(options.save_path))
+                held.enter_context(output.ending_logged())
+            model = options.model.load()
+            _check_sizes(options, task, model)
+            parts = Parts(options.save_path / FOLDER, _made_with(task, model), listings(task))
+        if ranks.first:
+            _log_task(options, task, model, ranks)
+        with ranks.together():
+            if ranks.first:
+                parts.begin(options.fresh)
+                output.begin()
+        with ranks.together():
+            if not ranks.first:
+                parts.follow(ranks.number)
+            missing = missing_scores(task, parts)
+        try:
+            return _score_and_measure(options, task, model, output, parts, missing, ranks)
+        except InputError as error:
+            raise type(error)(f"{error}; what was scored is kept, and the same command goes on from there") from error
 
 
-class _Findings:
-    """What is known of some classes, for tables and pages."""
-
-    def __init__(self, options: Options, task: Task) -> None:
-        self.results = Results(options.dataset, task.plan.settings)
-        self.check = _metric_check(options)
-        self.pictures = _run_pictures(options, task.index.root, task.plan.settings)
-
-    def add(self, scored: ClassScores, measured: Measured, references: References) -> None:
-        """Take in a class in a setting."""
-        self.results.add(scored, measured, references)
-        if self.check is not None:
-            self.check.add(scored, measured)
-        if self.pictures is not None:
-            self.pictures.add(scored.class_name, scored, measured)
-
-    def merge(self, later: _Findings) -> None:
-        """Take in further classes."""
-        self.results.merge(later.results)
-        if self.check is not None and later.check is not None:
-            self.check.merge(later.check)
-        if self.pictures is not None and later.pictures is not None:
-            self.pictures.merge(later.pictures)
-
-
-def _evaluate_classes(
+def _score_and_measure(
     options: Options,
     task: Task,
     model: WinCLIP,
     output: Output,
-    checkpoint: Checkpoint,
-    progress: tqdm[Any],
+    parts: Parts,
+    missing: dict[str, Missing],
     ranks: Ranks,
 ) -> Outcome:
-    found = _Findings(options, task)
-    image_size = model.backbone.image_size
-    cache = None if options.no_cache else cache_folder("text")
-    with BatchReader(image_size, options.reading.batch_size, options.reading.num_workers) as files:
-        reader = Reader(task.index.root, model.backbone, files, options.skip_unreadable)
-        scorer = Scorer(task, model, reader, options.reading.batch_size, cache, checkpoint, progress, ranks)
-        unscored: list[Item] = []
-        for names in ranks.groups(task.classes):
-            complete: list[tuple[ClassScores, References]] = []
-            for name in names:
-                parts, references = scorer.score(name)
-                if not ranks.first:
-                    continue
-                scored = join_scores(parts)
-                if not scored.items:
-                    raise InputError(f"class {name} has no readable test image left")
-                bad = scored.without_score()
-                for item in bad:
-                    _log.warning("%s has no score: the model makes NaN of it", task.index.root / item.img_path)
-                if bad and (len(bad) == len(scored.items) or not options.skip_bad_scores):
-                    unscored += bad
-                else:
-                    complete.append((scored.without(bad) if bad else scored, references))
-            # Metrics take a while, so those of a class are taken on a rank of its own.
-            own = ranks.scatter(complete)
-            for findings in ranks.gather(partial(_measure, options, task, own, image_size)):
-                found.merge(findings)
-            if options.save_maps:
-                for scored, _ in complete:
-                    output.write_maps(scored, image_size)
-            if complete:
-                finished = names[-1] == task.classes[-1] and not unscored and not options.report
-                output.write(model, task.words, found.results, reader.left_out, finished)
+    total = sum(len(task.index.test[name]) for name in task.classes)
+    left = sum(len(of_class.positions) for of_class in missing.values())
+    output.scored = {"by_this_run": left, "there_before": total - left, "parts": f"{FOLDER}/{parts.folder.name}"}
+    classes = iter(task.classes)
+    if left:
+        if left < total:
+            _log.info("going on: %d of %d test images are scored already", total - left, total)
+        model = ranks.load(options.model)
+        classes = score_missing(options, task, model, parts, missing, ranks)
+    else:
+        _log.info("scored already: all %d test images, in %s", total, parts.folder)
+    results = Results(options.dataset, task.plan.settings)
+    check, pictures = _metric_check(options), _run_pictures(options, task.index.root, task.plan.settings)
+    unscored: list[Item] = []
+    for name in classes:
+        if not ranks.first:
+            continue
+        part = parts.read(name, task.plan.settings)
+        references = choose_references(task.plan, name, task.plan.settings, part.unreadable_references)
+        output.leave_out(task.index.test[name], part)
+        scored, bad = part.scores, part.scores.without_score()
+        if not scored.items:
+            raise InputError(f"class {name} has no readable test image left")
+        for item in bad:
+            _log.warning("%s has no score: the model makes NaN of it", task.index.root / item.img_path)
+        if bad and (len(bad) == len(scored.items) or not options.skip_bad_scores):
+            unscored += bad
+            continue
+        scored = scored.without(bad) if bad else scored
+        for measured in measure_class(scored, model.backbone.image_size, _method(options)):
+            results.add(scored, measured, references)
+            if check is not None:
+                check.add(scored, measured)
+            if pictures is not None:
+                pictures.add(name, scored, measured)
+        if options.save_maps:
+            output.write_maps(scored, model.backbone.image_size)
+        if left:
+            output.write(model, task.words, results, part.machine, finished=False)
     if not ranks.first:
         return Outcome("", 0)
     if unscored:
@@ -183,23 +134,43 @@ def _evaluate_classes(
             " classes are not among the results. Try --precision fp32 or other weights, or leave such images out with"
             " --skip_bad_scores"
         )
-    shown = tables(found.results, options.compare)
-    if found.pictures is not None:
+    shown = tables(results, options.compare)
+    if pictures is not None:
         title = f"WinCLIP on {options.dataset}"
-        output.write_report(found.pictures.report(title, shown, facts(options, model), found.results))
-        output.write(model, task.words, found.results, reader.left_out, finished=True)
-    if found.check is None:
+        output.write_report(pictures.report(title, shown, facts(options, model), results))
+    output.write(model, task.words, results, part.machine, finished=True)
+    if check is None:
         return Outcome(markdown(shown), 0)
-    return Outcome(markdown([*shown, found.check.table()]), 0 if found.check.passed else 1)
+    return Outcome(markdown([*shown, check.table()]), 0 if check.passed else 1)
 
 
-def _measure(options: Options, task: Task, own: tuple[ClassScores, References] | None, image_size: int) -> _Findings:
-    found = _Findings(options, task)
-    if own is not None:
-        scored, references = own
-        for measured in measure_class(scored, image_size, _method(options)):
-            found.add(scored, measured, references)
-    return found
+def _made_with(task: Task, model: WinCLIP) -> dict[str, Any]:
+    """Everything but the files that a score depends on."""
+    packages = {f"{package} version": version for package, version in versions().items() if package != "winclip"}
+    prompts, device = asdict(task.prompts), model.backbone.device.type
+    return made_with(model.backbone, model.temperature, device=device, prompt_set=prompts, **packages)
+
+
+def _check_sizes(options: Options, task: Task, model: WinCLIP) -> None:
+    for name in task.classes:
+        items = task.index.test[name]
+        if all(item.mask_path for item in items if item.anomaly):
+            _method(options).check_size(name, len(items) * model.backbone.image_size**2)
+
+
+def _log_task(options: Options, task: Task, model: WinCLIP, ranks: Ranks) -> None:
+    total, backbone = sum(len(task.index.test[name]) for name in task.classes), model.backbone
+    several = f", {ranks.count} ranks" if ranks.count > 1 else ""
+    where = f"{backbone.model} ({backbone.pretrained}) on {backbone.device} in {backbone.precision}{several}"
+    _log.info("%s: %d classes, %d test images, %s", options.dataset, len(task.classes), total, where)
+    caution_of_stand_in(options.model.model, [task.index.root])
+    unnamed = [name for name, words in task.words.items() if says_nothing(words)]
+    if unnamed:
+        _log.warning(
+            "prompts call class %s by its number, which says nothing of what its pictures show; give words with %s",
+            ", ".join(unnamed),
+            OPTION,
+        )
 
 
 def _checked_task(options: Options) -> Task:
@@ -214,7 +185,8 @@ def _checked_task(options: Options) -> Task:
     if not options.skip_unreadable:
         check_files(index, classes, plan.wanted())
     if not options.allow_links:
-        refuse_links(index, classes, plan.possible() if options.skip_unreadable else plan.wanted())
+        drawn = [item for name in classes for item in plan.possible(name)] if options.skip_unreadable else plan.wanted()
+        refuse_links(index, classes, drawn if plan.wanted() else [])
     return Task(index, classes, plan, prompts, {name: words[name] for name in classes})
 
 
@@ -237,8 +209,3 @@ def _run_pictures(options: Options, root: Path, settings: list[Setting]) -> RunP
     from evaluation.report import RunPictures
 
     return RunPictures(root, settings)
-
-
-def _where(backbone: Backbone, ranks: Ranks) -> str:
-    several = f", {ranks.count} ranks" if ranks.count > 1 else ""
-    return f"{backbone.model} ({backbone.pretrained}) on {backbone.device} in {backbone.precision}{several}"

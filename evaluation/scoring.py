@@ -1,92 +1,164 @@
-"""The test images of a class, encoded once and scored in every setting."""
+"""The first half of a run: what no earlier run has scored is encoded once, scored in every setting, and kept."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from tqdm import tqdm
 
-from datasets.items import Item
+from datasets.items import DatasetIndex, Item
+from datasets.layout import mask_files
 from datasets.samples import Mask
-from evaluation.references import References
+from evaluation.options import Options
+from evaluation.parts import ClassScores, Listing, Part, Parts
+from evaluation.ranks import Ranks
+from evaluation.references import Plan, Reader, References, encode_references
 from evaluation.setting import Setting
+from winclip.made_with import machine
 from winclip.model import WinCLIP
-from winclip.pictures.reading import Batch
+from winclip.pictures.reading import Batch, BatchReader
+from winclip.prompts import PromptSet
 from winclip.scoring import score_images
+from winclip.support.errors import InputError
+from winclip.support.files import cache_folder
+from winclip.text import class_embeddings
 
 
 @dataclass(frozen=True)
-class ClassScores:
-    """Scores of N test images of one class, all of them or a part.
+class Task:
+    """What a run has to do; ``words`` is what prompts call each class."""
+
+    index: DatasetIndex
+    classes: list[str]
+    plan: Plan
+    prompts: PromptSet
+    words: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What is to score of a class.
 
     Attributes:
-        items: the images.
-        masks: (S, S) bool per image, or None where an anomalous image has no mask.
-        scores: per setting, (N,) float64.
-        maps: per setting, (N, grid, grid) float32; small, so that many settings fit.
+        positions: of test images.
+        settings: in which each of them is scored.
+        begun: references that could not be read by an earlier run, if one has begun with any of the settings.
     """
 
-    items: list[Item]
-    masks: list[Mask | None]
-    scores: dict[Setting, npt.NDArray[np.float64]]
-    maps: dict[Setting, torch.Tensor]
+    positions: list[int]
+    settings: list[Setting]
+    begun: list[str] | None
 
-    @property
-    def class_name(self) -> str:
-        """The class."""
-        return self.items[0].cls_name
 
-    def without_score(self) -> list[Item]:
-        """The images whose score is no number in some setting."""
-        good = np.logical_and.reduce([np.isfinite(scores) for scores in self.scores.values()])
-        return [item for item, fine in zip(self.items, good) if not fine]
+def missing_scores(task: Task, parts: Parts) -> dict[str, Missing]:
+    """By class, what no earlier run has scored."""
+    found = {}
+    for name in task.classes:
+        count, scored = len(task.index.test[name]), parts.scored(name)
+        settings = [setting for setting in task.plan.settings if len(scored.get(setting, ())) < count]
+        positions = [
+            position for position in range(count) if any(position not in scored.get(one, ()) for one in settings)
+        ]
+        begun = any(one in scored for one in settings)
+        found[name] = Missing(positions, settings, [*parts.unreadable_references(name)] if begun else None)
+    return found
 
-    def without(self, left_out: list[Item]) -> ClassScores:
-        """The same without some images."""
-        kept = [number for number, item in enumerate(self.items) if item not in left_out]
-        return ClassScores(
-            [self.items[number] for number in kept],
-            [self.masks[number] for number in kept],
-            {setting: scores[kept] for setting, scores in self.scores.items()},
-            {setting: maps[kept] for setting, maps in self.maps.items()},
+
+def score_missing(
+    options: Options, task: Task, model: WinCLIP, parts: Parts, missing: dict[str, Missing], ranks: Ranks
+) -> Iterator[str]:
+    """Score this rank's share of what is missing; gives the name of each class when all ranks are done with it.
+
+    Raises:
+        InputError: if an image cannot be read, without ``--skip_unreadable``, or a part cannot be written.
+    """
+    reading = options.reading
+    total = sum(len(ranks.share(left.positions)) for left in missing.values())
+    with (
+        BatchReader(model.backbone.image_size, reading.batch_size, reading.num_workers) as files,
+        tqdm(total=total, unit="image", disable=None if ranks.first else True, dynamic_ncols=True) as progress,
+    ):
+        reader = Reader(files, task.index.root, model.backbone.image_size, options.skip_unreadable)
+        for name, left in missing.items():
+            progress.set_description(name)
+            if left.positions:
+                with ranks.together(), parts:
+                    for part in _score_class(options, task, model, name, left, reader, ranks):
+                        parts.add(name, part)
+                        progress.update(len(part))
+            yield name
+
+
+def _score_class(
+    options: Options, task: Task, model: WinCLIP, name: str, left: Missing, reader: Reader, ranks: Ranks
+) -> Iterator[Part]:
+    """This rank's share of what is missing of a class, a batch at a time."""
+    references = encode_references(reader, model.backbone, task.plan, name, left.settings)
+    if left.begun is not None and left.begun != [*references.unreadable]:
+        raise InputError(
+            f"class {name}: other references can be read than when its scoring began; mend them, or start over with"
+            " --fresh"
         )
-
-    @property
-    def labels(self) -> npt.NDArray[np.int64]:
-        """(N,), 1 for defective images, else 0."""
-        return np.array([item.anomaly for item in self.items])
+    cache = None if options.no_cache else cache_folder("text")
+    with ranks.all_threads():
+        text = class_embeddings(model.backbone, task.words[name], task.prompts, cache)
+    items, of_machine = task.index.test[name], machine(model.backbone)
+    for batch in reader.batches({position: items[position] for position in ranks.share(left.positions)}):
+        scores = score_batch(batch, items, model, text, references)
+        yield Part(batch.entries, scores, dict(batch.unreadable), references.unreadable, of_machine)
 
 
 def score_batch(
-    batch: Batch[Item, Mask | None], model: WinCLIP, text: torch.Tensor, references: References
+    batch: Batch[int, Mask | None], items: list[Item], model: WinCLIP, text: torch.Tensor, references: References
 ) -> ClassScores:
     """Encode images once and score them in every setting.
 
     Args:
-        batch: test images of a class; N may be 0.
+        batch: positions of N test images of a class, and their masks; N may be 0.
+        items: all test images of the class.
         model: its backbone and temperature are used.
         text: (2, embed_dim) of the class.
         references: of the class, with the positions that each setting uses.
     """
-    scores, maps = {}, {}
+    grid = model.backbone.grid
+    scores: dict[Setting, npt.NDArray[np.float64]] = {setting: np.empty(0) for setting in references.chosen}
+    maps = {setting: torch.empty(0, grid, grid) for setting in references.chosen}
     if batch.entries:
         embeddings = model.backbone.encode(batch.images)
         results = score_images(embeddings, text, references.bank, list(references.chosen.values()), model.temperature)
         for setting, result in zip(references.chosen, results):
             scores[setting], maps[setting] = result.scores.numpy(), result.maps.float()
-    return ClassScores(batch.entries, batch.extras, scores, maps)
+    return ClassScores([items[position] for position in batch.entries], batch.extras, scores, maps)
 
 
-def join_scores(parts: Sequence[ClassScores]) -> ClassScores:
-    """Join parts of a class, in their order; those without images, which have no settings, add nothing."""
-    parts = [part for part in parts if part.items]
-    settings = parts[0].scores if parts else ()
-    return ClassScores(
-        [item for part in parts for item in part.items],
-        [mask for part in parts for mask in part.masks],
-        {setting: np.concatenate([part.scores[setting] for part in parts]) for setting in settings},
-        {setting: torch.cat([part.maps[setting] for part in parts]) for setting in settings},
-    )
+def listings(task: Task) -> dict[str, Listing]:
+    """Of every class, what tells its words, its lists of test images and references, and their files from others."""
+    return {
+        name: Listing(_checksum(task, name, times=True), _checksum(task, name, times=False)) for name in task.classes
+    }
+
+
+def _checksum(task: Task, name: str, times: bool) -> str:
+    items = [*task.index.test[name], *task.plan.possible(name)]
+    states = [[*asdict(item).values(), *_states(task.index.root, item, times)] for item in items]
+    content = [task.words[name], task.plan.listed, states]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+
+def _states(root: Path, item: Item, times: bool) -> list[tuple[int, int] | None]:
+    """Size and, or else 0, time of an item's image and mask; None where there is none."""
+    states: list[tuple[int, int] | None] = []
+    for path in (item.img_path, *mask_files(root, item.mask_path)):
+        try:
+            state = (root / path).stat()
+            states.append((state.st_size, state.st_mtime_ns if times else 0))
+        except OSError:
+            states.append(None)
+    return states

@@ -49,15 +49,20 @@ def _same(before: Any, now: Any) -> bool:
     return bool(before == now)
 
 
-def environment(backbone: Backbone) -> dict[str, Any]:
-    """Versions, weights and machine of a run."""
-    versions = {"python": platform.python_version(), "winclip": winclip.__version__}
+def versions() -> dict[str, str]:
+    """Of Python, this project and the packages that a score can depend on."""
+    found = {"python": platform.python_version(), "winclip": winclip.__version__}
     for package in _PACKAGES:
         try:
-            versions[package] = metadata.version(package)
+            found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            versions[package] = "not installed as a package"
-    machine = {
+            found[package] = "not installed as a package"
+    return found
+
+
+def machine(backbone: Backbone) -> dict[str, Any]:
+    """What may change the rounding of a score, and nothing else."""
+    return {
         "processor": processor(),
         "instruction_sets": instruction_sets(),
         "kernels": backbone.kernels,
@@ -65,4 +70,3 @@ def environment(backbone: Backbone) -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(backbone.device) if backbone.device.type == "cuda" else None,
     }
-    return {"versions": versions, "weights_sha256": backbone.weights_sha256, "machine": machine}

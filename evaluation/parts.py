@@ -1,0 +1,396 @@
+"""What a run has scored, in parts below ``SAVE_PATH/scores``: files that are complete or absent, and stay.
+
+``scores/ID/made_with.json`` says what the parts beside it were made with, ID being its checksum. The parts of a class
+are ``scores/ID/CLASS/FILES-CHECKSUM.safetensors``: FILES tells the list of the class's images, masks and references
+and the state of these files from any other, and CHECKSUM is that of the part itself. A part holds some of the test
+images, in some settings; several together make the whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.torch
+import torch
+
+from datasets.items import Item
+from datasets.samples import Mask
+from evaluation.setting import Setting
+from winclip.made_with import differing
+from winclip.support.errors import InputError
+from winclip.support.files import file_sha256, remove_file, write_atomically
+
+FOLDER = "scores"
+# At most this much work is lost when a run is killed, or one batch, whichever takes longer.
+SECONDS = 5.0
+_MADE_WITH = "made_with.json"
+
+_log = logging.getLogger("winclip")
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of N test images of one class, all of them or some.
+
+    Attributes:
+        items: the images.
+        masks: (S, S) bool per image, or None where an anomalous image has no mask.
+        scores: per setting, (N,) float64.
+        maps: per setting, (N, grid, grid) float32; small, so that many settings fit.
+    """
+
+    items: list[Item]
+    masks: list[Mask | None]
+    scores: dict[Setting, npt.NDArray[np.float64]]
+    maps: dict[Setting, torch.Tensor]
+
+    @property
+    def class_name(self) -> str:
+        """The class."""
+        return self.items[0].cls_name
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(N,), 1 for defective images, else 0."""
+        return np.array([item.anomaly for item in self.items])
+
+    def without_score(self) -> list[Item]:
+        """The images whose score is no number in some setting."""
+        good = np.logical_and.reduce([np.isfinite(scores) for scores in self.scores.values()])
+        return [item for item, fine in zip(self.items, good) if not fine]
+
+    def without(self, left_out: Sequence[Item]) -> ClassScores:
+        """The same without some images."""
+        return self.at([number for number, item in enumerate(self.items) if item not in left_out], self.scores)
+
+    def at(self, positions: Sequence[int], settings: Iterable[Setting]) -> ClassScores:
+        """The images at some positions, in some settings."""
+        chosen = list(positions)
+        settings = list(settings)
+        return ClassScores(
+            [self.items[number] for number in chosen],
+            [self.masks[number] for number in chosen],
+            {setting: self.scores[setting][chosen] for setting in settings},
+            {setting: self.maps[setting][chosen] for setting in settings},
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is known of some test images of a class in some settings.
+
+    Attributes:
+        positions: in the class's list of test images, of those that could be read.
+        scores: theirs, in every setting of the part, also where no image could be read.
+        unreadable: position and reason of the others.
+        unreadable_references: path and reason of references that others took the place of.
+        machine: what may change the rounding of a score.
+    """
+
+    positions: list[int]
+    scores: ClassScores
+    unreadable: dict[int, str]
+    unreadable_references: dict[str, str]
+    machine: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.positions) + len(self.unreadable)
+
+
+def join(parts: Sequence[Part], settings: Iterable[Setting]) -> Part:
+    """Parts of a class as one, in settings that all of them have."""
+    scores = [part.scores for part in parts]
+    settings = list(settings)
+    return Part(
+        [position for part in parts for position in part.positions],
+        ClassScores(
+            [item for part in scores for item in part.items],
+            [mask for part in scores for mask in part.masks],
+            {setting: np.concatenate([part.scores[setting] for part in scores]) for setting in settings},
+            {setting: torch.cat([part.maps[setting] for part in scores]) for setting in settings},
+        ),
+        {position: reason for part in parts for position, reason in part.unreadable.items()},
+        parts[0].unreadable_references,
+        parts[0].machine,
+    )
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What tells the files of a class from others: checksums with the times of the files, and without.
+
+    Copies of a data set on several machines need not share the times.
+    """
+
+    key: str
+    shared: str
+
+
+class Parts:
+    """The parts that belong to a run; in a ``with`` statement, what is not yet written is written at its end."""
+
+    def __init__(self, folder: Path, made_with: dict[str, Any], listings: Mapping[str, Listing]) -> None:
+        """Take what was said about the scores; nothing is read or written yet.
+
+        Args:
+            folder: of all parts, ``SAVE_PATH/scores``.
+            made_with: everything but the files that scores depend on, from ``winclip.made_with``.
+            listings: of the classes.
+        """
+        self._all = folder
+        self._made_with = made_with
+        self._listings = dict(listings)
+        self.folder = folder / hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()[:12]
+        self._unsaved: list[Part] = []
+        self._class_name = ""
+        self._saved_at = time.monotonic()
+
+    @classmethod
+    def of(cls, folder: Path) -> Parts:
+        """Those that an earlier run left in ``scores/ID``.
+
+        Raises:
+            InputError: if there are none.
+        """
+        stated = _read_json(folder / _MADE_WITH)
+        if not {"made_with", "classes"} <= stated.keys():
+            raise InputError(f"{folder} holds no scores of a run; make the run again")
+        return cls(
+            folder.parent, stated["made_with"], {name: Listing(**known) for name, known in stated["classes"].items()}
+        )
+
+    def begin(self, fresh: bool) -> None:
+        """On rank 0: say what was made with something else, which stays, and state what this run is made with.
+
+        Args:
+            fresh: remove everything that earlier runs have scored.
+
+        Raises:
+            InputError: if the folder cannot be written to.
+        """
+        others = [path.parent for path in self._all.glob(f"*/{_MADE_WITH}") if path.parent != self.folder]
+        if fresh:
+            for folder in {*others, self.folder}:
+                _remove(folder)
+        elif others:
+            level = logging.INFO if self.folder.exists() else logging.WARNING
+            _log.log(level, "%s; --fresh removes it", "; ".join(map(self._described, sorted(others))))
+        known = {} if fresh else _read_json(self.folder / _MADE_WITH).get("classes", {})
+        for name, listing in self._listings.items():
+            if name in known and known[name] != asdict(listing):
+                _log.warning(
+                    "%s: its images, masks, references or words for prompts are others than before, so it is scored"
+                    " anew",
+                    name,
+                )
+            for path in self._paths(name):
+                if not file_sha256(path).startswith(path.stem.split("-")[1]):
+                    _log.warning("%s is damaged; its images are scored again", path)
+                    remove_file(path)
+        classes = {**known, **{name: asdict(listing) for name, listing in self._listings.items()}}
+        content = {"made_with": self._made_with, "classes": classes}
+        write_atomically(self.folder / _MADE_WITH, json.dumps(content, indent=2) + "\n")
+
+    def follow(self, rank: int) -> None:
+        """On another rank, after rank 0 has begun: see that it does the same.
+
+        Raises:
+            InputError: naming the rank and what differs.
+        """
+        stated = _read_json(self.folder / _MADE_WITH).get("classes")
+        if stated is None:
+            newest = max(self._all.glob(f"*/{_MADE_WITH}"), key=lambda path: path.stat().st_mtime_ns)
+            names = differing(_read_json(newest)["made_with"], self._made_with)
+            raise InputError(
+                f"rank {rank} runs with another {', '.join(names)} than rank 0; start the same command everywhere"
+            )
+        others = [name for name, own in self._listings.items() if stated[name]["shared"] != own.shared]
+        if others:
+            raise InputError(
+                f"rank {rank} sees other images, masks, references or class names than rank 0, in class"
+                f" {', '.join(others)}; every machine needs the same files under --data_path and --class_names"
+            )
+        self._listings = {name: Listing(**stated[name]) for name in self._listings}
+
+    def scored(self, name: str) -> dict[Setting, set[int]]:
+        """In every setting, the positions of a class's images that are scored or cannot be read."""
+        found: dict[Setting, set[int]] = {}
+        for path in self._paths(name):
+            known = _header(path)
+            for k_shot, seed in known["settings"]:
+                positions = found.setdefault(Setting(k_shot, seed), set())
+                positions.update(known["positions"], (position for position, _ in known["unreadable"]))
+        return found
+
+    def unreadable_references(self, name: str) -> dict[str, str]:
+        """Path and reason of the references of a class that others took the place of, as far as parts know."""
+        return {path: reason for part in self._paths(name) for path, reason in _header(part)["unreadable_references"]}
+
+    def forget(self, name: str) -> None:
+        """Remove the parts of a class.
+
+        Raises:
+            InputError: if one cannot be removed.
+        """
+        for path in self._paths(name):
+            remove_file(path)
+
+    def add(self, name: str, part: Part) -> None:
+        """Take in further images of a class, and save what came since the last time if that is a while ago.
+
+        Raises:
+            InputError: if it cannot be saved.
+        """
+        self._class_name = name
+        self._unsaved.append(part)
+        if time.monotonic() - self._saved_at >= SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write what is not yet written, before another class begins.
+
+        Raises:
+            InputError: if that cannot be written.
+        """
+        if self._unsaved:
+            content = _packed(join(self._unsaved, self._unsaved[0].scores.scores))
+            checksum = hashlib.sha256(content).hexdigest()[:16]
+            write_atomically(self._prefix(self._class_name, f"{checksum}.safetensors"), content)
+            self._unsaved.clear()
+        self._saved_at = time.monotonic()
+
+    def read(self, name: str, settings: Sequence[Setting]) -> Part:
+        """All that is known of a class, its images in the order of their list.
+
+        Args:
+            name: the class.
+            settings: for each, the parts know every image.
+        """
+        parts = [_unpacked(path, settings) for path in self._paths(name)]
+        scores, maps = {}, {}
+        for setting in settings:
+            whole = join([part for part in parts if setting in part.scores.scores], [setting])
+            # Parts overlap where a setting was scored in a run that was not finished, and again with others.
+            _, order = np.unique(whole.positions, return_index=True)
+            joined = whole.scores.at(order.tolist(), [setting])
+            scores[setting], maps[setting] = joined.scores[setting], joined.maps[setting]
+        machine = next(part.machine for part in parts if part.scores.scores)
+        elsewhere = {name for part in parts for name in differing(machine, part.machine)}
+        if elsewhere:
+            _log.warning(
+                "%s was scored in parts with another %s, so its figures may differ by rounding from those of one run",
+                name,
+                ", ".join(sorted(elsewhere)),
+            )
+        every = ClassScores(joined.items, joined.masks, scores, maps)
+        return Part([], every, dict(sorted(whole.unreadable.items())), self.unreadable_references(name), machine)
+
+    def __enter__(self) -> Parts:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.save()
+        except InputError as failure:
+            if error is None:
+                raise
+            _log.warning("what was scored last is lost: %s", failure)
+
+    def _prefix(self, name: str, rest: str) -> Path:
+        return self.folder / name / f"{self._listings[name].key}-{rest}"
+
+    def _paths(self, name: str) -> list[Path]:
+        pattern = self._prefix(name, "*.safetensors")
+        return sorted(pattern.parent.glob(pattern.name))
+
+    def _described(self, folder: Path) -> str:
+        """What else was scored, in what it differs and how large it is."""
+        names = differing(_read_json(folder / _MADE_WITH).get("made_with", {}), self._made_with)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        return f"{folder} stays, made with another {', '.join(names)}, {size / 1e6:.1f} MB"
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of parts, and what else is in it."""
+    try:
+        shutil.rmtree(folder, ignore_errors=not folder.exists())
+    except OSError as error:
+        raise InputError(f"cannot remove {folder} ({error.strerror or error}); choose another --save_path") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """What was stated; nothing where there is no such file, or one that was damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        _log.warning("%s cannot be read (%s), so nothing that lies beside it counts", path, error)
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with safetensors.safe_open(str(path), framework="pt") as file:
+        known: dict[str, Any] = json.loads(file.metadata()["winclip"])
+        return known
+
+
+def _packed(part: Part) -> bytes:
+    """A part as bytes of a .safetensors file; masks take a bit a pixel."""
+    scores = part.scores
+    masks = [mask for mask in scores.masks if mask is not None]
+    side = len(masks[0]) if masks else 0
+    bits = np.packbits(np.array(masks, np.bool_).reshape(len(masks), side * side), axis=1)
+    known = {
+        "settings": [[setting.k_shot, setting.seed] for setting in scores.scores],
+        "positions": part.positions,
+        "items": [asdict(item) for item in scores.items],
+        "masked": [mask is not None for mask in scores.masks],
+        "side": side,
+        "unreadable": [*part.unreadable.items()],
+        "unreadable_references": [*part.unreadable_references.items()],
+        "machine": part.machine,
+    }
+    tensors = {"masks": torch.from_numpy(bits)}
+    for setting in scores.scores:
+        tensors[f"scores {setting.name}"] = torch.from_numpy(scores.scores[setting])
+        tensors[f"maps {setting.name}"] = scores.maps[setting].contiguous()
+    return safetensors.torch.save(tensors, {"winclip": json.dumps(known)})
+
+
+def _unpacked(path: Path, settings: Sequence[Setting]) -> Part:
+    """A part, in those of the settings that it has."""
+    known = _header(path)
+    side = known["side"]
+    with safetensors.safe_open(str(path), framework="pt") as file:
+        own = [setting for setting in settings if [setting.k_shot, setting.seed] in known["settings"]]
+        bits = np.unpackbits(file.get_tensor("masks").numpy(), axis=1, count=side * side).astype(np.bool_)
+        masks = iter(bits.reshape(-1, side, side))
+        scores = ClassScores(
+            [Item(**fields) for fields in known["items"]],
+            [next(masks) if masked else None for masked in known["masked"]],
+            {setting: file.get_tensor(f"scores {setting.name}").numpy() for setting in own},
+            {setting: file.get_tensor(f"maps {setting.name}") for setting in own},
+        )
+    return Part(
+        known["positions"],
+        scores,
+        dict(known["unreadable"]),
+        dict(known["unreadable_references"]),
+        known["machine"],
+    )
