@@ -3,14 +3,14 @@
     python -m scripts.compare_runs results/zero results/four
     python -m scripts.compare_runs results/mvtec results/mvtec --k_shot 0 4
 
-Figures are taken of the images that both runs scored. Image metrics come from scores.csv; pixel metrics need the maps
-that test.py --save_maps writes in both runs, and the masks of the data. Prints a table, and writes it as comparison.md,
-with comparison.csv and comparison.svg.
+Figures are taken of the images that both runs scored, from scores/ in the output folders of test.py. Prints a
+table, and writes it as comparison.md, with comparison.csv and comparison.svg.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -29,7 +29,6 @@ def build_parser() -> argparse.ArgumentParser:
         default=(None, None),
         help="shots of each run (its only ones)",
     )
-    parser.add_argument("--data_path", type=Path, metavar="DIR", help="data set with the masks (that of the first run)")
     parser.add_argument(
         "--save_path", type=Path, metavar="DIR", default=Path("results/comparison"), help="output (results/comparison)"
     )
@@ -51,10 +50,12 @@ def compare_runs(options: argparse.Namespace) -> int:
     from evaluation.comparison import compare
     from evaluation.past_run import read_run
     from evaluation.results import markdown
+    from winclip.support.command_line import log_to_terminal
     from winclip.support.files import lock_folder, write_atomically
 
+    log_to_terminal(logging.getLogger("winclip"))
     first, second = map(read_run, options.runs)
-    comparison = compare((first, second), options.k_shot, options.data_path)
+    comparison = compare((first, second), options.k_shot)
     shown = markdown([comparison.table()])
     with lock_folder(options.save_path):
         for name, content in (

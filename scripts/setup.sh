@@ -33,8 +33,6 @@ fi
 "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile -e "$root${extras:+[$extras]}" >&2
 # pip compiles on one core. Packages hold templates that are no Python, which it passes over as well.
 "$environment/bin/python" -m compileall -qq -j 0 "$environment/lib" || true
-# The other folders are no packages to install, but a script of this clone that is started by its file needs them too.
-echo "$root" >"$("$environment/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/clone.pth"
 # Last, so that an installation that was broken off is taken up again.
 for extra in plain "$@"; do
     wanted >"$environment/installed-$extra"

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import evaluation.checkpoint
+import evaluation.parts
 import predict
 import winclip.support.files
 from tests.conftest import make_data
@@ -162,7 +162,7 @@ def test_every_write_of_an_evaluation_fails_in_turn(
     disk: Disk, evaluate: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The same number of writes, however long a run takes.
-    monkeypatch.setattr(evaluation.checkpoint, "SECONDS", float("inf"))
+    monkeypatch.setattr(evaluation.parts, "SECONDS", float("inf"))
     data = make_data(tmp_path / "data")
     meta = json.loads((data / "meta.json").read_text())
     meta["test"] = {name: items[2:4] for name, items in meta["test"].items()}
@@ -190,7 +190,7 @@ def test_every_write_of_an_evaluation_fails_in_turn(
                 assert "finished" in json.loads(content)
             elif name == "log.txt":
                 assert content.endswith(b"\n")
-            elif not name.startswith(evaluation.checkpoint.FOLDER):
+            elif not name.startswith(evaluation.parts.FOLDER):
                 assert content in sound[name], (number, error, name)
         assert evaluate(data, save, *options) == 0
         assert stable(save) == wanted, (number, error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +53,7 @@ def test_files_of_a_run_with_several_shots_and_seeds(
 ) -> None:
     save = tmp_path / "out"
     assert evaluate(data, save, "--k_shot", "0", "1", "2", "--seed", "3", "4", "--save_maps") == 0
-    assert {path.name for path in save.iterdir()} == FILES | {"maps"}
+    assert {path.name for path in save.iterdir()} == FILES | {"maps", "scores"}
 
     results = rows(save / "results.csv")
     assert list(results[0]) == ["dataset", "k_shot", "seed", "objects", *METRICS]
@@ -341,7 +340,7 @@ def test_a_signal_keeps_finished_classes_and_is_in_the_log(
     assert capsys.readouterr().err.splitlines()[-1].startswith("stopped by SIGTERM; ")
     assert {row["objects"] for row in rows(save / "results.csv")} == {"bolt", "mean"}
     assert (save / "log.txt").read_text().splitlines()[-1].endswith(" ERROR stopped by SIGTERM")
-    assert {path.name for path in save.iterdir()} == FILES | {".checkpoint"}
+    assert {path.name for path in save.iterdir()} == FILES | {"scores"}
 
 
 def test_a_run_that_cannot_start_leaves_its_error_or_the_earlier_log(
@@ -363,7 +362,7 @@ def test_a_second_run_in_the_same_folder_is_refused(
     with lock_folder(tmp_path / "out"):
         assert evaluate(data, tmp_path / "out") == 2
         assert len(list((tmp_path / "out").iterdir())) == 1
-    assert f"error: another run (process {os.getpid()} on" in capsys.readouterr().err
+    assert "error: another run" in capsys.readouterr().err
 
 
 def test_skip_unreadable_goes_on_and_counts(

@@ -24,7 +24,7 @@ def run(command: list[str], cwd: Path, **environment: str) -> subprocess.Complet
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     copy = tmp_path / "a checkout"
-    for folder in ("winclip", "datasets", "demo", "docs", "evaluation", "prediction", "report", "scripts"):
+    for folder in ("winclip", "datasets", "docs", "evaluation", "scripts"):
         shutil.copytree(ROOT / folder, copy / folder)
     for pattern in ("*.py", "*.sh", "*.toml", "requirements*.txt"):
         for path in ROOT.glob(pattern):
@@ -43,20 +43,25 @@ def tiny_options(checkpoint: Path) -> list[str]:
 
 
 def test_zero_shot_runs_every_data_set_that_is_in_place(checkout: Path, checkpoint: Path, tmp_path: Path) -> None:
-    make_data(checkout / "data" / "mvtec")
+    data = make_data(checkout / "data" / "mvtec")
+    # Its meta.json is missing, and is written first.
+    (data / "meta.json").unlink()
+    for name, known in (("bolt", "screw"), ("felt", "carpet")):
+        (data / name / "masks").rename(data / name / "ground_truth")
+        for mask in (data / name / "ground_truth").glob("*/*.png"):
+            mask.rename(mask.with_name(f"{mask.stem}_mask.png"))
+        (data / name).rename(data / known)
     make_data(tmp_path / "elsewhere")
     elsewhere = {"VISA_ROOT": str(tmp_path / "elsewhere")}
-    command = ["bash", str(checkout / "zero_shot.sh"), *tiny_options(checkpoint), "--classes", "felt"]
-    done = run(command, tmp_path, **elsewhere)
+    done = run(["bash", str(checkout / "zero_shot.sh"), *tiny_options(checkpoint)], tmp_path, **elsewhere)
     assert done.returncode == 0, done.stderr
     assert "## mvtec, 0-shot" in done.stdout and "## visa, 0-shot" in done.stdout
-    for name in ("mvtec", "visa"):
-        assert objects(checkout / "results" / name / "results.csv") == [("0", "felt"), ("0", "mean")]
+    for name, classes in (("mvtec", ("carpet", "screw")), ("visa", ("bolt", "felt"))):
+        found = objects(checkout / "results" / name / "results.csv")
+        assert found == [("0", known) for known in (*classes, "mean")]
 
 
-def test_few_shot_serves_its_shots_in_one_pass_and_takes_a_save_path(
-    checkout: Path, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_few_shot_passes_options_on(checkout: Path, checkpoint: Path, tmp_path: Path) -> None:
     make_data(checkout / "data" / "visa")
     command = ["bash", str(checkout / "few_shot.sh"), "--save_path", "my results", *tiny_options(checkpoint)]
     done = run([*command, "--k_shot", "1", "2"], tmp_path)
@@ -66,62 +71,36 @@ def test_few_shot_serves_its_shots_in_one_pass_and_takes_a_save_path(
     # Four train images are too few for the script's own 1, 2, 4 and 8 shots.
     refused = run(command, tmp_path)
     assert refused.returncode == 2
-    assert "class bolt has 4 train images and k_shot asks for 8" in refused.stderr
+    assert "class bolt" in refused.stderr and "k_shot asks for 8" in refused.stderr
 
 
+@pytest.mark.slow
 def test_several_processes_share_the_work(checkout: Path, checkpoint: Path, tmp_path: Path) -> None:
     make_data(checkout / "data" / "visa")
-    command = ["bash", str(checkout / "zero_shot.sh"), *tiny_options(checkpoint)]
-    done = run(command, tmp_path, NPROC="2")
+    done = run(["bash", str(checkout / "zero_shot.sh"), *tiny_options(checkpoint)], tmp_path, NPROC="2")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("## visa, 0-shot") == 1
     assert ", 2 ranks" in (checkout / "results" / "visa" / "log.txt").read_text()
-    for wrong in ("0", "two", "-1"):
-        refused = run(command, tmp_path, NPROC=wrong)
-        assert refused.returncode == 2
-        assert f"NPROC is '{wrong}', which is no number of processes" in refused.stderr
 
 
-def test_missing_meta_json_is_written_first(checkout: Path, checkpoint: Path, tmp_path: Path) -> None:
-    data = make_data(checkout / "data" / "mvtec")
-    (data / "meta.json").unlink()
-    for name, known in (("bolt", "screw"), ("felt", "carpet")):
-        (data / name / "masks").rename(data / name / "ground_truth")
-        for mask in (data / name / "ground_truth").glob("*/*.png"):
-            mask.rename(mask.with_name(f"{mask.stem}_mask.png"))
-        (data / name).rename(data / known)
-    done = run(["bash", str(checkout / "zero_shot.sh"), *tiny_options(checkpoint)], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert objects(checkout / "results" / "mvtec" / "results.csv") == [("0", "carpet"), ("0", "screw"), ("0", "mean")]
-
-
-def test_a_wrong_root_is_an_error(checkout: Path, tmp_path: Path) -> None:
-    done = run(["bash", str(checkout / "zero_shot.sh")], tmp_path, MVTEC_ROOT="nowhere")
+@pytest.mark.parametrize(("name", "value"), [("MVTEC_ROOT", "nowhere"), ("NPROC", "two"), ("NPROC", "0")])
+def test_wrong_variables_are_refused(checkout: Path, tmp_path: Path, name: str, value: str) -> None:
+    done = run(["bash", str(checkout / "zero_shot.sh")], tmp_path, **{name: value})
     assert done.returncode == 2
-    assert "MVTEC_ROOT is 'nowhere', which is no folder" in done.stderr
+    assert f"{name} is '{value}'" in done.stderr
 
 
+@pytest.mark.slow
 def test_without_data_sets_the_sample_runs_with_the_demo_backbone(checkout: Path, tmp_path: Path) -> None:
     done = run(["bash", str(checkout / "zero_shot.sh"), "--classes", "gear"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "embedded sample with the embedded demo backbone" in done.stderr
-    assert "## sample, 0-shot" in done.stdout
     assert objects(checkout / "results" / "sample" / "results.csv") == [("0", "gear"), ("0", "mean")]
-    few = run(["bash", str(checkout / "few_shot.sh"), "--classes", "gear", "--k_shot", "2"], tmp_path)
-    assert few.returncode == 0, few.stderr
-    assert "## sample, 2-shot, seed 10" in few.stdout
     figure = tmp_path / "figure.jpg"
     python = str(checkout / ".venv" / "bin" / "python")
     drawn = run([python, "-m", "scripts.draw_sample", "--save_path", str(figure)], checkout)
     assert drawn.returncode == 0, drawn.stderr
     assert figure.stat().st_size > 10_000
-
-
-def test_open_clip_2_24_gives_the_same_numbers() -> None:
-    script = ROOT / "scripts" / "run_tests_open_clip_2_24.sh"
-    done = run(["bash", str(script), "-q", "-k", "not full_size"], ROOT)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
 
 
 @pytest.fixture
@@ -145,10 +124,6 @@ def test_setup_installs_once(empty_project: Path) -> None:
     assert (empty_project / ".venv" / "bin" / "python").exists()
     second = run(["bash", "scripts/setup.sh"], empty_project)
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
-    (empty_project / "scripts" / "start.py").write_text("import evaluation\n")
-    (empty_project / "evaluation.py").touch()
-    done = run([".venv/bin/python", "scripts/start.py"], empty_project)
-    assert done.returncode == 0, done.stderr  # a script that is started by its file finds the other folders
     assert "and those of more" in run(["bash", "scripts/setup.sh", "more"], empty_project).stderr
     for extras in ([], ["more"]):
         again = run(["bash", "scripts/setup.sh", *extras], empty_project)
@@ -168,7 +143,7 @@ def test_setup_refuses_an_old_python(empty_project: Path) -> None:
     assert not (empty_project / ".venv").exists()
 
 
-@pytest.mark.parametrize("script", ["test.py", "predict.py", "mvtec.py", "visa.py", "scripts/export.py"])
+@pytest.mark.parametrize("script", ["test.py", "predict.py", "mvtec.py"])
 def test_help_from_another_folder(script: str, tmp_path: Path) -> None:
     done = run([str(ROOT / ".venv" / "bin" / "python"), str(ROOT / script), "--help"], tmp_path)
     assert done.returncode == 0 and "usage:" in done.stdout
