@@ -138,6 +138,11 @@ def random_backbone(model: str, precision: str) -> tuple[Backbone, open_clip.CLI
     return backbone, original.to(PRECISIONS[precision])
 
 
+def random_pixels(size: int) -> torch.Tensor:
+    """An image of seeded noise, (1, size, size, 3) uint8."""
+    return torch.randint(0, 256, (1, size, size, 3), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+
+
 @torch.inference_mode()
 def plain_encode(model: open_clip.CLIP, images: torch.Tensor) -> list[torch.Tensor]:
     """The usual implementation: one call of open_clip's transformer per scale, on all windows of the batch."""
@@ -157,15 +162,15 @@ def plain_encode(model: open_clip.CLIP, images: torch.Tensor) -> list[torch.Tens
 def benchmark_encoder(options: argparse.Namespace) -> list[Row]:
     """Seconds an image, against the bound and against one open_clip call per scale."""
     config = clip_config(options.model)
-    image = torch.randn(1, 3, config.image_size, config.image_size, generator=torch.Generator().manual_seed(1))
+    pixels = random_pixels(config.image_size)
     rows = []
     for precision in ("fp32", "bf16") if bf16_pays(config) else ("fp32",):
         dtype = PRECISIONS[precision]
         backbone, original = random_backbone(options.model, precision)
         functions: dict[str, Callable[[], object]] = {
             **matrix_products(dtype),
-            "ours": partial(backbone.encode, image),
-            "plain": partial(plain_encode, original, image.to(dtype)),
+            "ours": partial(backbone.encode, pixels),
+            "plain": partial(plain_encode, original, normalise(pixels).to(dtype)),
         }
         print(f"encoder, {precision}: {linear_rates(config.width, config.mlp_width, dtype).kernels} linear layers")
         times = medians(functions, options.repeats)
@@ -245,22 +250,22 @@ def benchmark_metrics(options: argparse.Namespace) -> list[Row]:
 
 def random_case(backbone: Backbone) -> tuple[Embeddings, torch.Tensor]:
     """Seeded random embeddings of 50 images in the shapes of the backbone's own, and of a class, (2, embed_dim)."""
-    pixels = torch.zeros(1, backbone.image_size, backbone.image_size, 3, dtype=torch.uint8)
     noise = torch.Generator().manual_seed(2)
-    embeddings = backbone.encode(pixels).map(lambda part: torch.randn(50, *part.shape[1:], generator=noise))
+    embeddings = backbone.encode(random_pixels(backbone.image_size)).map(
+        lambda part: torch.randn(50, *part.shape[1:], generator=noise)
+    )
     return embeddings, F.normalize(torch.randn(2, embeddings.cls.shape[-1], generator=noise), dim=-1)
 
 
 def benchmark_shots(options: argparse.Namespace) -> list[Row]:
     """What shots and seeds add to a zero-shot pass over test images."""
     backbone, _ = random_backbone(options.model, "fp32")
-    image = torch.randn(1, 3, backbone.image_size, backbone.image_size, generator=torch.Generator().manual_seed(1))
     embeddings, text = random_case(backbone)
     one, few, many = embeddings[:1], MemoryBank.of(embeddings[1:9]), MemoryBank.of(embeddings[1:41])
     shots = [list(range(k)) for k in (1, 2, 4, 8)]
     draws = [[8 * seed + number for number in draw] for seed in range(5) for draw in shots]
     functions: dict[str, Callable[[], object]] = {
-        "encode": partial(backbone.encode, image),
+        "encode": partial(backbone.encode, random_pixels(backbone.image_size)),
         "zero": partial(score_images, one, text, None, [[]]),
         "few": partial(score_images, one, text, few, shots),
         "seeds": partial(score_images, one, text, many, draws),
@@ -296,7 +301,10 @@ def benchmark_pipeline(options: argparse.Namespace) -> list[Row]:
     embeddings, text = random_case(backbone)
     images, bank = embeddings[:BATCH], MemoryBank.of(embeddings[BATCH : 2 * BATCH])
     pixels = torch.zeros(BATCH, size, size, 3, dtype=torch.uint8)
-    settings = {"0 shots": [[]], "0, 1, 2, 4, 8 shots": [list(range(k)) for k in (0, 1, 2, 4, 8)]}
+    settings: dict[str, list[list[int]]] = {
+        "0 shots": [[]],
+        "0, 1, 2, 4, 8 shots": [list(range(k)) for k in (0, 1, 2, 4, 8)],
+    }
 
     def run(items: list[Item], folder: Path, workers: int, shots: list[list[int]]) -> None:
         maps: list[list[torch.Tensor]] = [[] for _ in shots]
@@ -353,12 +361,9 @@ def machine() -> str:
 
 def print_rows(rows: list[Row]) -> None:
     """Print rows as a table."""
-    cells = [
-        [row.benchmark, row.what, f"{row.seconds:.4f}", row.baseline, f"{row.baseline_seconds:.4f}", f"{row.ratio:.2f}"]
-        for row in rows
-    ]
     header = ["benchmark", "what", "seconds", "baseline", "its seconds", "baseline / ours"]
-    print(tabulate(cells, header, tablefmt="pipe", disable_numparse=True))
+    cells = [[row.benchmark, row.what, row.seconds, row.baseline, row.baseline_seconds, row.ratio] for row in rows]
+    print(tabulate(cells, header, tablefmt="pipe", floatfmt=("", "", ".4f", "", ".4f", ".2f")))
 
 
 def main() -> None:
@@ -372,10 +377,7 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     print(machine())
-    rows: list[Row] = []
-    for name in options.benchmarks or BENCHMARKS:
-        rows += globals()[f"benchmark_{name}"](options)
-    print_rows(rows)
+    print_rows([row for name in options.benchmarks or BENCHMARKS for row in globals()[f"benchmark_{name}"](options)])
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from scripts import benchmark as own
 from winclip.defaults import SCALES
 from winclip.memory import MemoryBank
 from winclip.network.backbone import Backbone
+from winclip.pictures.images import normalise
 from winclip.prompts import REFERENCE
 from winclip.scoring import score_images, upsample
 from winclip.text import class_embeddings
@@ -35,25 +36,27 @@ def encoder_rows(repeats: int) -> list[own.Row]:
     size, config = backbone.image_size, own.clip_config(MODEL)
     # Images of noise that is smooth enough to give different windows.
     noise = torch.randn(1 + REFERENCES, 3, 30, 30, generator=torch.Generator().manual_seed(3))
-    images = F.interpolate(noise, size=(size, size), mode="bicubic")
-    image, references = images[:1], images[1:]
+    smooth = F.interpolate(128 + 64 * noise, size=(size, size), mode="bicubic")
+    pixels = smooth.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    images = normalise(pixels)
+    image, one = images[:1], pixels[:1]
     open_clip.create_model_and_transforms = lambda *_, **__: (original, None, None)
     zero_peer = WinClipModel(CLASS).eval()
-    few_peer = WinClipModel(CLASS, references).eval()
+    few_peer = WinClipModel(CLASS, images[1:]).eval()
     with torch.inference_mode():
         # anomalib has the smaller windows first.
         theirs = reversed(zero_peer.encode_image(image)[1])
-        for side, ours, peer in zip(SCALES, backbone.encode(image).windows, theirs):
+        for side, ours, peer in zip(SCALES, backbone.encode(one).windows, theirs):
             difference = float((ours - peer).abs().max() / ours.abs().max())
             print(f"{side} x {side} windows of anomalib and of this project differ by {difference:.1e} of the largest")
             if difference > 1e-4:
                 raise SystemExit("the embeddings do not agree; nothing is timed")
     text = class_embeddings(backbone, CLASS, REFERENCE)
-    bank = MemoryBank.of(backbone.encode(references))
+    bank = MemoryBank.of(backbone.encode(pixels[1:]))
 
     @torch.inference_mode()
     def predict(bank: MemoryBank | None, encoder: Backbone = backbone) -> torch.Tensor:
-        (found,) = score_images(encoder.encode(image), text, bank, [range(REFERENCES if bank else 0)])
+        (found,) = score_images(encoder.encode(one), text, bank, [range(REFERENCES if bank else 0)])
         return upsample(found.maps, size)
 
     functions: dict[str, Callable[[], object]] = {
@@ -62,7 +65,7 @@ def encoder_rows(repeats: int) -> list[own.Row]:
         "anomalib zero": partial(zero_peer, image),
         "few": partial(predict, bank),
         "anomalib few": partial(few_peer, image),
-        "encode": partial(backbone.encode, image),
+        "encode": partial(backbone.encode, one),
     }
     if own.bf16_pays(config):
         functions["bf16 zero"] = partial(predict, None, own.random_backbone(MODEL, "bf16")[0])
