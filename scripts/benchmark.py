@@ -1,28 +1,25 @@
-"""Measures the encoder, the text side, the metrics, the pipeline and the memory against bounds and baselines.
+"""Measures the encoder, the text side, the metrics, the pipeline and the start against bounds and baselines.
 
     python -m scripts.benchmark                      # all of them, ViT-B-16-plus-240 with random weights
-    python -m scripts.benchmark encoder metrics --json figures.json
-    python -m scripts.benchmark --compare figures.json       # what became slower since, by more than 10 %
+    python -m scripts.benchmark encoder metrics
 
 Every ratio is taken within one run: the things compared take turns, and the median of their times is shown.
-Runs are compared by seconds times the machine's own rate of fp32 matrix products beside each benchmark.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,26 +30,30 @@ import torch.nn.functional as F
 from PIL import Image
 from tabulate import tabulate
 
+from datasets.index import write_index
+from datasets.items import DatasetIndex, Item
+from datasets.samples import load_sample
 from evaluation.check_metrics import textbook_pixel_metrics
-from scripts.operations import GIGA, exact_operations, plain_operations
-from scripts.pipeline import pipeline_times
 from winclip.defaults import SCALES
+from winclip.embeddings import Embeddings
 from winclip.memory import MemoryBank
 from winclip.metrics.exact import image_metrics, label_defects, pixel_metrics
-from winclip.network.backbone import PRECISIONS, Backbone, choose_kernels
-from winclip.network.clip import Clip, ClipConfig
-from winclip.network.linear import instruction_sets, packed_linear, processor, slowdown
+from winclip.network.backbone import PRECISIONS, Backbone, load_backbone
+from winclip.network.clip import ClipConfig
+from winclip.network.linear import instruction_sets, linear_rates, packed_linear, processor, slowdown
 from winclip.network.pretrained import parse_config, read_config
-from winclip.pictures.images import CLIP_MEAN, CLIP_STD
+from winclip.pictures.images import normalise, read_image, resized_pixels
+from winclip.pictures.reading import BatchReader
 from winclip.prompts import REFERENCE
-from winclip.scoring import score_images
-from winclip.support.files import write_atomically
+from winclip.scoring import score_images, upsample
 from winclip.text import class_embeddings
 from winclip.windows import window_patches
 
-SLOWER = 1.1  # --compare names what takes longer by this factor
+ROOT = Path(__file__).resolve().parent.parent
+GIGA = 1e9
 SIDE, PRODUCTS = 2048, 12  # of the matrix products that the bound's rate is measured with
-BENCHMARKS = ("encoder", "text", "metrics", "pipeline", "memory")
+PICTURE, PICTURES, BATCH = 900, 24, 8  # side and number of the pipeline's pictures, and how many are scored together
+BENCHMARKS = ("encoder", "text", "metrics", "shots", "pipeline", "start")
 
 
 @dataclass
@@ -104,39 +105,42 @@ def matrix_rate(times: dict[str, float]) -> float:
     return PRODUCTS * 2 * SIDE**3 / min(seconds for name, seconds in times.items() if name.endswith(" products"))
 
 
+def exact_operations(config: ClipConfig) -> int:
+    """Matrix operations of one image with both exact savings: the bound's numerator."""
+    grid, width, hidden = config.grid, config.width, config.mlp_width
+    full = 1 + grid * grid
+    linear = 2 * width * (4 * width + 2 * hidden)  # of a token in a block: query, key, value, output and the MLP
+    total = 2 * (full - 1) * 3 * config.patch_size**2 * width
+    total += config.layers * (full * linear + 4 * full * full * width)
+    for side in SCALES:
+        length, windows = 1 + side * side, (grid - side + 1) ** 2
+        attention = 4 * length * length * width * windows
+        first = 2 * windows * length * width * (width + 2 * hidden) + attention
+        last = windows * (linear + 4 * length * width * config.heads)
+        between = (config.layers - 2) * (windows * length * linear + attention)
+        total += first + between + last + 2 * windows * width * config.embed_dim
+    return total
+
+
+def clip_config(model: str) -> ClipConfig:
+    """The sizes of a model that open_clip or a config .json names."""
+    return parse_config(read_config(model)[0], model)
+
+
 def random_backbone(model: str, precision: str) -> tuple[Backbone, open_clip.CLIP]:
-    """A backbone with seeded random weights, and open_clip's own model with the same ones."""
+    """A backbone on the CPU with seeded random weights, and open_clip's own model with the same ones."""
     torch.manual_seed(0)
-    raw = open_clip.get_model_config(model)
-    original = open_clip.CLIP(**raw).eval().requires_grad_(False)
-    config = parse_config(raw, model)
-    with torch.device("meta"):
-        clip = Clip(config)
-    state = original.state_dict()
-    clip.load_state_dict({name: state[name] for name in clip.state_dict()}, assign=True)
-    dtype = PRECISIONS[precision]
-    clip = clip.to(dtype).eval().requires_grad_(False)
-    device = torch.device("cpu")
-    kernels = choose_kernels(config, device, dtype)
-    if kernels == "packed":
-        clip.visual.pack()
-    backbone = Backbone(
-        clip=clip,
-        model=model,
-        pretrained="random",
-        weights_sha256="",
-        mean=CLIP_MEAN,
-        std=CLIP_STD,
-        device=device,
-        dtype=dtype,
-        kernels=kernels,
-    )
-    return backbone, original.to(dtype)
+    original = open_clip.CLIP(**read_config(model)[0]).eval().requires_grad_(False)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "random.safetensors"
+        safetensors.torch.save_file(original.state_dict(), checkpoint)
+        backbone = load_backbone(model, str(checkpoint), device="cpu", precision=precision)
+    return backbone, original.to(PRECISIONS[precision])
 
 
-def write_random_weights(model: str, checkpoint: Path) -> None:
-    """A checkpoint of a model that open_clip or a config .json names, with random weights."""
-    safetensors.torch.save_file(open_clip.CLIP(**read_config(model)[0]).state_dict(), checkpoint)
+def random_pixels(size: int) -> torch.Tensor:
+    """An image of seeded noise, (1, size, size, 3) uint8."""
+    return torch.randint(0, 256, (1, size, size, 3), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
 
 
 @torch.inference_mode()
@@ -157,9 +161,24 @@ def plain_encode(model: open_clip.CLIP, images: torch.Tensor) -> list[torch.Tens
 
 def benchmark_encoder(options: argparse.Namespace) -> list[Row]:
     """Seconds an image, against the bound and against one open_clip call per scale."""
-    config = parse_config(open_clip.get_model_config(options.model), options.model)
-    precisions = ["fp32", "bf16"] if bf16_pays(config) else ["fp32"]
-    return [row for precision in precisions for row in encoder_rows(options, precision)]
+    config = clip_config(options.model)
+    pixels = random_pixels(config.image_size)
+    rows = []
+    for precision in ("fp32", "bf16") if bf16_pays(config) else ("fp32",):
+        dtype = PRECISIONS[precision]
+        backbone, original = random_backbone(options.model, precision)
+        functions: dict[str, Callable[[], object]] = {
+            **matrix_products(dtype),
+            "ours": partial(backbone.encode, pixels),
+            "plain": partial(plain_encode, original, normalise(pixels).to(dtype)),
+        }
+        print(f"encoder, {precision}: {linear_rates(config.width, config.mlp_width, dtype).kernels} linear layers")
+        times = medians(functions, options.repeats)
+        rows += [
+            bound_row(config, precision, times["ours"], matrix_rate(times)),
+            Row("encoder", f"an image, {precision}", times["ours"], "open_clip call per scale", times["plain"]),
+        ]
+    return rows
 
 
 def bf16_pays(config: ClipConfig) -> bool:
@@ -170,31 +189,10 @@ def bf16_pays(config: ClipConfig) -> bool:
     return slow <= 1
 
 
-def encoder_rows(options: argparse.Namespace, precision: str) -> list[Row]:
-    """The encoder in one precision."""
-    backbone, original = random_backbone(options.model, precision)
-    config = backbone.clip.config
-    image = torch.randn(1, 3, config.image_size, config.image_size, generator=torch.Generator().manual_seed(1))
-    products = matrix_products(backbone.dtype)
-    functions: dict[str, Callable[[], object]] = {
-        **products,
-        "ours": lambda: backbone.encode(image),
-        "plain": lambda: plain_encode(original, image.to(backbone.dtype)),
-    }
-    print(f"encoder, {precision}: {backbone.kernels} linear layers")
-    times = medians(functions, options.repeats)
-    return [
-        bound_row(backbone, times["ours"], matrix_rate(times)),
-        Row("encoder", f"an image, {precision}", times["ours"], "open_clip call per scale", times["plain"]),
-    ]
-
-
-def bound_row(backbone: Backbone, seconds: float, rate: float) -> Row:
+def bound_row(config: ClipConfig, precision: str, seconds: float, rate: float) -> Row:
     """Encoding an image against its operations at a matrix rate."""
-    config = backbone.clip.config
-    needed, plain = exact_operations(config), plain_operations(config)
-    bound = f"bound: {needed / GIGA:.0f} of {plain / GIGA:.0f} GFLOP at {rate / GIGA:.0f} GFLOP/s"
-    precision = next(name for name, dtype in PRECISIONS.items() if dtype == backbone.dtype)
+    needed = exact_operations(config)
+    bound = f"bound: {needed / GIGA:.0f} GFLOP at {rate / GIGA:.0f} GFLOP/s"
     return Row("encoder", f"an image, {precision}", seconds, bound, needed / rate)
 
 
@@ -208,9 +206,7 @@ def benchmark_text(options: argparse.Namespace) -> list[Row]:
         embeddings = [original.encode_text(open_clip.tokenize(prompts)).mean(dim=0) for prompts in both]
         return F.normalize(torch.stack(embeddings), dim=-1)
 
-    def ours() -> torch.Tensor:
-        return class_embeddings(backbone, "metal_nut", REFERENCE)
-
+    ours = partial(class_embeddings, backbone, "metal_nut", REFERENCE)
     print(f"text: largest difference to full context {float((ours() - plain()).abs().max()):.0e}")
     times = medians({"ours": ours, "plain": plain}, options.repeats)
     return [Row("text", "a class, fp32", times["ours"], "full context", times["plain"])]
@@ -230,204 +226,159 @@ def metric_case() -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
     return masks, maps.numpy()
 
 
+def all_metrics(
+    masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.float32], aupro: Literal["steps", "exact"] = "steps"
+) -> dict[str, float]:
+    """The seven metrics of maps; an image's score is its highest map value."""
+    image = image_metrics(masks.any(axis=(1, 2)), maps.max(axis=(1, 2)))[0]
+    return image | pixel_metrics(label_defects(masks), maps, aupro)[0]
+
+
 def benchmark_metrics(options: argparse.Namespace) -> list[Row]:
     """All seven metrics of 83 maps, against scikit-learn with the threshold loop."""
     masks, maps = metric_case()
-    labels, scores = masks.any(axis=(1, 2)), maps.max(axis=(1, 2))
-
-    def ours() -> dict[str, float]:
-        return image_metrics(labels, scores)[0] | pixel_metrics(label_defects(masks), maps)[0]
-
     start = time.perf_counter()
     expected = textbook_pixel_metrics(masks, maps)
     looped = time.perf_counter() - start
-    figures = ours()
+    figures = all_metrics(masks, maps)
     difference = max(abs(figures[name] - value) for name, value in expected.items())
     print(f"metrics: largest difference to scikit-learn and scikit-image {difference:.0e}")
-    seconds = medians({"ours": ours}, options.repeats)["ours"]
+    seconds = medians({"ours": partial(all_metrics, masks, maps)}, options.repeats)["ours"]
+    baseline = "the four of pixels as --check_metrics takes them, once"
+    return [Row("metrics", "seven metrics of 83 maps", seconds, baseline, looped)]
+
+
+def random_case(backbone: Backbone) -> tuple[Embeddings, torch.Tensor]:
+    """Seeded random embeddings of 50 images in the shapes of the backbone's own, and of a class, (2, embed_dim)."""
+    noise = torch.Generator().manual_seed(2)
+    embeddings = backbone.encode(random_pixels(backbone.image_size)).map(
+        lambda part: torch.randn(50, *part.shape[1:], generator=noise)
+    )
+    return embeddings, F.normalize(torch.randn(2, embeddings.cls.shape[-1], generator=noise), dim=-1)
+
+
+def benchmark_shots(options: argparse.Namespace) -> list[Row]:
+    """What shots and seeds add to a zero-shot pass over test images."""
+    backbone, _ = random_backbone(options.model, "fp32")
+    embeddings, text = random_case(backbone)
+    one, few, many = embeddings[:1], MemoryBank.of(embeddings[1:9]), MemoryBank.of(embeddings[1:41])
+    shots = [list(range(k)) for k in (1, 2, 4, 8)]
+    draws = [[8 * seed + number for number in draw] for seed in range(5) for draw in shots]
+    functions: dict[str, Callable[[], object]] = {
+        "encode": partial(backbone.encode, random_pixels(backbone.image_size)),
+        "zero": partial(score_images, one, text, None, [[]]),
+        "few": partial(score_images, one, text, few, shots),
+        "seeds": partial(score_images, one, text, many, draws),
+    }
+    times = medians(functions, options.repeats)
+    what = {"few": "for 1, 2, 4, 8 shots", "seeds": "for 5 seeds of them"}
+    zero = times["encode"] + times["zero"]
     return [
-        Row(
-            "metrics",
-            "seven metrics of 83 maps",
-            seconds,
-            "the four of pixels as --check_metrics takes them, once",
-            looped,
-        )
+        Row("shots", f"an image, encoded and scored {how}", times["encode"] + times[name], "for zero-shot", zero)
+        for name, how in what.items()
     ]
+
+
+def write_pictures(folder: Path, count: int) -> list[Item]:
+    """Pictures of 900 x 900 with the noise of a camera, every second one with a mask."""
+    generator = np.random.RandomState(0)
+    smooth = Image.fromarray(generator.randint(0, 256, (9, 9, 3)).astype(np.uint8))
+    wide = np.asarray(smooth.resize((PICTURE, PICTURE), Image.Resampling.BICUBIC)).astype(np.float32)
+    mask = np.zeros((PICTURE, PICTURE), np.uint8)
+    mask[300:500, 200:500] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    for number in range(count):
+        noisy = (wide + generator.normal(0, 4, wide.shape)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(folder / f"{number}.png")
+    kinds = ("", "good"), ("mask.png", "spot")
+    return [Item(f"{n}.png", kinds[n % 2][0], "part", kinds[n % 2][1], n % 2) for n in range(count)]
 
 
 def benchmark_pipeline(options: argparse.Namespace) -> list[Row]:
-    """What shots and seeds add to a zero-shot pass over test images, everything but the encoder, and the start-up."""
+    """Everything but the encoder, a picture: each step, and all of them with stored embeddings in its place."""
     backbone, _ = random_backbone(options.model, "fp32")
-    config = backbone.clip.config
-    images = torch.randn(2, 3, config.image_size, config.image_size, generator=torch.Generator().manual_seed(1))
-    embeddings = backbone.encode(images)
-    text = class_embeddings(backbone, "metal_nut", REFERENCE)
-    noise = torch.Generator().manual_seed(2)
+    size = backbone.image_size
+    embeddings, text = random_case(backbone)
+    images, bank = embeddings[:BATCH], MemoryBank.of(embeddings[BATCH : 2 * BATCH])
+    pixels = torch.zeros(BATCH, size, size, 3, dtype=torch.uint8)
+    settings: dict[str, list[list[int]]] = {
+        "0 shots": [[]],
+        "0, 1, 2, 4, 8 shots": [list(range(k)) for k in (0, 1, 2, 4, 8)],
+    }
 
-    def bank(references: int) -> MemoryBank:
-        one = embeddings[:1]
-        return MemoryBank.of(one.map(lambda part: torch.randn(references, *part.shape[1:], generator=noise)))
+    def run(items: list[Item], folder: Path, workers: int, shots: list[list[int]]) -> None:
+        maps: list[list[torch.Tensor]] = [[] for _ in shots]
+        masks = []
+        with BatchReader(size, BATCH, workers) as reader:
+            for batch in reader.batches(items, partial(load_sample, root=folder, size=size)):
+                masks += [np.zeros((size, size), np.bool_) if mask is None else mask for mask in batch.extras]
+                for kept, found in zip(maps, score_images(images[: len(batch.entries)], text, bank, shots)):
+                    kept.append(found.maps)
+        for kept in maps:
+            all_metrics(np.stack(masks), upsample(torch.cat(kept), size).numpy())
 
-    def score(bank: MemoryBank | None, chosen: list[list[int]]) -> None:
-        score_images(embeddings[:1], text, bank, chosen)
-
-    shots = [list(range(k)) for k in (1, 2, 4, 8)]
-    one, five = bank(8), bank(40)
-    draws = [[8 * seed + number for number in draw] for seed in range(5) for draw in shots]
-    times = medians(
-        {
-            "encode": lambda: backbone.encode(images[:1]),
-            "zero": lambda: score(None, [[]]),
-            "few": lambda: score(one, shots),
-            "seeds": lambda: score(five, draws),
-        },
-        options.repeats,
-    )
-    zero, few, seeds = (times["encode"] + times[name] for name in ("zero", "few", "seeds"))
-    return [
-        Row("pipeline", "an image, encoded and scored for 1, 2, 4, 8 shots", few, "for zero-shot", zero),
-        Row("pipeline", "an image, encoded and scored for 5 seeds of them", seeds, "for zero-shot", zero),
-        *picture_rows(backbone, options.repeats),
-        startup_row(),
-    ]
-
-
-def picture_rows(backbone: Backbone, repeats: int) -> list[Row]:
-    """A picture as data sets have them, with a stored embedding of it: every step, and whole runs."""
-    times = pipeline_times(backbone, medians, repeats)
-    whole = "run, 0 shots, 0 workers"
-    return [Row("pipeline", f"a picture, {what}", seconds, whole, times[whole]) for what, seconds in times.items()]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        items = write_pictures(folder, PICTURES)
+        picture = read_image(folder / "0.png")
+        steps: dict[str, tuple[int, Callable[[], object]]] = {
+            "decoding": (1, partial(read_image, folder / "0.png")),
+            "resizing": (1, partial(resized_pixels, picture, size)),
+            "normalising": (BATCH, partial(normalise, pixels)),
+        }
+        for what, shots in settings.items():
+            steps[f"scoring, {what}"] = BATCH, partial(score_images, images, text, bank, shots)
+            for workers in (0, 1, 2):
+                steps[f"all, {what}, {workers} workers"] = PICTURES, partial(run, items, folder, workers, shots)
+        times = medians({step: function for step, (_, function) in steps.items()}, options.repeats)
+    seconds = {step: times[step] / pictures for step, (pictures, _) in steps.items()}
+    whole = "all, 0 shots, 0 workers"
+    return [Row("pipeline", f"a picture, {step}", taken, whole, seconds[whole]) for step, taken in seconds.items()]
 
 
-def startup_row() -> Row:
-    """test.py from its start to the score of one image, demo backbone, cached text, against importing torch."""
-    root = Path(__file__).resolve().parent.parent
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder)
-        write_grey_images(data, 1)
-        command = [sys.executable, str(root / "test.py"), "--model", "demo-vit-240", "--data_path", folder]
-        command += ["--save_path", str(data / "out")]
-        run = partial(subprocess.run, env={**os.environ, "XDG_CACHE_HOME": folder}, capture_output=True, check=True)
+def benchmark_start(options: argparse.Namespace) -> list[Row]:
+    """test.py from its start to the tables of one picture, demo backbone, cached text, against importing torch."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_index(DatasetIndex(folder, {}, {"part": write_pictures(folder, 1)}))
+        again = f"{sys.executable} test.py --model demo-vit-240 --data_path {name} --save_path {name}/out".split()
+        environment = {**os.environ, "XDG_CACHE_HOME": name}
+        start = partial(subprocess.run, env=environment, capture_output=True, check=True, cwd=ROOT)
         # The turn that does not count fills the cache.
-        times = medians({"test": lambda: run(command), "torch": lambda: run([sys.executable, "-c", "import torch"])}, 5)
-    return Row("pipeline", "start to first score, cached text", times["test"], "import torch", times["torch"])
-
-
-MEMORY_SCRIPT = """
-import sys
-from evaluation.options import parse_options
-from evaluation.run import run
-run(parse_options(sys.argv[1:]))
-# Not ru_maxrss, which starts at what the parent process held.
-print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
-"""
-
-
-def benchmark_memory(options: argparse.Namespace) -> list[Row]:
-    """Peak resident memory of test.py at batch 8 over 8 and 24 images of a class; printed, not timed."""
-    root = str(Path(__file__).resolve().parent.parent)
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = Path(folder) / "random.safetensors"
-        write_random_weights(options.model, checkpoint)
-        weights = checkpoint.stat().st_size
-        for count in (8, 24):
-            data = Path(folder) / str(count)
-            write_grey_images(data, count)
-            arguments = ["--model", options.model, "--pretrained", str(checkpoint), "--batch_size", "8", "--no_cache"]
-            arguments += ["--data_path", str(data), "--save_path", str(data / "out")]
-            command = [sys.executable, "-c", MEMORY_SCRIPT, *arguments]
-            # From the root, where Python finds the repository's modules.
-            out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=root).stdout
-            peak = int(out.split()[-1]) * 1024
-            print(
-                f"memory: test.py on {count} images, batch 8: peak {peak / 1e9:.2f} GB,"
-                f" weights {weights / 1e9:.2f} GB, beyond them {(peak - weights) / 1e9:.2f} GB"
-            )
-    return []
-
-
-def write_grey_images(folder: Path, count: int) -> None:
-    """A data set of one class with ``count`` test images."""
-    folder.mkdir(exist_ok=True)
-    items = []
-    for number in range(count):
-        Image.new("RGB", (240, 240), "grey").save(folder / f"{number}.png")
-        item = {"mask_path": "", "cls_name": "part", "specie_name": "good", "anomaly": 0}
-        items.append({"img_path": f"{number}.png", **item})
-    write_atomically(folder / "meta.json", json.dumps({"train": {}, "test": {"part": items}}))
-
-
-def memory_mb(process: int) -> float:
-    """Resident memory of a process, as Linux has it."""
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+        commands = {"fresh": [*again, "--fresh"], "again": again, "torch": [sys.executable, "-c", "import torch"]}
+        times = medians({name: partial(start, command) for name, command in commands.items()}, options.repeats)
+    return [
+        Row("start", "test.py on one picture, cached text", times["fresh"], "import torch", times["torch"]),
+        Row("start", "the same once more", times["again"], "import torch", times["torch"]),
+    ]
 
 
 def machine() -> str:
     """The machine and versions that the figures belong to."""
-    threads = f"{os.cpu_count()} CPUs, {torch.get_num_threads()} threads"
-    return f"{processor()} ({instruction_sets()}), {threads}, torch {torch.__version__}"
+    cores = f"{os.cpu_count()} CPUs, {torch.get_num_threads()} threads"
+    return f"{processor()} ({instruction_sets()}), {cores}, torch {torch.__version__}"
 
 
 def print_rows(rows: list[Row]) -> None:
     """Print rows as a table."""
-    cells = [
-        [row.benchmark, row.what, f"{row.seconds:.4f}", row.baseline, f"{row.baseline_seconds:.4f}", f"{row.ratio:.2f}"]
-        for row in rows
-    ]
     header = ["benchmark", "what", "seconds", "baseline", "its seconds", "baseline / ours"]
-    print(tabulate(cells, header, tablefmt="pipe", disable_numparse=True))
+    cells = [[row.benchmark, row.what, row.seconds, row.baseline, row.baseline_seconds, row.ratio] for row in rows]
+    print(tabulate(cells, header, tablefmt="pipe", floatfmt=("", "", ".4f", "", ".4f", ".2f")))
 
 
-def slower_rows(rows: Sequence[Row], rates: Sequence[float], stored: Sequence[dict[str, Any]]) -> list[str]:
-    """Lines on the rows that take ``SLOWER`` times as long as stored ones, at the rate of either machine.
-
-    Args:
-        rows: of this run.
-        rates: the matrix rate beside each.
-        stored: rows of a run that ``--json`` wrote.
-    """
-    before = {(row["benchmark"], row["what"]): row["seconds"] * row["matrix_rate"] for row in stored}
-    lines = {}
-    for row, rate in zip(rows, rates):
-        key = row.benchmark, row.what
-        factor = row.seconds * rate / before[key] if key in before else 0.0
-        if factor > SLOWER:
-            lines[key] = f"slower: {row.benchmark}, {row.what}: {factor:.2f} times as long as stored"
-    return list(lines.values())
-
-
-def main() -> int:
-    """Run the chosen benchmarks, print the table and write the JSON; 1 if ``--compare`` found something slower."""
+def main() -> None:
+    """Run the chosen benchmarks, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmarks", nargs="*", help=f"any of {', '.join(BENCHMARKS)} (all)")
-    parser.add_argument("--model", default="ViT-B-16-plus-240", help="open_clip model, with random weights")
+    parser.add_argument("--model", default="ViT-B-16-plus-240", help="model with random weights (ViT-B-16-plus-240)")
     parser.add_argument("--repeats", type=int, default=7, help="counted turns of each measurement (7)")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
-    parser.add_argument("--compare", type=Path, metavar="FILE", help="a stored run: name what became slower by a tenth")
     options = parser.parse_args()
     unknown = set(options.benchmarks) - set(BENCHMARKS)
     if unknown:
         parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
-    stored = json.loads(options.compare.read_text(encoding="utf-8"))["rows"] if options.compare else []
     print(machine())
-    rows: list[Row] = []
-    rates: list[float] = []
-    products = matrix_products(torch.float32)
-    for name in options.benchmarks or BENCHMARKS:
-        before = matrix_rate(medians(products, 1))
-        rows += globals()[f"benchmark_{name}"](options)
-        rates += [(before + matrix_rate(medians(products, 1))) / 2] * (len(rows) - len(rates))
-    if rows:
-        print_rows(rows)
-    if options.json:
-        figures = [{**asdict(row), "ratio": row.ratio, "matrix_rate": rate} for row, rate in zip(rows, rates)]
-        write_atomically(options.json, json.dumps({"machine": machine(), "rows": figures}, indent=2) + "\n")
-    lines = slower_rows(rows, rates, stored)
-    print(*lines, sep="\n", end="\n" if lines else "")
-    return 1 if lines else 0
+    print_rows([row for name in options.benchmarks or BENCHMARKS for row in globals()[f"benchmark_{name}"](options)])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

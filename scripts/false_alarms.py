@@ -1,11 +1,8 @@
 """How many good pictures exceed the threshold that comes from references, and how many defects are found.
 
-    python -m scripts.false_alarms
-
 For every class of the sample, and for the solar cells if the package elpv-dataset is installed, 240 good and 100
-defective pictures are drawn. In every draw 4, 8 or 16 of the good ones are the references, and all the other pictures
-are judged. The rule that held before is shown first: a normal distribution of the scores. Takes 25 minutes
-on two cores with --draws 50.
+defective pictures are drawn. In every draw 4, 8 or 16 of the good ones are the references, and all others are judged.
+The rule that held before, a normal distribution of the scores, is shown first. 25 minutes on two cores with --draws 50.
 """
 
 from __future__ import annotations
@@ -41,6 +38,8 @@ from winclip.thresholds import FALSE_ALARM_RATE, prediction_bound
 
 GOOD, DEFECTIVE = 240, 100
 REFERENCES = (4, 8, 16)
+Array = npt.NDArray[np.float64]
+Compared = tuple[GridScores, Associations]
 Rule = Callable[[Sequence[float], float], float]
 
 
@@ -55,109 +54,82 @@ RULES: tuple[Rule, ...] = (normal_bound, prediction_bound)
 
 def pictures(seed: int) -> Iterator[tuple[str, list[ImageLike]]]:
     """Each class with its pictures, the good ones first."""
-    part = "false alarms"
     for name, (_, defects) in CLASSES.items():
-        good: list[ImageLike] = [draw_pair(name, seed, f"{part}/good", index)[0] for index in range(GOOD)]
+        good: list[ImageLike] = [draw_pair(name, seed, "false alarms/good", index)[0] for index in range(GOOD)]
         kinds = [list(defects)[index % len(defects)] for index in range(DEFECTIVE)]
-        yield name, good + [draw_pair(name, seed, f"{part}/{kind}", n, kind)[1] for n, kind in enumerate(kinds)]
+        yield name, good + [draw_pair(name, seed, f"false alarms/{kind}", n, kind)[1] for n, kind in enumerate(kinds)]
     try:
         package = find_package()
     except InputError as error:
         print(f"left out: {CLASS}: {error}")
         return
-    labels = read_labels(package / "labels.csv")
     chosen: list[ImageLike] = []
     for probability, count in ((0, GOOD), (1, DEFECTIVE)):
-        cells = sorted(cell for cell, label in labels.items() if label == probability)
+        cells = sorted(cell for cell, label in read_labels(package / "labels.csv").items() if label == probability)
         chosen += [package / cell for cell in random_state(seed, CLASS, probability).permutation(cells)[:count]]
     yield CLASS, chosen
 
 
 @torch.inference_mode()
-def compared(
-    backbone: Backbone, name: str, images: Sequence[ImageLike], good: int = GOOD
-) -> tuple[GridScores, Associations]:
+def compared(backbone: Backbone, name: str, images: Sequence[ImageLike], good: int = GOOD) -> Compared:
     """Zero-shot results of all images, and their associations with the good ones, which come first."""
     embeddings = WinCLIP(backbone).encode(images)
     text = class_embeddings(backbone, name.replace("_", " "), REFERENCE)
     return zero_shot(embeddings, text), associate(embeddings, MemoryBank.of(embeddings[:good]))
 
 
-def measure(
-    zero: GridScores, associations: Associations, references: Sequence[int]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def measure(zero: GridScores, associations: Associations, references: Sequence[int]) -> tuple[Array, Array]:
     """Score and highest map value of every reference against the others, (2, R), and of all N images, (2, N)."""
 
-    def measured(images: slice, compared_with: Associations, chosen: Sequence[int]) -> npt.NDArray[np.float64]:
-        some = GridScores(zero.scores[images], zero.maps[images])
-        scores, maps = few_shot(some, association_maps(compared_with, chosen))
+    def measured(images: slice, found: Associations, chosen: Sequence[int]) -> Array:
+        scores, maps = few_shot(GridScores(zero.scores[images], zero.maps[images]), association_maps(found, chosen))
         return np.stack([scores.numpy(), maps.amax(dim=(1, 2)).numpy()])
 
-    own = [
-        measured(slice(one, one + 1), associations.of_image(one), [other for other in references if other != one])
-        for one in references
-    ]
+    own = [measured(slice(i, i + 1), associations.of_image(i), [k for k in references if k != i]) for i in references]
     return np.concatenate(own, axis=1), measured(slice(None), associations, references)
 
 
-def rates(
-    zero: GridScores, associations: Associations, count: int, draws: int, random: np.random.RandomState
-) -> npt.NDArray[np.float64]:
+def rates(found: Compared, count: int, draws: int, random: np.random.RandomState) -> Array:
     """For each rule: false alarms and defects found by score, and by the highest map value, in per cent, (rules, 4)."""
-    good = associations.patch.shape[1]
-    found = []
+    good = found[1].patch.shape[1]
+    shares = []
     for _ in range(draws):
         references = random.permutation(good)[:count].tolist()
-        own, everyone = measure(zero, associations, references)
+        own, everyone = measure(*found, references)
         held_out = np.setdiff1d(np.arange(good), references)
-        shares = []
         for rule in RULES:
             bounds = [rule(values, highest) for values, highest in zip(own.tolist(), (1.0, 2.0))]
             alarms = everyone > np.asarray(bounds)[:, None]
-            shares.append(np.stack([alarms[:, held_out].mean(axis=1), alarms[:, good:].mean(axis=1)], axis=1).ravel())
-        found.append(shares)
-    return 100 * np.mean(found, axis=0)
+            shares.append([share for row in alarms for share in (row[held_out].mean(), row[good:].mean())])
+    return 100 * np.reshape(shares, (draws, len(RULES), 4)).mean(axis=0)
 
 
 def main() -> int:
-    """Print the table; returns the exit status: 0, or 2 after bad input."""
+    """Measure every class, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=2, help="of the pictures and draws (2)")
     parser.add_argument("--draws", type=int, default=200, help="of references, for each class and number (200)")
     add_options(parser, ModelOptions)
     parser.set_defaults(model=DEMO_MODEL)
     options = parser.parse_args()
-    return exit_status(lambda: run(options))
-
-
-def run(options: argparse.Namespace) -> int:
-    """Measure every class, and print the table."""
     backbone = take_options(ModelOptions, vars(options)).load().backbone
-    results: dict[str, dict[int, npt.NDArray[np.float64]]] = {}
+    found: dict[tuple[int, str], Array] = {}
     for name, images in pictures(options.seed):
-        zero, associations = compared(backbone, name, images)
-        results[name] = {
-            count: rates(zero, associations, count, options.draws, random_state(options.seed, name, count))
-            for count in REFERENCES
-        }
+        one = compared(backbone, name, images)
+        for count in REFERENCES:
+            found[count, name] = rates(one, count, options.draws, random_state(options.seed, name, count))
         print(f"measured: {name}", flush=True)
+    for number in REFERENCES:
+        found[number, "all"] = np.mean([one for (count, _), one in found.items() if count == number], axis=0)
     rows = [
-        [count, name, *(f"{value:.1f}" for value in found[count].T.ravel())]
-        for count in REFERENCES
-        for name, found in [
-            *results.items(),
-            ("all", {count: np.mean([one[count] for one in results.values()], axis=0)}),
-        ]
+        [*key, *(f"{value:.1f}" for value in found[key].T.ravel())] for key in sorted(found, key=lambda key: key[0])
     ]
-    what = [
-        f"{kind}, {when}"
-        for kind in ("false alarms", "found", "with false area", "with area found")
-        for when in ("before", "now")
-    ]
-    print(tabulate(rows, ["references", "class", *what], tablefmt="pipe", disable_numparse=True))
+    what = ("false alarms", "found", "with false area", "with area found")
+    header = ["references", "class", *(f"{kind}, {when}" for kind in what for when in ("before", "now"))]
+    print(tabulate(rows, header, tablefmt="pipe", disable_numparse=True))
     print(f"per cent; seed {options.seed}, {options.draws} draws; {machine()}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

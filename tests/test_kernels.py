@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts.benchmark import Row, slower_rows
 from tests.tiny import stages, tiny_backbone
 from winclip.embeddings import Embeddings
 from winclip.network import linear
@@ -111,13 +110,3 @@ def test_a_half_precision_that_is_slower_is_warned_of(
 
 def test_auto_is_fp32(checkpoint: Path) -> None:
     assert tiny_backbone(checkpoint.parent, precision="auto").dtype == torch.float32
-
-
-def test_benchmarks_are_compared_by_the_machines_own_rate() -> None:
-    stored = [
-        {"benchmark": "encoder", "what": "an image", "seconds": 2.0, "matrix_rate": 100.0},
-        {"benchmark": "text", "what": "a class", "seconds": 2.0, "matrix_rate": 100.0},
-    ]
-    rows = [Row("encoder", "an image", 1.05, "", 1), Row("text", "a class", 1.2, "", 1), Row("new", "", 1, "", 1)]
-    # At twice the rate half the time is expected.
-    assert slower_rows(rows, [200.0] * 3, stored) == ["slower: text, a class: 1.20 times as long as stored"]
