@@ -38,6 +38,12 @@ class Run:
     scores: dict[Setting, Scores]
     finished: bool
 
+    @property
+    def labels(self) -> dict[str, dict[str, int]]:
+        """By class and path, the label of each image."""
+        scores = next(iter(self.scores.values()))
+        return {name: {path: label for path, (label, _) in images.items()} for name, images in scores.items()}
+
     def settings(self, k_shot: int | None) -> list[Setting]:
         """Those with a number of shots, one for each seed; the number may be left open if there is one only.
 
