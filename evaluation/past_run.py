@@ -50,14 +50,12 @@ class Run:
         Raises:
             InputError: if there are none, or several numbers.
         """
-        shots = sorted({setting.k_shot for setting in self.scores})
-        if k_shot is None and len(shots) == 1:
-            k_shot = shots[0]
-        if k_shot not in shots:
-            has = ", ".join(map(str, shots))
+        found = [setting for setting in self.scores if k_shot in (None, setting.k_shot)]
+        if len({setting.k_shot for setting in found}) != 1:
+            has = ", ".join(map(str, sorted({setting.k_shot for setting in self.scores})))
             given = "" if k_shot is None else f", not {k_shot}"
             raise InputError(f"{self.folder} has numbers of shots {has}{given}; say which with --k_shot A B")
-        return [setting for setting in self.scores if setting.k_shot == k_shot]
+        return found
 
 
 def read_run(folder: Path) -> Run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import io
 import re
 import shutil
 import subprocess
@@ -43,6 +43,10 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str | Path, status: 
     return error if status else out
 
 
+def read(table: Path | io.StringIO) -> pd.DataFrame:
+    return pd.read_csv(table, dtype=str, keep_default_na=False)
+
+
 def check_latex(text: str, folder: Path) -> None:
     """Rows of one width, braces in pairs, no character that LaTeX takes for something else; compiled where it is."""
     for line in re.findall(r"(.*) \\\\\n", text):
@@ -58,19 +62,17 @@ def check_latex(text: str, folder: Path) -> None:
 
 
 def test_rows_are_the_means_of_the_runs(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
-    table = list(csv.DictReader(printed(capsys, *runs, "--format", "csv").splitlines()))
+    table = read(io.StringIO(printed(capsys, *runs, "--format", "csv")))
     small, paper_prompts, mvtec = (str(run) for run in runs)
-    assert [row["source"] for row in table] == [small, paper_prompts, small, mvtec, "Accurate-WinCLIP"]
-    assert [row["dataset"] + row["k_shot"] for row in table] == ["small0", "small0", "small1", "mvtec0", "mvtec0"]
-    for row, seed in ((table[0], ""), (table[2], "mean")):
-        for name, ends in (("results.csv", [""]), ("intervals.csv", ["_low", "_high"])):
-            lines = csv.DictReader((runs[0] / name).read_text().splitlines())
-            key = (row["k_shot"], seed, "mean")
-            (mean,) = (line for line in lines if (line["k_shot"], line["seed"], line["objects"]) == key)
-            assert [row[m + end] for m in METRICS for end in ends] == [mean[m + end] for m in METRICS for end in ends]
-    assert table[2]["aupro_std"] and not table[0]["aupro_std"] and not table[1]["aupro_low"]
+    assert table["source"].tolist() == [small, paper_prompts, small, mvtec, "Accurate-WinCLIP"]
+    assert (table["dataset"] + table["k_shot"]).tolist() == ["small0", "small0", "small1", "mvtec0", "mvtec0"]
+    for name, ends in (("results.csv", [""]), ("intervals.csv", ["_low", "_high"])):
+        means = read(runs[0] / name).query("objects == 'mean' and seed in ('', 'mean')")
+        columns = [metric + end for metric in METRICS for end in ends]
+        assert table.loc[[0, 2], columns].to_numpy().tolist() == means[columns].to_numpy().tolist()
+    assert [bool(text) for text in table["aupro_std"]] == [False, False, True, False, False]
     # Published figures are those of the classes of the run: carpet and screw.
-    assert float(table[4]["auroc_px"]) == pytest.approx((90.9 + 91.1) / 2) and not table[4]["auroc_px_std"]
+    assert float(table["auroc_px"][4]) == pytest.approx((90.9 + 91.1) / 2) and not table["aupro_low"][1]
 
 
 def test_markdown_and_what_differs(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,8 +117,8 @@ def test_means_of_the_paper_are_those_of_all_classes(runs: Runs, tmp_path: Path)
     line = (run / "scores.csv").read_text().splitlines(True)[1]
     with (run / "scores.csv").open("a") as file:
         file.writelines(line.replace("carpet", name) for name in {*DATA_SETS["mvtec"].classes} - {"carpet", "screw"})
-    config = (run / "config.json").read_text()
-    (run / "config.json").write_text(config.replace('"finished": true', '"finished": false'))
+    config = (run / "config.json").read_text().replace('"finished": true', '"finished": false')
+    (run / "config.json").write_text(config)
     table = tabulate_runs([run])
     assert table.frame["source"].tolist() == [str(run), "Accurate-WinCLIP", "paper"]
     assert table.frame["auroc_sp"].tolist()[1:] == [90.4, 91.8]
@@ -125,9 +127,8 @@ def test_means_of_the_paper_are_those_of_all_classes(runs: Runs, tmp_path: Path)
 
 def test_bad_input(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small, changed = runs[0], shutil.copytree(runs[1], tmp_path / "changed")
-    again = small.parent / "mvtec" / ".." / "small"
-    assert f"error: run {again} is named twice" in printed(capsys, small, again, status=2)
-    assert f"{tmp_path / 'none' / 'config.json'}" in printed(capsys, small, tmp_path / "none", status=2)
+    for folder in (small / ".." / "small", tmp_path / "none"):
+        assert str(folder) in printed(capsys, small, folder, status=2)
     scores, results = (changed / "scores.csv").read_text(), (changed / "results.csv").read_text()
     without = "".join(line for line in scores.splitlines(True) if ",felt," not in line)
     moved = scores.replace("felt/test/good/1.png", "felt/test/good/9.png")
