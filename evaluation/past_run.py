@@ -38,20 +38,24 @@ class Run:
     scores: dict[Setting, Scores]
     finished: bool
 
+    @property
+    def labels(self) -> dict[str, dict[str, int]]:
+        """By class and path, the label of each image."""
+        scores = next(iter(self.scores.values()))
+        return {name: {path: label for path, (label, _) in images.items()} for name, images in scores.items()}
+
     def settings(self, k_shot: int | None) -> list[Setting]:
         """Those with a number of shots, one for each seed; the number may be left open if there is one only.
 
         Raises:
             InputError: if there are none, or several numbers.
         """
-        shots = sorted({setting.k_shot for setting in self.scores})
-        if k_shot is None and len(shots) == 1:
-            k_shot = shots[0]
-        if k_shot not in shots:
-            has = ", ".join(map(str, shots))
+        found = [setting for setting in self.scores if k_shot in (None, setting.k_shot)]
+        if len({setting.k_shot for setting in found}) != 1:
+            has = ", ".join(map(str, sorted({setting.k_shot for setting in self.scores})))
             given = "" if k_shot is None else f", not {k_shot}"
             raise InputError(f"{self.folder} has numbers of shots {has}{given}; say which with --k_shot A B")
-        return [setting for setting in self.scores if setting.k_shot == k_shot]
+        return found
 
 
 def read_run(folder: Path) -> Run:

@@ -27,28 +27,24 @@ def published_table(dataset: str, k_shot: int) -> dict[str, dict[str, float]]:
         An empty table if none was published for this data set and number of shots.
     """
     path = DATA_SETS[dataset].published if dataset in DATA_SETS else None
-    return {} if path is None else {row["objects"]: _figures(row) for row in _rows(path, dataset, k_shot)}
+    return {} if path is None else _figures(path, dataset, k_shot)
 
 
 def published_mean(table: dict[str, dict[str, float]], objects: Sequence[str], metric: str) -> float | None:
     """Mean of a published column over the classes of a run; the published mean itself if it ran all."""
-    classes = set(table) - {"mean"}
-    if classes == set(objects):
+    if {*objects, "mean"} == table.keys():
         return table["mean"].get(metric)
-    values = [table[name][metric] for name in objects if name in classes]
+    values = [table[name][metric] for name in objects if name in table]
     return sum(values) / len(values) if values and len(values) == len(objects) else None
 
 
 def paper_mean(dataset: str, k_shot: int) -> dict[str, float]:
     """Means in per cent that the paper states, by metric; empty where it states none."""
-    rows = _rows(PAPER_MEANS, dataset, k_shot)
-    return _figures(rows[0]) if rows else {}
+    return _figures(PAPER_MEANS, dataset, k_shot).get("mean", {})
 
 
-def _rows(path: Path, dataset: str, k_shot: int) -> list[dict[str, str]]:
+def _figures(path: Path, dataset: str, k_shot: int) -> dict[str, dict[str, float]]:
     with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row["dataset"] == dataset and int(row["k_shot"]) == k_shot]
-
-
-def _figures(row: dict[str, str]) -> dict[str, float]:
-    return {key: float(value) for key, value in row.items() if key not in ("dataset", "k_shot", "objects") and value}
+        rows = [row for row in csv.DictReader(file) if row["dataset"] == dataset and int(row["k_shot"]) == k_shot]
+    keys = ("dataset", "k_shot", "objects")
+    return {row.get("objects", "mean"): {m: float(row[m]) for m in row if m not in keys and row[m]} for row in rows}

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from datasets.registry import DATA_SETS
 from evaluation.past_run import Run, read_rows, read_run
 from evaluation.published import PAPER, SOURCE, paper_mean, published_mean, published_table
-from evaluation.results import INTERVALS_NOTE, METRICS, Column, csv_text, interval_text, markdown
-from winclip.metrics.bootstrap import Interval
+from evaluation.results import INTERVALS_NOTE, METRICS, interval_text, markdown
 from winclip.report.content import Table
 from winclip.support.errors import InputError
 from winclip.support.files import is_file
-from winclip.support.names import cell, printable
+from winclip.support.names import cell, from_cell, printable
 
 # Options that figures can depend on.
 _OPTIONS = (
@@ -26,143 +25,96 @@ _OPTIONS = (
 )
 # What the rows of published figures are called, and where they are from.
 _PUBLISHED = {"Accurate-WinCLIP": SOURCE, "paper": PAPER}
-_HEADINGS = {"auroc": "AUROC", "f1": "F1-max", "ap": "AP", "aupro": "AUPRO"}
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\symbol{34}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "±": r"$\pm$",
-    # Behind a line's end LaTeX takes them for an option.
-    **{character: f"{{{character}}}" for character in "[]*"},
-}
+_NAMES = ["dataset", "k_shot", "source"]
+# Of METRICS, in their order.
+_HEADINGS = [*zip(["pixel"] * 4 + ["image"] * 3, ["AUROC", "F1-max", "AP", "AUPRO", "AUROC", "F1-max", "AP"])]
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    # Behind a line's end LaTeX takes the first three for an option; two hyphens in a row would be drawn as a dash.
+    | {character: f"{{{character}}}" for character in "[]*-"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\symbol{34}"}
+)
 # Letters that need no font encoding but LaTeX's first, and the sign in our notes.
-_ACCENTED = {"±", *(chr(code) for code in range(0xC0, 0x100) if code not in (0xD0, 0xD7, 0xDE, 0xF0, 0xF7, 0xFE))}
-
-
-@dataclass(frozen=True)
-class Row:
-    """Means over the classes of a data set with a number of shots.
-
-    Attributes:
-        dataset, k_shot: of what.
-        source: the run's folder, or who published the figures.
-        figures: per cent, those that are known.
-        deviations: over seeds, per cent; empty with one.
-        limits: of intervals, as fractions; empty where there are none.
-    """
-
-    dataset: str
-    k_shot: int
-    source: str
-    figures: Column
-    deviations: Column = field(default_factory=dict)
-    limits: dict[str, Interval] = field(default_factory=dict)
+_ACCENTED = {"±", *map(chr, {*range(0xC0, 0x100)} - {0xD0, 0xD7, 0xDE, 0xF0, 0xF7, 0xFE})}
 
 
 @dataclass(frozen=True)
 class RunTable:
-    """All rows of a table in their order, what is the best in each, and what to know of them."""
+    """All rows of a table in their order, and what to know of them.
 
-    rows: list[Row]
+    Attributes:
+        frame: as the CSV has it: data set, number of shots and source (a run's folder, or who published the figures);
+            of every metric the figure, its deviation over seeds and the ends of its interval; per cent or NaN.
+        notes: paragraphs below it.
+    """
+
+    frame: pd.DataFrame
     notes: list[str]
 
-    def best(self, row: Row) -> set[str]:
-        """The metrics in which no row of its group has more, as far as one decimal shows.
+    def _part(self, end: str) -> pd.DataFrame:
+        """The columns with this end of their names, by metric."""
+        return self.frame[[metric + end for metric in METRICS]].set_axis([*METRICS], axis=1)
+
+    def best(self) -> pd.DataFrame:
+        """For every row and metric, whether no row of its group has more, as far as one decimal shows.
 
         A group are the rows of a data set with one number of shots; in a data set that has one row for each
         number of shots, all its rows.
         """
-        same = [other for other in self.rows if other.dataset == row.dataset]
-        if max(Counter(other.k_shot for other in same).values()) > 1:
-            same = [other for other in same if other.k_shot == row.k_shot]
-        highest = {metric: max(other.figures.get(metric, -1.0) for other in same) for metric in row.figures}
-        return {metric for metric, value in row.figures.items() if f"{value:.1f}" == f"{highest[metric]:.1f}"}
+        dataset, k_shot = self.frame["dataset"], self.frame["k_shot"]
+        several = self.frame.duplicated(["dataset", "k_shot"]).groupby(dataset).transform("any")
+        shown = self._part("").map("{:.1f}".format).astype(float)
+        return shown == shown.groupby([dataset, k_shot.where(several, -1)]).transform("max")
+
+    def _texts(self, name: Callable[[str], str], bold: str, spread: str) -> pd.DataFrame:
+        """Names as a function gives them, figures with their deviations and the best in bold, from formats of both."""
+        figures, deviations = self._part(""), self._part("_std")
+        texts = figures.map("{:.1f}".format).where(figures.notna(), "-")
+        texts = texts.mask(self.best(), texts.map(bold.format))
+        texts += deviations.map(spread.format).where(deviations.notna(), "")
+        return self.frame[_NAMES].map(lambda text: name(from_cell(str(text)))).join(texts)
+
+    def _limits(self) -> pd.DataFrame:
+        """Intervals as they stand behind their figures; empty text where there is none."""
+        low, high = self._part("_low") / 100, self._part("_high") / 100
+        texts = {metric: [*map(interval_text, zip(low[metric], high[metric]))] for metric in METRICS}
+        return pd.DataFrame(texts).where(low.notna(), "")
 
     def markdown(self) -> str:
         """As a table in Markdown."""
-        rows = []
-        for row in self.rows:
-            cells = zip(METRICS, self._cells(row, "**{}**", " ± {:.1f}"))
-            with_limits = [text + interval_text(row.limits.get(metric)) for metric, text in cells]
-            rows.append([row.dataset, str(row.k_shot), printable(row.source), *with_limits])
+        texts = self._texts(printable, "**{}**", " ± {:.1f}")
+        texts[[*METRICS]] += self._limits()
         header, notes = ["data set", "shots", "source", *METRICS], [printable(note) for note in self.notes]
-        return markdown([Table("Means over classes, per cent", header, rows, notes=notes)])
-
-    def _cells(self, row: Row, bold: str, spread: str) -> Iterator[str]:
-        """A row's figures with their deviations, and the best in bold, from formats of both."""
-        best = self.best(row)
-        for metric in METRICS:
-            value = f"{row.figures[metric]:.1f}" if metric in row.figures else "-"
-            deviation = spread.format(row.deviations[metric]) if metric in row.deviations else ""
-            yield (bold.format(value) if metric in best else value) + deviation
+        return markdown([Table("Means over classes, per cent", header, texts.to_numpy().tolist(), notes=notes)])
 
     def csv(self) -> str:
-        """As CSV with six decimals: of every metric the figure, its deviation over seeds, and its interval."""
-        rows = []
-        for row in self.rows:
-            values: list[float | str] = []
-            for metric in METRICS:
-                ends: list[float | str] = [100 * end for end in row.limits.get(metric, ())] or ["", ""]
-                values += [row.figures.get(metric, ""), row.deviations.get(metric, ""), *ends]
-            shown = [value if isinstance(value, str) else f"{value:.6f}" for value in values]
-            rows.append([cell(row.dataset), row.k_shot, cell(row.source), *shown])
-        names = [f"{metric}{end}" for metric in METRICS for end in ("", "_std", "_low", "_high")]
-        return csv_text(["dataset", "k_shot", "source", *names], rows)
+        """As CSV with six decimals."""
+        return self.frame.to_csv(index=False, float_format="%.6f", lineterminator="\n")
 
     def latex(self) -> str:
         """As a LaTeX table that needs the package booktabs; intervals stand below their figures."""
-        lines = []
-        for number, row in enumerate(self.rows):
-            if number and self.rows[number - 1].dataset != row.dataset:
-                lines.append(r"\midrule")
-            names = [row.dataset, str(row.k_shot), row.source]
-            figures = self._cells(row, r"\textbf{{{}}}", r"{{\scriptsize$\pm${:.1f}}}")
-            lines.append(_latex_line([*map(latex_text, names), *figures]))
-            if row.limits:
-                ends = [interval_text(row.limits.get(metric)).strip() for metric in METRICS]
-                lines.append(_latex_line(["", "", "", *(f"{{\\scriptsize {end}}}" if end else "" for end in ends)]))
-        headings = [_HEADINGS[metric.split("_")[0]] for metric in METRICS]
-        return "\n".join(
-            [
-                r"% needs \usepackage{booktabs}",
-                r"\begin{table*}",
-                r"\centering",
-                r"\caption{Means over classes, per cent.}",
-                r"\small",
-                r"\setlength{\tabcolsep}{3pt}",
-                r"\begin{tabular}{lrl" + "c" * len(METRICS) + "}",
-                r"\toprule",
-                r" & & & \multicolumn{4}{c}{pixel} & \multicolumn{3}{c}{image} \\",
-                r"\cmidrule(lr){4-7} \cmidrule(lr){8-10}",
-                _latex_line(["data set", "shots", "source", *headings]),
-                r"\midrule",
-                *lines,
-                r"\bottomrule",
-                r"\end{tabular}",
-                *(f"\\par\\smallskip\\footnotesize {latex_text(note)}" for note in self.notes),
-                r"\end{table*}",
-                "",
-            ]
+        texts = self._texts(latex_text, r"\textbf{{{}}}", r"{{\scriptsize$\pm${:.1f}}}")
+        starts = ~self.frame["dataset"].duplicated() & (self.frame.index > 0)
+        texts["dataset"] = texts["dataset"].mask(starts, "\\midrule\n" + texts["dataset"])
+        limits = self._limits()
+        limits = limits[(limits != "").any(axis=1)].map("{{\\scriptsize{}}}".format)
+        rows = pd.concat([texts, limits]).sort_index(kind="stable", ignore_index=True)
+        names = [("", "\\cmidrule(lr){4-7} \\cmidrule(lr){8-10}\ndata set"), ("", "shots"), ("", "source")]
+        rows.columns = pd.MultiIndex.from_tuples([*names, *_HEADINGS])
+        form = {"column_format": "lrl" + "c" * len(METRICS), "multicolumn_format": "c"}
+        tabular = rows.to_latex(index=False, na_rep="", escape=False, **form)
+        notes = "".join(f"\\par\\smallskip\\footnotesize {latex_text(note)}\n" for note in self.notes)
+        return (
+            "% needs \\usepackage{booktabs}\n\\begin{table*}\n\\centering\n\\caption{Means over classes, per cent.}\n"
+            f"\\small\n\\setlength{{\\tabcolsep}}{{3pt}}\n{tabular}{notes}\\end{{table*}}\n"
         )
 
 
 def latex_text(text: str) -> str:
     """Text of any origin for LaTeX; what its oldest fonts do not have is written as ``\\u4e2d``."""
-    plain = "".join(
-        one if one in _ACCENTED or one.isascii() else one.encode("ascii", "backslashreplace").decode()
-        for one in printable(text)
-    )
-    # Two hyphens in a row would be drawn as a dash.
-    return re.sub("-(?=-)", "-{}", "".join(_LATEX.get(one, one) for one in plain))
-
-
-def _latex_line(cells: Iterable[str]) -> str:
-    return " & ".join(cells) + r" \\"
+    plain = (one if one.isascii() or one in _ACCENTED else ascii(one)[1:-1] for one in printable(text))
+    return "".join(plain).translate(_LATEX)
 
 
 def tabulate_runs(folders: Sequence[Path]) -> RunTable:
@@ -178,121 +130,77 @@ def tabulate_runs(folders: Sequence[Path]) -> RunTable:
         if folder.resolve() in [other.resolve() for other in folders[:number]]:
             raise InputError(f"run {folder} is named twice; name it once")
     runs = [read_run(folder) for folder in folders]
-    by_dataset: dict[str, list[Run]] = {}
-    for run in runs:
-        by_dataset.setdefault(run.dataset, []).append(run)
-        _check_same_data(by_dataset[run.dataset][0], run)
-    rows = [row for same in by_dataset.values() for row in sorted(_rows(same), key=lambda row: row.k_shot)]
+    datasets = dict.fromkeys(run.dataset for run in runs)
+    rows = [row for name in datasets for row in _rows([run for run in runs if run.dataset == name])]
+    frame = pd.DataFrame(rows, columns=[*_NAMES, *(m + end for m in METRICS for end in ("", "_std", "_low", "_high"))])
     notes = ["Bold: the best of a data set with the same number of shots; of the data set, where none has two rows."]
-    if any(row.deviations for row in rows):
+    if frame.filter(like="_std").notna().any(axis=None):
         notes.append("±: population standard deviation over the seeds of a run.")
-    if any(row.limits for row in rows):
+    if frame.filter(like="_low").notna().any(axis=None):
         notes.append(INTERVALS_NOTE)
-    sources = {row.source for row in rows}
+    sources = {*frame["source"]}
     notes += [f"{name}: published figures ({origin})." for name, origin in _PUBLISHED.items() if name in sources]
-    return RunTable(rows, [*notes, *_unfinished(runs), *_made_with(runs)])
+    parts = [run for run in runs if not run.finished]
+    notes += [f"{run.folder} did not come to its end: means over {len(run.labels)} classes." for run in parts]
+    return RunTable(frame, [*notes, *_made_with(runs)])
 
 
-def _labels(run: Run) -> dict[str, dict[str, int]]:
-    """By class and path, the label of each image."""
-    scores = next(iter(run.scores.values()))
-    return {name: {path: label for path, (label, _) in images.items()} for name, images in scores.items()}
-
-
-def _check_same_data(first: Run, second: Run) -> None:
-    """Raise InputError naming the classes that one run has and the other has not, or has other images of."""
-    one, other = _labels(first), _labels(second)
-    missing = {
-        first.folder: [name for name in one if name not in other],
-        second.folder: [name for name in other if name not in one],
-    }
-    only = [f"only {folder} has {', '.join(names)}" for folder, names in missing.items() if names]
-    if only:
-        raise InputError(
-            f"two runs of {first.dataset} have other classes: {'; '.join(only)}; make both with the same --classes"
-        )
-    differing = [name for name in one if one[name] != other[name]]
-    if differing:
-        raise InputError(
-            f"{first.folder} and {second.folder} have other images of {first.dataset}, in class {', '.join(differing)};"
-            " give runs of the same data, or another --dataset name to one of them"
-        )
-
-
-def _rows(runs: Sequence[Run]) -> Iterator[Row]:
-    """Those of all runs of a data set, and behind them what is published of it."""
-    dataset, classes = runs[0].dataset, [*_labels(runs[0])]
-    shots = dict.fromkeys(setting.k_shot for run in runs for setting in run.scores)
+def _rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Those of all runs of a data set and what is published of it, by number of shots."""
+    dataset, labels = runs[0].dataset, runs[0].labels
     for run in runs:
-        yield from _rows_of_run(run)
-    for k_shot in shots:
+        differing = [name for name in {**labels, **run.labels} if labels.get(name) != run.labels.get(name)]
+        if differing:
+            raise InputError(
+                f"{runs[0].folder} and {run.folder} have other classes or images of {dataset}: {', '.join(differing)};"
+                " give runs of the same data and --classes, or another --dataset name to one of them"
+            )
+    rows = [row for run in runs for row in _rows_of_run(run)]
+    all_classes = dataset in DATA_SETS and labels.keys() == {*DATA_SETS[dataset].classes}
+    for k_shot in dict.fromkeys(row["k_shot"] for row in rows):
         table = published_table(dataset, k_shot)
-        means = {metric: published_mean(table, classes, metric) for metric in METRICS} if table else {}
-        known = {metric: value for metric, value in means.items() if value is not None}
-        paper = (
-            paper_mean(dataset, k_shot) if dataset in DATA_SETS and {*classes} == {*DATA_SETS[dataset].classes} else {}
-        )
-        yield from (Row(dataset, k_shot, name, part) for name, part in zip(_PUBLISHED, (known, paper)) if part)
+        means = {metric: published_mean(table, [*labels], metric) for metric in METRICS}
+        stated: list[Mapping[str, float | None]] = [means, paper_mean(dataset, k_shot) if all_classes else {}]
+        for source, figures in zip(_PUBLISHED, stated):
+            if any(value is not None for value in figures.values()):
+                rows.append({"dataset": cell(dataset), "k_shot": k_shot, "source": source, **figures})
+    return sorted(rows, key=lambda row: row["k_shot"])
 
 
-def _rows_of_run(run: Run) -> Iterator[Row]:
+def _rows_of_run(run: Run) -> Iterator[dict[str, Any]]:
     figures = _means(run.folder / "results.csv", "results")
     path = run.folder / "intervals.csv"
     limits = _means(path, "intervals") if is_file(path) else {}
-    for k_shot in dict.fromkeys(setting.k_shot for setting in run.scores):
-        settings = run.settings(k_shot)
-        seed = "mean" if len(settings) > 1 else settings[0].seed_text
+    for k_shot, setting in {setting.k_shot: setting for setting in run.scores}.items():
+        seed = "mean" if (k_shot, "mean") in figures else setting.seed_text
         if (k_shot, seed) not in figures:
             raise InputError(f"{run.folder / 'results.csv'} has no mean of {k_shot}-shot; make the run again")
-        ends = limits.get((k_shot, seed), {})
-        yield Row(
-            run.dataset,
-            k_shot,
-            str(run.folder),
-            figures[k_shot, seed],
-            figures.get((k_shot, "std"), {}),
-            {m: (ends[f"{m}_low"] / 100, ends[f"{m}_high"] / 100) for m in METRICS if f"{m}_low" in ends},
-        )
+        names = {"dataset": cell(run.dataset), "k_shot": k_shot, "source": cell(str(run.folder))}
+        deviations = {f"{metric}_std": value for metric, value in figures.get((k_shot, "std"), {}).items()}
+        yield {**names, **figures[k_shot, seed], **deviations, **limits.get((k_shot, seed), {})}
 
 
-def _means(path: Path, what: str) -> dict[tuple[int, str], Column]:
+def _means(path: Path, what: str) -> dict[tuple[int, str], dict[str, float]]:
     """By number of shots and seed, the columns of the rows ``mean`` that are not empty."""
-    found: dict[tuple[int, str], Column] = {}
-    for number, row in enumerate(read_rows(path, what), start=2):
-        try:
-            if row["objects"] == "mean":
-                values = {name: row[name] for name in row if name.startswith(METRICS)}
-                found[int(row["k_shot"]), row["seed"]] = {name: float(value) for name, value in values.items() if value}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path}, line {number}: not {what} of a run; make the run again") from error
-    return found
-
-
-def _unfinished(runs: Sequence[Run]) -> list[str]:
-    return [
-        f"{run.folder} did not come to its end: means over {len(_labels(run))} classes."
-        for run in runs
-        if not run.finished
-    ]
+    rows = read_rows(path, what)
+    try:
+        return {
+            (int(row["k_shot"]), row["seed"]): {m: float(row[m]) for m in row if m.startswith(METRICS) and row[m]}
+            for row in rows
+            if row["objects"] == "mean"
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} does not hold the {what} of a run ({error}); make the run again") from error
 
 
 def _made_with(runs: Sequence[Run]) -> list[str]:
     """For every run, in what it differs from others."""
-    facts: list[dict[str, Any]] = [
-        {
-            **{f"--{name}": run.config["options"].get(name) for name in _OPTIONS},
-            "weights": str(run.config.get("weights_sha256"))[:12],
-            "version": dict(run.config.get("versions") or {}).get("winclip"),
-        }
-        for run in runs
-    ]
-    differing = [name for name in facts[0] if any(other[name] != facts[0][name] for other in facts)]
-    return [
-        f"{run.folder}: {', '.join(f'{name} {_words(made[name])}' for name in differing)}."
-        for run, made in zip(runs, facts)
-        if differing
-    ]
-
-
-def _words(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    facts = []
+    for run in runs:
+        made = {f"--{name}": run.config["options"].get(name) for name in _OPTIONS}
+        made |= {"weights": str(run.config.get("weights_sha256"))[:12]}
+        made |= {"version": dict(run.config.get("versions") or {}).get("winclip")}
+        facts.append({name: " ".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in made.items()})
+    differing = [name for name in facts[0] if len({made[name] for made in facts}) > 1]
+    told = [", ".join(f"{name} {made[name]}" for name in differing) for made in facts]
+    return [f"{run.folder}: {text}." for run, text in zip(runs, told) if text]

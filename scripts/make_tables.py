@@ -17,24 +17,18 @@ from pathlib import Path
 from winclip.support.command_line import exit_status
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser; imports nothing heavy."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="output folders of test.py")
-    parser.add_argument(
-        "--format", default="markdown", choices=("markdown", "latex", "csv"), help="of the table (markdown)"
-    )
-    return parser
-
-
 def main(arguments: list[str]) -> int:
     """Print the table and return the exit status: 0, or one of ``exit_status``."""
-    options = build_parser().parse_args(arguments)
-    return exit_status(lambda: make_tables(options))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="output folders of test.py")
+    formats = ("markdown", "latex", "csv")
+    parser.add_argument("--format", default="markdown", choices=formats, help="of the table (markdown)")
+    options = parser.parse_args(arguments)
+    return exit_status(lambda: make_tables(options.runs, options.format))
 
 
-def make_tables(options: argparse.Namespace) -> int:
-    """Print the table as the options say and return 0; a CSV has its notes on standard error.
+def make_tables(runs: list[Path], form: str) -> int:
+    """Print the table in a format and return 0; a CSV has its notes on standard error.
 
     Raises:
         InputError: if anything given is wrong.
@@ -42,12 +36,10 @@ def make_tables(options: argparse.Namespace) -> int:
     from evaluation.run_tables import tabulate_runs
     from winclip.support.names import printable
 
-    table = tabulate_runs(options.runs)
-    if options.format == "csv":
-        for note in table.notes:
-            print(printable(f"note: {note}"), file=sys.stderr)
-    text = {"markdown": table.markdown, "latex": table.latex, "csv": table.csv}[options.format]()
-    sys.stdout.write(text)
+    table = tabulate_runs(runs)
+    if form == "csv":
+        sys.stderr.writelines(printable(f"note: {note}") + "\n" for note in table.notes)
+    sys.stdout.write({"markdown": table.markdown, "latex": table.latex, "csv": table.csv}[form]())
     return 0
 
 
