@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ def _same(before: Any, now: Any) -> bool:
     return bool(before == now)
 
 
+@cache
 def versions() -> dict[str, str]:
     """Of Python, this project and the packages that a score can depend on."""
     found = {"python": platform.python_version(), "winclip": winclip.__version__}
