@@ -18,16 +18,16 @@ from PIL import Image
 
 import predict
 import winclip.prediction.references
-import winclip.prediction.scoring
+import winclip.prediction.run
 from tests.conftest import ROOT, Predict
 from tests.test_report import embedded, pixels
 from tests.tiny import CONFIG
 from winclip import InputError, WinCLIP
 from winclip.embeddings import Embeddings
 from winclip.pictures.images import PIXEL_LIMIT
-from winclip.prediction.journal import JOURNAL
-from winclip.prediction.listing import common_folder, list_pictures, output_name
 from winclip.prediction.options import parse_options
+from winclip.prediction.pictures import common_folder, list_pictures, output_name
+from winclip.prediction.rows import JOURNAL
 from winclip.scoring import GridScores, score_images
 from winclip.support.files import lock_folder, write_atomically
 from winclip.thresholds import FEW, prediction_bound
@@ -181,7 +181,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     whole, broken = pictures / "whole", pictures / "broken"
     arguments = ["--reference", pictures / "good", pictures / "images", "--save_masks", "--report", "--save_path"]
     assert run(*arguments, whole) == 0
-    describe, after = winclip.prediction.scoring._describe, 3
+    describe, after = winclip.prediction.run.describe, 3
     calls = iter(range(100))
 
     def stop(*given: Any) -> Any:
@@ -190,7 +190,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
         return describe(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(winclip.prediction.scoring, "_describe", stop)
+        patch.setattr(winclip.prediction.run, "describe", stop)
         assert run(*arguments, broken) == 130
     assert f"stopped by SIGINT; {after} of 5 pictures are done, and the same" in error_line(capsys)
     assert len(rows(broken)) == after
@@ -293,7 +293,7 @@ def test_a_full_disk_leaves_whole_rows(
             raise InputError(f"cannot write {path} (No space left on device)")
         write_atomically(path, content)
 
-    monkeypatch.setattr("winclip.prediction.scoring.write_atomically", fill)
+    monkeypatch.setattr("winclip.prediction.run.write_atomically", fill)
     assert run(pictures / "images", "--save_path", save) == 2
     message = error_line(capsys)
     assert "No space left on device" in message and "2 of 5 pictures are done" in message and "--resume" in message

@@ -15,8 +15,8 @@ import torch
 
 from evaluation.identity import Identity, check_same
 from evaluation.ranks import Ranks, own_device
-from scripts.kill_runs import contents
 from tests.conftest import ROOT
+from tests.kills import contents
 from tests.tiny import CONFIG
 from winclip.network.linear import linear_rates
 from winclip.pictures.reading import usable_cores
@@ -89,9 +89,7 @@ def torchrun(count: int, program: list[str], data: Path, save: Path, weights: Pa
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    found = contents(folder)
-    del found["config.json"]
-    return found
+    return contents(folder)
 
 
 def left_out(folder: Path) -> list[str]:

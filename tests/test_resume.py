@@ -20,7 +20,7 @@ from evaluation.ranks import Ranks
 from evaluation.reading import Reader
 from evaluation.references import Plan, References, encode_references
 from evaluation.scoring import ClassScores, score_batch
-from scripts import kill_runs
+from tests.kills import check_kills, evaluation_command
 from winclip.support.errors import InputError
 
 Evaluate = Callable[..., int]
@@ -411,6 +411,5 @@ def test_run_that_is_stopped_in_its_first_class_leaves_nothing_of_an_earlier_one
     assert {path.name for path in save.iterdir()} == {"log.txt", ".checkpoint"}
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert kill_runs.main(["test", "--kills", "3", "--data_path", str(data)]) == 0
-    assert "test: 3 kills in runs of " in capsys.readouterr().out
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(data: Path, tmp_path: Path) -> None:
+    check_kills(evaluation_command, data, tmp_path, kills=3)

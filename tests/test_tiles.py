@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import winclip.prediction.tiles
 from PIL import Image
+from winclip.prediction.tiles import Tiles, check_tile, tiles_of
 
 import predict
-import winclip.prediction.tiles
 from scripts import small_defect
 from tests.conftest import Predict
 from tests.test_predict import Capture, error_line, rows
@@ -18,7 +19,6 @@ from winclip import InputError, WinCLIP
 from winclip.model import Prediction
 from winclip.network.backbone import Backbone
 from winclip.pictures.reading import BatchReader
-from winclip.prediction.tiles import Tiles, check_tile, tiles_of
 from winclip.thresholds import prediction_bound
 
 

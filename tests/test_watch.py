@@ -14,8 +14,8 @@ from PIL import Image
 from tests.conftest import Predict
 from tests.test_predict import Capture, contents, error_line, rows
 from winclip import InputError
-from winclip.prediction.journal import JOURNAL
-from winclip.prediction.watching import Watch
+from winclip.prediction.pictures import Watch
+from winclip.prediction.rows import JOURNAL
 from winclip.support.command_line import Terminated
 
 Steps = Callable[..., None]

@@ -81,7 +81,7 @@ def explain_picture(options: Options) -> int:
 
     from winclip.explanation import check_patch, explain
     from winclip.pictures.images import resized_pixels
-    from winclip.prediction.listing import read_picture
+    from winclip.prediction.pictures import read_picture
     from winclip.prediction.references import class_and_prompts, with_sample, without_shared
     from winclip.report.explanation import Subject, place, verdict, write_explanation
     from winclip.support.files import cache_folder

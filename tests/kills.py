@@ -1,0 +1,93 @@
+"""Runs that are killed at random moments and started again, and what their files have to be."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from tests.conftest import ROOT
+from winclip.defaults import DEMO_MODEL
+from winclip.pictures.images import read_image
+
+Command = Callable[[Path, Path], "list[str]"]
+
+
+def evaluation_command(data: Path, save: Path) -> list[str]:
+    """test.py with the demo backbone, with maps."""
+    places = ["--dataset", "sample", "--data_path", str(data), "--save_path", str(save)]
+    return ["test.py", *places, "--model", DEMO_MODEL, "--device", "cpu", "--k_shot", "0", "1", "--save_maps"]
+
+
+def prediction_command(data: Path, save: Path) -> list[str]:
+    """predict.py with the demo backbone on a class, with masks and report."""
+    part = min(path for path in data.iterdir() if path.is_dir())
+    pictures = [str(part / "test"), "--reference", str(part / "train"), "--class_name", part.name]
+    return ["predict.py", "--demo", "--resume", *pictures, "--save_path", str(save), "--save_masks", "--report"]
+
+
+def check_kills(command: Command, data: Path, folder: Path, kills: int, seed: int = 0) -> None:
+    """Kill a run at moments of the time that an undisturbed one takes, until the same command ends; then begin anew.
+
+    After every kill each file has to be whole, and in the end all have to hold the bytes of the undisturbed run.
+    """
+    moments, start, save = random.Random(seed), time.monotonic(), folder / "killed"
+    run(command(data, folder / "alone"))
+    duration, expected = time.monotonic() - start, contents(folder / "alone")
+    while kills or save.exists():
+        # The last runs to its end.
+        killed = run(command(data, save), moments.uniform(0, duration) if kills else None)
+        assert broken(save) == []
+        kills -= killed
+        if not killed:
+            assert contents(save) == expected
+            shutil.rmtree(save)
+
+
+def run(command: list[str], moment: float | None = None) -> bool:
+    """Run a command, and kill it after some seconds if it has not ended; returns whether it was."""
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        _, said = process.communicate(timeout=moment)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return True
+    assert process.returncode == 0, said.decode()
+    return False
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a run by its name, but those of test.py that hold times."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name not in ("config.json", "log.txt"))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def broken(folder: Path) -> list[Path]:
+    """Files that are not whole. Hidden ones are passed over: the next run sees to them."""
+    return [path for path in folder.rglob("[!.]*") if path.is_file() and not _is_whole(path)]
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".csv":
+            with path.open(encoding="utf-8", newline="") as file:
+                return len({len(row) for row in csv.reader(file)}) == 1
+        elif path.suffix == ".npz":
+            return all(len(array) for array in dict(np.load(path)).values())
+        elif path.suffix in (".jpg", ".png"):
+            read_image(path)
+    except (ValueError, EOFError, zipfile.BadZipFile):
+        return False
+    return True
