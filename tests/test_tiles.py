@@ -135,6 +135,7 @@ def test_tiles_smaller_than_a_window_are_refused(run: Predict, large: list[str],
     assert "--tile" in error_line(capsys)
 
 
+@pytest.mark.slow
 def test_a_small_defect_is_found_in_tiles_and_missed_without(tmp_path: Path) -> None:
     # A texture like cowhide, and a spot of 12 pixels; only a part of the tiles, because all would take minutes.
     width, height, region = 4000, 3000, "1300,1600,420,420"
