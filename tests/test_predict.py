@@ -26,7 +26,7 @@ from winclip.embeddings import Embeddings
 from winclip.network.backbone import Backbone
 from winclip.pictures.images import PIXEL_LIMIT
 from winclip.prediction.options import parse_options
-from winclip.prediction.pictures import common_folder, list_pictures, output_name
+from winclip.prediction.pictures import common_folder, heat_map_name, list_pictures
 from winclip.prediction.rows import JOURNAL
 from winclip.scoring import GridScores, score_images
 from winclip.support.files import lock_folder, write_atomically
@@ -305,7 +305,7 @@ def test_listing(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list_pictures(["images/notes.txt"]) == ["images/notes.txt"]
     assert common_folder(["images/**/a.png", "images/deep"]) == str(pictures / "images")
     assert common_folder(["good/../images/a.png", "good"]) == str(pictures)
-    assert output_name("good/../images/a.png", str(pictures), ".jpg") == "images/a.png.jpg"
+    assert heat_map_name("good/../images/a.png", str(pictures)) == "heatmaps/images/a.png.jpg"
 
 
 def test_what_earlier_runs_have_drawn_is_neither_scored_nor_a_reference(run: Predict, pictures: Path) -> None:

@@ -124,13 +124,18 @@ def common_folder(places: Sequence[str]) -> str:
         raise InputError(f"the pictures are on several drives ({', '.join(places)}); run once for each") from error
 
 
-def output_name(path: str, folder: str, ending: str) -> str:
-    """What a picture's file in the output is called: its path below ``folder``, with forward slashes, and ``ending``.
+def heat_map_name(path: str, folder: str) -> str:
+    """The file of a picture's heat map below the output folder: the path below ``folder``, with forward slashes.
 
-    A name that is too long with the ending is shortened, and stays its own.
+    A name that is too long with its ending is shortened, and stays its own.
     """
     below = Path(os.path.relpath(path, folder))
-    return below.with_name(file_name(below.name, ending)).as_posix()
+    return f"heatmaps/{below.with_name(file_name(below.name, '.jpg')).as_posix()}"
+
+
+def mask_name(heat_map: str) -> str:
+    """The file of a picture's mask, of that of its heat map."""
+    return f"masks/{heat_map.removeprefix('heatmaps/').removesuffix('.jpg')}.png"
 
 
 class Watch:

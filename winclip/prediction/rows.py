@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from winclip.made_with import differing
 from winclip.pictures.drawing import Box, strongest_region
-from winclip.prediction.pictures import RUN_FILE, Region
+from winclip.prediction.pictures import RUN_FILE, Region, mask_name
 from winclip.support.errors import InputError
 from winclip.support.files import is_file, remove_file, write_atomically
 from winclip.support.names import cell, csv_line, printable
@@ -96,11 +96,6 @@ def describe(
     anomalous = score > threshold.score
     figures = float(f"{score:.9g}"), float(f"{threshold.score:.9g}"), anomalous, float(f"{area:.6g}")
     return Row(Path(path).as_posix(), *figures, box, heat_map)
-
-
-def mask_name(heat_map: str) -> str:
-    """The file of a picture's mask, of that of its heat map."""
-    return f"masks/{heat_map.removeprefix('heatmaps/').removesuffix('.jpg')}.png"
 
 
 def parse(line: bytes) -> Row | None:

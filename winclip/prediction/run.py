@@ -21,14 +21,15 @@ from winclip.prediction.pictures import (
     Region,
     Watch,
     common_folder,
+    heat_map_name,
     in_own_size,
     list_pictures,
-    output_name,
+    mask_name,
     read_picture,
     read_region,
 )
 from winclip.prediction.references import add_references, class_and_prompts, with_sample, without_shared
-from winclip.prediction.rows import Journal, Row, describe, mask_name, prepare, write_run, write_tables
+from winclip.prediction.rows import Journal, Row, describe, prepare, write_run, write_tables
 from winclip.prediction.scoring import Outcome, Tiles, Whole
 from winclip.support.command_line import log_to_terminal
 from winclip.support.errors import InputError
@@ -135,7 +136,7 @@ class _Output:
 
     def left(self, paths: Iterable[str]) -> list[str]:
         """The pictures without a row; those that could not be read are no failures any more."""
-        left = [path for path in paths if self._heat_map_name(path) not in self.journal.rows]
+        left = [path for path in paths if heat_map_name(path, self.folder) not in self.journal.rows]
         for path in left:
             self.failures.pop(Path(path).as_posix(), None)
         return left
@@ -163,7 +164,7 @@ class _Output:
 
         It is read once more, because a batch of large ones would take gigabytes.
         """
-        name, threshold = self._heat_map_name(path), self.threshold
+        name, threshold = heat_map_name(path, self.folder), self.threshold
         try:
             picture = read_picture(path)
             own_map = in_own_size(found.maps[0], picture, self.region)
@@ -173,9 +174,6 @@ class _Output:
         except InputError as error:
             return str(error)
         return describe(path, float(found.scores[0]), own_map, threshold, self.region, name), files
-
-    def _heat_map_name(self, path: str) -> str:
-        return f"heatmaps/{output_name(path, self.folder, '.jpg')}"
 
     def write_tables(self) -> None:
         """Make the tables of what is there."""
