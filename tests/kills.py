@@ -19,8 +19,6 @@ from tests.conftest import ROOT
 from winclip.defaults import DEMO_MODEL
 from winclip.pictures.images import read_image
 
-Command = Callable[[Path, Path], "list[str]"]
-
 
 def evaluation_command(data: Path, save: Path) -> list[str]:
     """test.py with the demo backbone, with maps."""
@@ -35,12 +33,12 @@ def prediction_command(data: Path, save: Path) -> list[str]:
     return ["predict.py", "--demo", "--resume", *pictures, "--save_path", str(save), "--save_masks", "--report"]
 
 
-def check_kills(command: Command, data: Path, folder: Path, kills: int, seed: int = 0) -> None:
+def check_kills(command: Callable[[Path, Path], list[str]], data: Path, folder: Path, kills: int) -> None:
     """Kill a run at moments of the time that an undisturbed one takes, until the same command ends; then begin anew.
 
     After every kill each file has to be whole, and in the end all have to hold the bytes of the undisturbed run.
     """
-    moments, start, save = random.Random(seed), time.monotonic(), folder / "killed"
+    moments, start, save = random.Random(0), time.monotonic(), folder / "killed"
     run(command(data, folder / "alone"))
     duration, expected = time.monotonic() - start, contents(folder / "alone")
     while kills or save.exists():

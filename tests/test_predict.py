@@ -17,7 +17,6 @@ from PIL import Image
 
 import predict
 import winclip.prediction.references
-import winclip.prediction.run
 from tests.conftest import ROOT, Predict
 from tests.test_report import embedded, pixels
 from tests.tiny import CONFIG
@@ -27,7 +26,7 @@ from winclip.network.backbone import Backbone
 from winclip.pictures.images import PIXEL_LIMIT
 from winclip.prediction.options import parse_options
 from winclip.prediction.pictures import common_folder, heat_map_name, list_pictures
-from winclip.prediction.rows import JOURNAL
+from winclip.prediction.rows import JOURNAL, describe
 from winclip.scoring import GridScores, score_images
 from winclip.support.files import lock_folder, write_atomically
 from winclip.thresholds import prediction_bound
@@ -156,8 +155,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     whole, broken = pictures / "whole", pictures / "broken"
     arguments = ["--reference", pictures / "good", pictures / "images", "--save_masks", "--report", "--save_path"]
     assert run(*arguments, whole) == 0
-    describe, after = winclip.prediction.run.describe, 3
-    calls = iter(range(100))
+    after, calls = 3, iter(range(100))
 
     def stop(*given: Any) -> Any:
         if next(calls) == after:
@@ -165,7 +163,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
         return describe(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(winclip.prediction.run, "describe", stop)
+        patch.setattr("winclip.prediction.run.describe", stop)
         assert run(*arguments, broken) == 130
     assert f"stopped by SIGINT; {after} of 5 pictures are done, and the same" in error_line(capsys)
     assert len(rows(broken)) == after

@@ -93,6 +93,7 @@ def set_threads() -> Iterator[Callable[[int], None]]:
     call(before)
 
 
+@pytest.mark.slow
 def test_threads_change_scores_by_rounding_and_no_digit_of_a_table(
     run: Run, set_threads: Callable[[int], None]
 ) -> None:

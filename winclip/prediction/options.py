@@ -1,8 +1,9 @@
-"""The command line of predict.py."""
+"""The command line of predict."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,9 +112,9 @@ class Options(PartOptions):
 def build_parser() -> argparse.ArgumentParser:
     """The parser of predict; imports nothing heavy."""
     parser = argparse.ArgumentParser(
-        prog="predict.py",
+        prog="predict.py" if Path(sys.argv[0]).name == "predict.py" else "winclip predict",
         description="Score photographs of one part and draw heat maps of them, zero-shot or with good examples."
-        ' For example: python predict.py --class_name "metal nut" --reference good/ images/ --save_path out/',
+        ' For example: %(prog)s --class_name "metal nut" --reference good/ images/ --save_path out/',
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
