@@ -42,7 +42,6 @@ def check_kills(command: Callable[[Path, Path], list[str]], data: Path, folder: 
     run(command(data, folder / "alone"))
     duration, expected = time.monotonic() - start, contents(folder / "alone")
     while kills or save.exists():
-        # The last runs to its end.
         killed = run(command(data, save), moments.uniform(0, duration) if kills else None)
         assert broken(save) == []
         kills -= killed
