@@ -2,7 +2,7 @@
 
 import sys
 
-from winclip.commands.predict import main
+from winclip.commands.predict import main as main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

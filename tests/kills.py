@@ -19,8 +19,6 @@ from tests.conftest import ROOT
 from winclip.defaults import DEMO_MODEL
 from winclip.pictures.images import read_image
 
-Command = Callable[[Path, Path], "list[str]"]
-
 
 def evaluation_command(data: Path, save: Path) -> list[str]:
     """test.py with the demo backbone, with maps."""
@@ -35,16 +33,15 @@ def prediction_command(data: Path, save: Path) -> list[str]:
     return ["predict.py", "--demo", "--resume", *pictures, "--save_path", str(save), "--save_masks", "--report"]
 
 
-def check_kills(command: Command, data: Path, folder: Path, kills: int, seed: int = 0) -> None:
+def check_kills(command: Callable[[Path, Path], list[str]], data: Path, folder: Path, kills: int) -> None:
     """Kill a run at moments of the time that an undisturbed one takes, until the same command ends; then begin anew.
 
     After every kill each file has to be whole, and in the end all have to hold the bytes of the undisturbed run.
     """
-    moments, start, save = random.Random(seed), time.monotonic(), folder / "killed"
+    moments, start, save = random.Random(0), time.monotonic(), folder / "killed"
     run(command(data, folder / "alone"))
     duration, expected = time.monotonic() - start, contents(folder / "alone")
     while kills or save.exists():
-        # The last runs to its end.
         killed = run(command(data, save), moments.uniform(0, duration) if kills else None)
         assert broken(save) == []
         kills -= killed
@@ -67,10 +64,10 @@ def run(command: list[str], moment: float | None = None) -> bool:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a run by its name, but those of test.py that hold times, and what it measures from."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and path.name not in ("config.json", "log.txt"))
-    paths = (path for path in paths if path.relative_to(folder).parts[0] != "scores")
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    """Every file of a run by its name, but those of test.py that hold times, and those that it measures from."""
+    files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    left_out = ("config.json", "log.txt", "scores")
+    return {name.as_posix(): path.read_bytes() for name, path in files.items() if name.parts[0] not in left_out}
 
 
 def broken(folder: Path) -> list[Path]:

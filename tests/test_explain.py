@@ -120,22 +120,22 @@ def test_page_without_references_and_from_a_memory(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "named"),
     [
-        ([FILES[0], "--patch", "6,0"], "patch 6,0 is outside of the 6 x 6 patches; row and column go from 0 to 5"),
-        ([FILES[0], "--patch", "middle"], "--patch middle is no place; give ROW,COLUMN, such as 6,3"),
-        (["nowhere.png"], "image nowhere.png does not exist"),
-        ([str(CONFIG)], f"image {CONFIG} cannot be read"),
-        ([FILES[0], "--reference", str(CONFIG)], "none of the 1 references could be read"),
-        ([], "no pictures are given"),
+        ([FILES[0], "--patch", "6,0"], "patch 6,0"),
+        ([FILES[0], "--patch", "middle"], "--patch middle"),
+        (["nowhere.png"], "nowhere.png"),
+        ([str(CONFIG)], str(CONFIG)),
+        ([FILES[0], "--reference", str(CONFIG)], "1 references"),
+        ([], "no pictures"),
     ],
 )
 def test_what_does_not_work_is_one_line(
-    run: Run, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    run: Run, arguments: list[str], named: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert run(*arguments) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning:")]
-    assert line.startswith(f"error: {message}")
+    assert line.startswith("error: ") and named in line
     assert not (tmp_path / "out").exists()
 
 

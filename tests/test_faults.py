@@ -21,7 +21,7 @@ import winclip.support.files
 from tests.conftest import make_data
 from tests.tiny import CONFIG
 from winclip import WinCLIP
-from winclip.prediction.journal import JOURNAL, Journal, write_tables
+from winclip.prediction.rows import JOURNAL, Journal, read_rows, write_tables
 from winclip.support.command_line import ModelOptions
 
 Run = Callable[..., int]
@@ -140,7 +140,7 @@ def test_every_write_of_predict_fails_in_turn(
     for rows in range(3):
         (save / JOURNAL).parent.mkdir(exist_ok=True)
         (save / JOURNAL).write_bytes(b"".join(lines[: 1 + rows]))
-        write_tables(save, [])
+        write_tables(save, read_rows(save), [])
         for name, content in contents(save).items():
             sound[name].append(content)
     for number, error in faults(steps):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ from tests.test_report import embedded
 from tests.tiny import CONFIG
 from winclip.support.errors import InputError
 from winclip.support.files import write_atomically
-from winclip.support.names import NAME_LIMIT, cell, file_name, from_cell, printable
+from winclip.support.names import NAME_LIMIT, cell, csv_line, file_name, from_cell, printable
 
 ORDINARY = [
     "000.png",
@@ -47,19 +46,13 @@ def test_ordinary_names_stay_as_they_are(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_names_are_tame_in_a_cell_and_come_back(text: str) -> None:
-    buffer = io.StringIO(newline="")
-    csv.writer(buffer, lineterminator="\n").writerow([cell(text), "1"])
-    line = buffer.getvalue()
+def test_hostile_names_are_tame_in_a_cell_and_come_back_and_one_line_in_a_terminal(text: str) -> None:
+    line = csv_line([cell(text), "1"])
     assert line.count("\n") == 1 and line.lstrip('"')[0] == "'"
     assert line[:-1].isprintable() and line.encode().decode() == line
     assert not any(part.strip('"').startswith(("=", "+", "-", "@")) for part in line.split(";"))
     (((back, _)),) = csv.reader([line])
     assert from_cell(back) == text
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_names_are_one_line_in_a_terminal(text: str) -> None:
     shown = printable(f"image {text} cannot be read")
     assert shown.isprintable() and shown.encode().decode() == shown
 
@@ -145,19 +138,12 @@ def test_evaluation_with_hostile_names(tmp_path: Path, evaluate: Callable[..., i
     assert {card["class"] for card in embedded(page)["cards"]} == {"-b|c", "felt"}
 
 
-REFUSED = {
-    "mean": "the tables' row of means has this name",
-    "a\nb": "a class name cannot",
-    "a\x9bb": "a class name cannot",
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", ["mean", "a\nb", "a\x9bb"])
 def test_class_names_that_tables_cannot_hold_are_refused_on_both_ways(name: str, tmp_path: Path) -> None:
     item = Item("a.png", "", name, "good", 0)
-    with pytest.raises(InputError, match=REFUSED[name]) as written:
+    with pytest.raises(InputError, match="class") as written:
         write_index(DatasetIndex(tmp_path, {name: [item]}, {name: [item]}))
     assert str(written.value).isprintable() and not (tmp_path / "meta.json").exists()
     (tmp_path / "meta.json").write_text(json.dumps({"train": {}, "test": {name: [vars(item)]}}))
-    with pytest.raises(InputError, match=REFUSED[name]):
+    with pytest.raises(InputError, match="class"):
         load_index(tmp_path)

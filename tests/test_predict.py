@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import struct
 import subprocess
 import sys
@@ -18,19 +17,19 @@ from PIL import Image
 
 import predict
 import winclip.prediction.references
-import winclip.prediction.scoring
 from tests.conftest import ROOT, Predict
 from tests.test_report import embedded, pixels
 from tests.tiny import CONFIG
 from winclip import InputError, WinCLIP
 from winclip.embeddings import Embeddings
+from winclip.network.backbone import Backbone
 from winclip.pictures.images import PIXEL_LIMIT
-from winclip.prediction.journal import JOURNAL
-from winclip.prediction.listing import common_folder, list_pictures, output_name
 from winclip.prediction.options import parse_options
+from winclip.prediction.pictures import common_folder, heat_map_name, list_pictures
+from winclip.prediction.rows import JOURNAL, describe
 from winclip.scoring import GridScores, score_images
 from winclip.support.files import lock_folder, write_atomically
-from winclip.thresholds import FEW, prediction_bound
+from winclip.thresholds import prediction_bound
 
 Capture = pytest.CaptureFixture[str]
 FILES = {JOURNAL, "predictions.csv", "predictions.json", "failures.csv", "run.json", "heatmaps"}
@@ -52,15 +51,12 @@ def error_line(capsys: Capture) -> str:
 
 
 def test_files_of_a_run(run: Predict, pictures: Path, capsys: Capture) -> None:
-    save = pictures / "out"
-    one = pictures / "good" / "0.png"
-    assert run("--reference", one, pictures / "images", "--save_path", save, "--save_masks") == 0
+    save, images = pictures / "out", pictures / "images"
+    assert run("--reference", pictures / "good" / "0.png", images, "--save_path", save, "--save_masks") == 0
     assert {path.name for path in save.iterdir()} == FILES | {"masks"}
-    table = rows(save)
-    images = pictures / "images"
+    table, listed = rows(save), json.loads((save / "predictions.json").read_text())
     names = ["a.png", "b.png", "deep/a.png", "deep/c.png"]
     assert [row["path"] for row in table] == [f"{images}/{name}" for name in names]
-    listed = json.loads((save / "predictions.json").read_text())
     for row, item, name in zip(table, listed, names):
         assert item["path"] == row["path"] and item["score"] == float(row["score"])
         assert item["anomalous"] == (item["score"] > item["threshold"]) == (row["anomalous"] == "yes")
@@ -79,29 +75,24 @@ def test_files_of_a_run(run: Predict, pictures: Path, capsys: Capture) -> None:
     assert failure["path"].endswith("images/text.png") and "cannot be read" in failure["reason"]
     out = capsys.readouterr()
     assert "warning: passed over: image" in out.err and "text.png" in out.err
-    assert "with 1 reference no spread is known" in out.err
     anomalous = [item for item in listed if item["anomalous"]]
     assert 0 < len(anomalous) < 4
+    lines = out.out.splitlines()
+    assert lines[0].startswith(f"4 pictures: {4 - len(anomalous)} good, {len(anomalous)} anomalous, 1 passed over")
+    assert lines[1].startswith("threshold 0.25: ") and "with 1 reference no spread is known" in lines[2]
+    shown = [line.split() for line in lines[4:-1]]
     highest = sorted(listed, key=lambda item: -float(item["score"]))
-    words = {True: "anomalous", False: "good"}
-    assert out.out.splitlines() == [
-        f"4 pictures: {4 - len(anomalous)} good, {len(anomalous)} anomalous, 1 passed over (failures.csv says why)",
-        "threshold 0.25: 1 reference: zero-shot probability 0.5 and no difference to the reference",
-        "  with 1 reference no spread is known; give at least 2, better 8, or a threshold of your own",
-        "highest scores:",
-        *(f"  {item['score']:.4f}  {words[item['anomalous']]:9}  {item['path']}" for item in highest),
-        f"heat maps: {save / 'heatmaps'}",
+    assert shown == [
+        [f"{item['score']:.4f}", "anomalous" if item["anomalous"] else "good", item["path"]] for item in highest
     ]
     summary = json.loads((save / "run.json").read_text())
     assert (summary["finished"], summary["scored"], summary["unreadable"]) == (True, 4, 1)
 
 
-def test_scores_and_threshold_are_those_of_the_library(
-    run: Predict, pictures: Path, checkpoint: Path, capsys: Capture
-) -> None:
+def test_scores_and_threshold_are_those_of_the_library(run: Predict, pictures: Path, backbone: Backbone) -> None:
     save = pictures / "out"
     assert run("--reference", f"{pictures}/good/*.png", pictures / "images", "--save_path", save) == 0
-    model = WinCLIP.from_pretrained(str(CONFIG), str(checkpoint), device="cpu")
+    model = WinCLIP(backbone)
     model.set_class("bolt")
     model.add_references([pictures / "good" / f"{number}.png" for number in range(3)])
     scores = model.predict([row["path"] for row in rows(save)]).scores
@@ -111,29 +102,16 @@ def test_scores_and_threshold_are_those_of_the_library(
 
 
 @pytest.mark.parametrize(
-    ("options", "threshold", "pixel", "said"),
-    [
-        ([], 0.5, 0.5, "no reference: zero-shot probability 0.5"),
-        (["--reference", "good/0.png"], 0.25, 0.5, "with 1 reference no spread is known"),
-        (["--threshold", "0.125"], 0.125, 0.5, "threshold 0.125 (the score's threshold is given"),
-    ],
+    ("options", "threshold"), [([], 0.5), (["--reference", "good/0.png"], 0.25), (["--threshold", "0.125"], 0.125)]
 )
 def test_threshold_with_fewer_than_two_references(
-    run: Predict,
-    pictures: Path,
-    capsys: Capture,
-    monkeypatch: pytest.MonkeyPatch,
-    options: list[str],
-    threshold: float,
-    pixel: float,
-    said: str,
+    run: Predict, pictures: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], threshold: float
 ) -> None:
     monkeypatch.chdir(pictures)
     assert run("images/a.png", "--save_path", "out", *options) == 0
-    assert rows(pictures / "out")[0]["threshold"] == str(threshold)
-    assert rows(pictures / "out")[0]["path"] == "images/a.png"
-    assert json.loads((pictures / "out" / "run.json").read_text())["settings"]["pixel_threshold"] == pixel
-    assert said in capsys.readouterr().err
+    (row,) = rows(pictures / "out")
+    assert (row["path"], row["threshold"]) == ("images/a.png", str(threshold))
+    assert json.loads((pictures / "out" / "run.json").read_text())["settings"]["pixel_threshold"] == 0.5
 
 
 def test_memory_alone_gives_the_same_scores_and_threshold(run: Predict, pictures: Path) -> None:
@@ -156,22 +134,18 @@ def test_memory_that_does_not_fit_is_refused(run: Predict, pictures: Path, capsy
     memory, save = pictures / "bolt.safetensors", pictures / "out"
     assert run(pictures / "images", "--reference", pictures / "good", "--save_memory", memory, "--save_path", save) == 0
     capsys.readouterr()
+    given = [str(pictures / "images"), "--memory", str(memory), "--save_path", str(save)]
     for options, message in (
         (["--normal_states", "new"], "prompts is"),
         (["--image_size", "64"], "image_size is 96, not 64"),
-        (["--model", "ViT-B-32"], f"model is '{CONFIG.name}', not 'ViT-B-32'; name the memory's with --model"),
+        (["--class_name", "nut"], "class_name is 'bolt', not 'nut'"),
     ):
-        more = [pictures / "images", "--memory", memory, "--save_path", save]
-        arguments = [*map(str, more), "--class_name", "bolt", "--model", str(CONFIG), "--device", "cpu"]
-        checkpoint = json.loads((save / "run.json").read_text())["settings"]["weights_sha256"]
-        assert len(checkpoint) == 64
-        status = predict.main([*arguments, *options]) if "--model" in options else run(*more, *options)
-        assert status == 2
+        assert run(*given, *options) == 2
         assert message in error_line(capsys)
-    assert run(pictures / "images", "--memory", memory, "--save_path", save, class_name="nut") == 2
-    assert "class_name is 'bolt', not 'nut'" in error_line(capsys)
+    assert predict.main([*given, "--class_name", "bolt", "--model", "ViT-B-32"]) == 2
+    assert f"model is '{CONFIG.name}', not 'ViT-B-32'" in error_line(capsys)
     memory.write_bytes(memory.read_bytes()[:-100])
-    assert run(pictures / "images", "--memory", memory, "--save_path", save) == 2
+    assert run(*given) == 2
     assert "bolt.safetensors cannot be read" in error_line(capsys)
 
 
@@ -181,8 +155,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     whole, broken = pictures / "whole", pictures / "broken"
     arguments = ["--reference", pictures / "good", pictures / "images", "--save_masks", "--report", "--save_path"]
     assert run(*arguments, whole) == 0
-    describe, after = winclip.prediction.scoring._describe, 3
-    calls = iter(range(100))
+    after, calls = 3, iter(range(100))
 
     def stop(*given: Any) -> Any:
         if next(calls) == after:
@@ -190,22 +163,20 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
         return describe(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(winclip.prediction.scoring, "_describe", stop)
+        patch.setattr("winclip.prediction.run.describe", stop)
         assert run(*arguments, broken) == 130
     assert f"stopped by SIGINT; {after} of 5 pictures are done, and the same" in error_line(capsys)
     assert len(rows(broken)) == after
     # A row that a power cut left half written.
     with (broken / JOURNAL).open("a") as file:
         file.write('{"path": "half a ro')
-    assert run(*arguments, broken, "--resume") == 0
-    assert contents(broken) == contents(whole)
-    assert run(*arguments, broken, "--resume") == 0
-    assert contents(broken) == contents(whole)
-    capsys.readouterr()
-    assert run(*arguments, broken, "--resume", "--threshold", "0.4") == 2
-    assert "made with another threshold, threshold_rule and cannot be resumed" in error_line(capsys)
-    assert run(*arguments, broken, "--resume", class_name="nut") == 2
-    assert "another class_name" in error_line(capsys)
+    for _ in range(2):
+        assert run(*arguments, broken, "--resume") == 0
+        assert contents(broken) == contents(whole)
+    for options, other in ((["--threshold", "0.4"], "threshold"), (["--class_name", "nut"], "class_name")):
+        capsys.readouterr()
+        assert run(*arguments, broken, "--resume", *options) == 2
+        assert f"made with another {other}, " in error_line(capsys)
     assert contents(broken) == contents(whole)
 
 
@@ -234,7 +205,6 @@ def test_report_says_what_the_table_says(run: Predict, pictures: Path) -> None:
     anomalous = sum(row["anomalous"] == "yes" for row in order)
     assert f"<td>{anomalous}</td><td>1</td><td>{float(middle):.4f}</td>" in page
     assert "How the threshold was found: the score&#39;s threshold is given" in page
-    assert page.count("<svg") == 1 and "Right or wrong" not in page and "ROC" not in page
     assert "<img" not in page and "<i>bolt" not in page and page.count("</script") == 2
 
 
@@ -293,7 +263,7 @@ def test_a_full_disk_leaves_whole_rows(
             raise InputError(f"cannot write {path} (No space left on device)")
         write_atomically(path, content)
 
-    monkeypatch.setattr("winclip.prediction.scoring.write_atomically", fill)
+    monkeypatch.setattr("winclip.prediction.run.write_atomically", fill)
     assert run(pictures / "images", "--save_path", save) == 2
     message = error_line(capsys)
     assert "No space left on device" in message and "2 of 5 pictures are done" in message and "--resume" in message
@@ -301,8 +271,7 @@ def test_a_full_disk_leaves_whole_rows(
 
 
 def test_orientation_is_honoured(run: Predict, pictures: Path) -> None:
-    image = Image.open(pictures / "images" / "b.png")
-    exif = Image.Exif()
+    image, exif = Image.open(pictures / "images" / "b.png"), Image.Exif()
     exif[0x0112] = 6
     image.transpose(Image.Transpose.ROTATE_90).save(pictures / "images" / "turned.png", exif=exif)
     assert run(pictures / "images", "--save_path", pictures / "out", "--threshold", "0.1") == 0
@@ -334,13 +303,7 @@ def test_listing(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list_pictures(["images/notes.txt"]) == ["images/notes.txt"]
     assert common_folder(["images/**/a.png", "images/deep"]) == str(pictures / "images")
     assert common_folder(["good/../images/a.png", "good"]) == str(pictures)
-    assert output_name("good/../images/a.png", str(pictures), ".jpg") == "images/a.png.jpg"
-
-
-def test_output_inside_the_pictures_is_not_scored(run: Predict, pictures: Path) -> None:
-    for _ in range(2):
-        assert run(pictures / "images", "--save_path", pictures / "images") == 0
-        assert len(rows(pictures / "images")) == 4
+    assert heat_map_name("good/../images/a.png", str(pictures)) == "heatmaps/images/a.png.jpg"
 
 
 def test_what_earlier_runs_have_drawn_is_neither_scored_nor_a_reference(run: Predict, pictures: Path) -> None:
@@ -376,17 +339,15 @@ def test_copies_of_a_reference_count_once(run: Predict, pictures: Path, capsys: 
     assert "1 references are copies of others" in error and "(3 references, each scored" in error
 
 
-def test_huge_pictures_are_named_and_the_others_go_on(run: Predict, pictures: Path, capsys: Capture) -> None:
-    for name, side in (("huge", 20000), ("large", 10010)):
-        # The header says the size; nothing more is read.
-        header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-        chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-        data = b"\x00\x00\x00\x00IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
-        (pictures / "images" / f"{name}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + data)
+def test_huge_pictures_are_named_and_the_others_go_on(run: Predict, pictures: Path) -> None:
+    # The header says the size; nothing more is read.
+    header = b"IHDR" + struct.pack(">IIBBBBB", 10010, 10010, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    data = b"\x00\x00\x00\x00IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    (pictures / "images" / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + data)
     assert run(pictures / "images", "--save_path", pictures / "out") == 0
     assert len(rows(pictures / "out")) == 4
     reasons = {Path(row["path"]).name: row["reason"] for row in rows(pictures / "out", "failures.csv")}
-    assert f"huge.png has more than {PIXEL_LIMIT:,} pixels, the limit" in reasons["huge.png"]
     assert f"large.png: 10010 x 10010 is more than {PIXEL_LIMIT:,} pixels" in reasons["large.png"]
 
 
@@ -399,26 +360,25 @@ def test_nothing_readable_is_status_2(run: Predict, pictures: Path, capsys: Capt
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "named"),
     [
-        ([], "no pictures are given; name files or folders, or try --demo"),
-        (["empty"], "no picture found in empty; looked for files ending in .png .jpg .jpeg"),
-        (["nowhere"], "nowhere does not exist"),
-        (["images/*.tiff"], "no picture found in images/*.tiff"),
-        (["images", "--reference", "empty"], "no picture found in empty"),
-        (["images", "--save_path", "images/text.png"], "cannot write to images/text.png (File exists)"),
-        (["images", "--save_path", "images/text.png/out"], "cannot write to images/text.png/out (Not a directory)"),
-        (["images", "--class_name", " "], "the class name is empty"),
-        (["images", "--class_name", "nut " * 90], "is too long: a prompt has 77 tokens, of which 6"),
+        ([], "no pictures"),
+        (["empty"], "empty"),
+        (["nowhere"], "nowhere"),
+        (["images/*.tiff"], "images/*.tiff"),
+        (["images/*/../a.png"], "'..'"),
+        (["images", "--reference", "empty"], "empty"),
+        (["images", "--save_path", "images/text.png"], "images/text.png"),
+        (["images", "--class_name", " "], "class name"),
+        (["images", "--class_name", "nut " * 90], "77 tokens"),
         (["images", "--anomalous_states", "bent " * 90], "tokens"),
-        (["--anomalous_states", "bent", "images"], "--anomalous_states takes images, which is a path"),
-        (["images", "--normal_states", "{} {}"], "must be words with at most one {}"),
-        (["images", "--memory", "nut.safetensors"], "memory nut.safetensors cannot be read"),
-        (["images", "--memory", "nut.safetensors", "--reference", "good"], "--memory holds references already"),
-        (["images", "--save_memory", "nut.safetensors"], "--save_memory needs references"),
-        (["images", "--threshold", "1.5"], "--threshold 1.5 must be between 0 and 1"),
-        (["images", "--batch_size", "0"], "--batch_size 0 must be at least 1"),
-        (["images", "--demo"], "--demo uses demo-vit-240, so --model"),
+        (["--anomalous_states", "bent", "images"], "--anomalous_states takes images"),
+        (["images", "--normal_states", "{} {}"], "{}"),
+        (["images", "--memory", "nut.safetensors"], "nut.safetensors"),
+        (["images", "--memory", "nut.safetensors", "--reference", "good"], "--reference"),
+        (["images", "--save_memory", "nut.safetensors"], "--save_memory"),
+        (["images", "--threshold", "1.5"], "--threshold 1.5"),
+        (["images", "--demo"], "--demo"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
@@ -427,26 +387,12 @@ def test_bad_input_is_one_line_and_status_2(
     capsys: Capture,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
-    message: str,
+    named: str,
 ) -> None:
     monkeypatch.chdir(pictures)
     (pictures / "empty").mkdir()
-    save = [] if "--save_path" in arguments else ["--save_path", "out"]
-    sizes = [] if "--batch_size" not in arguments else arguments
-    status = predict.main(["--class_name", "bolt", *sizes]) if sizes else run(*arguments, *save)
-    assert status == 2
-    assert message in error_line(capsys)
-
-
-def test_a_folder_without_write_permission_is_refused(
-    run: Predict, pictures: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*given: Any) -> int:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("winclip.support.files.os.open", refuse)  # root may write anywhere
-    assert run(pictures / "images", "--save_path", pictures / "out") == 2
-    assert f"cannot write to {pictures / 'out'} (Permission denied)" in error_line(capsys)
+    assert run("--save_path", "out", *arguments) == 2
+    assert named in error_line(capsys)
 
 
 def test_a_run_replaces_the_files_of_an_earlier_one_and_no_others(run: Predict, pictures: Path) -> None:
@@ -465,13 +411,14 @@ def test_a_run_replaces_the_files_of_an_earlier_one_and_no_others(run: Predict, 
 def test_a_second_run_in_the_same_folder_is_refused(run: Predict, pictures: Path, capsys: Capture) -> None:
     with lock_folder(pictures / "out"):
         assert run(pictures / "images", "--save_path", pictures / "out") == 2
-        assert len(list((pictures / "out").iterdir())) == 1
-    assert f"error: another run (process {os.getpid()} on" in error_line(capsys)
+    assert str(pictures / "out") in error_line(capsys)
 
 
-def test_class_name_is_asked_for(capsys: Capture) -> None:
+def test_options_are_checked_before_anything_is_loaded(capsys: Capture) -> None:
     assert predict.main(["images"]) == 2
-    assert "say with --class_name what the pictures show" in error_line(capsys)
+    assert "--class_name" in error_line(capsys)
+    assert predict.main(["images", "--class_name", "bolt", "--batch_size", "0"]) == 2
+    assert "--batch_size 0" in error_line(capsys)
 
 
 def test_pictures_may_stand_anywhere_among_the_options() -> None:
@@ -481,12 +428,13 @@ def test_pictures_may_stand_anywhere_among_the_options() -> None:
     assert options.reference == ("good/", "better/")
 
 
-def test_demo_scores_the_sample(run: Predict, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_scores_the_sample(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winclip.prediction.references, "_SAMPLE", pictures / "sample")
+    monkeypatch.setattr("winclip.demo.sample.make_sample", lambda folder: None)
     options, folder = winclip.prediction.references.with_sample(parse_options(["--demo"]))
-    assert options.model.model == "demo-vit-240"
-    assert len(list_pictures(options.reference)) >= FEW
-    assert options.class_name is not None and folder.is_relative_to(pictures / "sample" / options.class_name)
+    assert options.model.model == "demo-vit-240" and options.class_name is not None
+    assert options.reference == (str(pictures / "sample" / options.class_name / "train" / "good"),)
+    assert folder == pictures / "sample" / options.class_name / "test"
     with pytest.raises(InputError, match="the sample has no class 'nut', only"):
         winclip.prediction.references.with_sample(parse_options(["--demo", "--class_name", "nut"]))
 
@@ -494,9 +442,9 @@ def test_demo_scores_the_sample(run: Predict, pictures: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("count", "options", "expected"),
     [
-        (0, [], "  without good pictures as references it is not known how many good ones exceed it"),
-        (3, [], "  the threshold rests on 3 references, which is few; give at least 8"),
-        (8, [], "  it aims at 1 false alarm in 100 good pictures taken as the references were; docs/thresholds.md has"),
+        (0, [], "  without good pictures as references"),
+        (3, [], "  the threshold rests on 3 references"),
+        (8, [], "  it aims at 1 false alarm in 100"),
         (8, ["--threshold", "0.4"], "highest scores:"),
     ],
 )
@@ -504,15 +452,10 @@ def test_the_summary_says_how_sure_the_threshold_is(
     run: Predict, pictures: Path, capsys: Capture, count: int, options: list[str], expected: str
 ) -> None:
     for number in range(3, count):
-        pixels = np.random.RandomState(number).randint(90, 130, (50, 60, 3)).astype(np.uint8)
-        Image.fromarray(pixels).save(pictures / "good" / f"{number}.png")
+        Image.new("RGB", (50, 60), (100 + number, 100, 100)).save(pictures / "good" / f"{number}.png")
     given = ["--reference", pictures / "good"] if count else []
-    picture = pictures / "images" / "a\x1b.png"
-    (pictures / "images" / "a.png").rename(picture)
-    assert run(picture, "--save_path", pictures / "out", *given, *options) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[2].startswith(expected)
-    assert lines[-2].endswith("images/a\\x1b.png")
+    assert run(pictures / "images" / "a.png", "--save_path", pictures / "out", *given, *options) == 0
+    assert capsys.readouterr().out.splitlines()[2].startswith(expected)
 
 
 def test_the_report_is_opened_where_there_is_a_browser(
@@ -542,12 +485,13 @@ def test_the_report_is_opened_where_there_is_a_browser(
 def test_help_is_instant_and_states_the_rule() -> None:
     code = "import sys, predict\ntry: predict.main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "99 % prediction interval" in done.stdout and "1 false alarm in 100 good pictures" in done.stdout
+    said = " ".join(done.stdout.split())
+    assert "99 % prediction interval" in said and "1 false alarm in 100 good pictures" in said
     assert done.stdout.endswith("False\n")
 
 
 def test_a_picture_without_a_score_is_a_failure_and_not_good(
-    run: Predict, pictures: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    run: Predict, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(pictures / "images", "--save_path", pictures / "whole") == 0
     score = score_images
@@ -558,10 +502,7 @@ def test_a_picture_without_a_score_is_a_failure_and_not_good(
         return [GridScores(found.scores.masked_fill(bad, float("nan")), found.maps)]
 
     monkeypatch.setattr("winclip.model.score_images", score_badly)
-    run(pictures / "images", "--save_path", pictures / "out")
+    assert run(pictures / "images", "--save_path", pictures / "out") == 0
     assert [Path(row["path"]).name for row in rows(pictures / "out")] == ["a.png", "a.png", "c.png"]
     reasons = {Path(row["path"]).name: row["reason"] for row in rows(pictures / "out", "failures.csv")}
-    assert reasons["b.png"] == (
-        f"image {pictures / 'images' / 'b.png'}: the model makes NaN, which is no score;"
-        " try --precision fp32, or other weights"
-    )
+    assert reasons["b.png"].startswith(f"image {pictures / 'images' / 'b.png'}: the model makes NaN")

@@ -10,7 +10,6 @@ import pytest
 from scipy import stats
 from scipy.special import expit
 
-from scripts.false_alarms import compared, measure
 from tests.tiny import golden_images
 from winclip import WinCLIP
 from winclip.network.backbone import Backbone
@@ -27,9 +26,8 @@ def test_the_bound_is_a_prediction_interval_of_logits() -> None:
         assert 0 <= prediction_bound(values, 1.0) <= 1
 
 
-@pytest.mark.parametrize("references", [3, 8, 16])
-def test_one_in_a_hundred_of_what_leans_to_the_right_is_above(references: int) -> None:
-    draws = expit(np.random.RandomState(0).gumbel(-3, 0.3, (20000, references + 1)))
+def test_one_in_a_hundred_of_what_leans_to_the_right_is_above() -> None:
+    draws = expit(np.random.RandomState(0).gumbel(-3, 0.3, (20000, 9)))
     above = [row[-1] > prediction_bound(row[:-1].tolist(), 1.0) for row in draws]
     assert np.mean(above) == pytest.approx(0.01, abs=0.0025)
 
@@ -62,7 +60,7 @@ def test_a_model_takes_its_threshold_from_its_references(backbone: Backbone) -> 
     assert model.threshold(class_name="bolt") == found and model.threshold().score == 0.5
 
 
-def test_copies_count_once(backbone: Backbone, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_copies_count_once(backbone: Backbone, tmp_path: Path, logged: list[str]) -> None:
     model, (first, second, third, *_) = WinCLIP(backbone), golden_images()
     model.set_class("bolt")
     model.add_references([first, second, third])
@@ -73,13 +71,15 @@ def test_copies_count_once(backbone: Backbone, tmp_path: Path, caplog: pytest.Lo
     second.save(tmp_path / "second.bmp")
     model.add_references([tmp_path / "second.bmp", third])
     assert model.reference_count() == 3 and model.threshold() == expected
-    assert caplog.messages == ["1 references are copies of others and count once"] * 2
+    assert len(logged) == 2 and all(message.startswith("1 references are copies") for message in logged)
     model.set_class("bolt")
     model.add_references([first, first])
     assert model.threshold().caution.startswith("with 1 reference no spread is known")
 
 
 def test_the_benchmark_measures_what_the_library_gives(backbone: Backbone) -> None:
+    from scripts.false_alarms import compared, measure
+
     images = golden_images()
     zero, associations = compared(backbone, "bolt", images, good=4)
     own, everyone = measure(zero, associations, [3, 0, 2])

@@ -5,20 +5,20 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 import predict
-import winclip.prediction.tiles
-from scripts import small_defect
 from tests.conftest import Predict
 from tests.test_predict import Capture, error_line, rows
-from winclip import InputError, WinCLIP
+from winclip import WinCLIP
+from winclip.demo.procedural import smooth_noise
 from winclip.model import Prediction
 from winclip.network.backbone import Backbone
 from winclip.pictures.reading import BatchReader
-from winclip.prediction.tiles import Tiles, check_tile, tiles_of
+from winclip.prediction.scoring import Tiles, tiles_of
 from winclip.thresholds import prediction_bound
 
 
@@ -42,8 +42,9 @@ def large(tmp_path: Path) -> list[str]:
     return paths
 
 
-@pytest.mark.parametrize("size", [(4000, 3000), (241, 240), (240, 100), (7, 5), (1000, 421), (60, 500)])
-@pytest.mark.parametrize("side", [240, 48, 51])
+@pytest.mark.parametrize(
+    ("size", "side"), [((4000, 3000), 240), ((241, 240), 240), ((240, 100), 48), ((7, 5), 51), ((60, 501), 51)]
+)
 def test_tiles_cover_the_picture_and_overlap(size: tuple[int, int], side: int) -> None:
     tiles = tiles_of(size, side)
     covered = np.zeros(size[::-1], np.bool_)
@@ -64,7 +65,7 @@ def test_a_constant_map_joins_to_a_constant(model: WinCLIP, large: list[str], mo
 
     monkeypatch.setattr(WinCLIP, "score", constant)
     with BatchReader(96, 1, 0) as reader:
-        (((_, outcome),),) = Tiles(model, reader, 96, None).outcomes(large[:1])
+        (((_, outcome),),) = Tiles(model, reader, None, 96).outcomes(large[:1])
     assert isinstance(outcome, Prediction)
     assert outcome.maps.shape == (1, 120, 150) and (outcome.maps == 0.375).all()
     # The highest score of a tile is the picture's.
@@ -83,7 +84,7 @@ def test_a_picture_of_one_tile_has_the_plain_result(run: Predict, pictures: Path
 
 def test_the_threshold_is_that_of_references_in_tiles(model: WinCLIP, large: list[str]) -> None:
     with BatchReader(96, 4, 0) as reader:
-        tiles = Tiles(model, reader, 96, None)
+        tiles = Tiles(model, reader, None, 96)
         tiles.add_references(large)
         # The two tiles of the third are the same.
         assert model.reference_count() == 4 + 6 + 1
@@ -106,53 +107,55 @@ def test_the_threshold_is_that_of_references_in_tiles(model: WinCLIP, large: lis
 def test_the_memory_is_bounded_and_holds_tiles_of_every_reference(
     model: WinCLIP, large: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(winclip.prediction.tiles, "MOST_IN_MEMORY", 6)
+    monkeypatch.setattr("winclip.prediction.scoring.MOST_IN_MEMORY", 6)
     with BatchReader(96, 4, 0) as reader:
-        tiles = Tiles(model, reader, 96, None)
+        tiles = Tiles(model, reader, None, 96)
         tiles.add_references(large)
     assert [len(own) for own in tiles._in_memory.values()] == [2, 2, 1]
 
 
 def test_the_cost_is_stated_before_it_starts(run: Predict, large: list[str], capsys: Capture) -> None:
-    folder = Path(large[0]).parent
-    assert run(large[0], "--reference", large[1], "--tile", "--save_path", folder / "out") == 0
-    log = capsys.readouterr().err
-    said = "info: tiles of 96 pixels that overlap by 24 or more: 6 a picture at most, 10 in 1 references and 1 pictures"
+    arguments = [large[0], "--reference", large[1], "--tile", "--save_path", Path(large[0]).parent / "out"]
+    assert run(*arguments) == 0
+    log, said = capsys.readouterr().err, "6 a picture at most, 10 in 1 references and 1 pictures"
     assert said in log and log.count("info: a tile takes ") == 1
     assert log.index(said) < log.index("info: threshold") < log.index("info: a tile takes ")
     # In the part that counts only two of them are, and the references have as many.
-    assert (
-        run(large[0], "--reference", large[1], "--tile", "--region", "0,0,150,96", "--save_path", folder / "out") == 0
-    )
+    assert run(*arguments, "--region", "0,0,150,96") == 0
     assert "2 a picture at most, 4 in 1 references" in capsys.readouterr().err
 
 
-def test_tiles_smaller_than_a_window_are_refused(
-    run: Predict, large: list[str], capsys: Capture, model: WinCLIP
-) -> None:
-    assert run(large[0], "--tile_size", "47", "--save_path", Path(large[0]).parent / "out") == 2
-    assert (
-        "tiles of 47 pixels are smaller than a window, which has 48; give --tile_size 48 or more, such as 96"
-        in error_line(capsys)
-    )
-    check_tile(48, model)
-    with pytest.raises(InputError, match="tiles of 0 pixels"):
-        check_tile(0, model)
-    assert run(large[0], "--tile", "--memory", "m", "--save_path", Path(large[0]).parent / "out") == 2
-    assert "a memory file does not hold --tile" in error_line(capsys)
+def test_tiles_smaller_than_a_window_are_refused(run: Predict, large: list[str], capsys: Capture) -> None:
+    save = Path(large[0]).parent / "out"
+    for side in ("47", "0"):
+        assert run(large[0], "--tile_size", side, "--save_path", save) == 2
+        assert "--tile_size 48 or more" in error_line(capsys)
+    assert run(large[0], "--tile_size", "48", "--save_path", save) == 0
+    assert run(large[0], "--tile", "--memory", "m", "--save_path", save) == 2
+    assert "--tile" in error_line(capsys)
 
 
+@pytest.mark.slow
 def test_a_small_defect_is_found_in_tiles_and_missed_without(tmp_path: Path) -> None:
-    # As large as the benchmark's, but only a part of them in tiles, because all would take minutes.
-    size, region = (4000, 3000), "1300,1600,420,420"
+    # A texture like cowhide, and a spot of 12 pixels; only a part of the tiles, because all would take minutes.
+    width, height, region = 4000, 3000, "1300,1600,420,420"
+    generator = np.random.RandomState(0)
+    relief = smooth_noise(generator, (height, width), 4.5) + np.float32(0.6) * smooth_noise(
+        generator, (height, width), 2.5
+    )
+    slope = relief - np.roll(relief, 1, axis=(0, 1))
+    light = np.float32(255 * generator.uniform(0.9, 1.1))
+    grain = light * (np.float32(0.60) + np.float32(0.1) * slope + np.float32(0.035) * relief)
+    pixels = np.clip(grain[..., None] * np.array([0.78, 0.5, 0.33], np.float32), 0, 255).astype(np.uint8)
     (tmp_path / "judged").mkdir()
-    for name in ("good", "spot"):
-        small_defect.draw(size, 0, spot=name == "spot").save(tmp_path / "judged" / f"{name}.bmp")
+    Image.fromarray(pixels).save(tmp_path / "judged" / "good.bmp")
+    cv2.circle(pixels, (1508, 1839), 6, (30, 20, 15), cv2.FILLED, cv2.LINE_AA)
+    Image.fromarray(pixels).save(tmp_path / "judged" / "spot.bmp")
     given = ["--class_name", "cowhide", str(tmp_path / "judged"), "--model", "demo-vit-240", "--device", "cpu"]
     verdicts = []
     for way, more in (("plain", []), ("tiles", ["--tile", "--region", region])):
         assert predict.main([*given, *more, "--save_path", str(tmp_path / way)]) == 0
         verdicts.append([row["anomalous"] for row in rows(tmp_path / way)])
     assert verdicts == [["no", "no"], ["no", "yes"]]
-    left, upper, width, height = (int(rows(tmp_path / "tiles")[1][f"box_{side}"]) for side in "xywh")
-    assert left <= 1508 <= left + width and upper <= 1839 <= upper + height
+    left, upper, wide, high = (int(rows(tmp_path / "tiles")[1][f"box_{side}"]) for side in "xywh")
+    assert left <= 1508 <= left + wide and upper <= 1839 <= upper + high

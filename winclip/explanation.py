@@ -106,19 +106,6 @@ class Explanation:
     memory: Memory | None
 
 
-def check_patch(patch: tuple[int, int], grid: int) -> None:
-    """See that there is such a patch.
-
-    Raises:
-        InputError: if row or column is outside of the grid.
-    """
-    if not all(0 <= place < grid for place in patch):
-        raise InputError(
-            f"patch {patch[0]},{patch[1]} is outside of the {grid} x {grid} patches; row and column go from 0 to"
-            f" {grid - 1}"
-        )
-
-
 @torch.inference_mode()
 def explain(model: WinCLIP, image: ImageLike, patch: tuple[int, int] | None = None) -> Explanation:
     """Explain what the class that is set last makes of an image.
@@ -132,8 +119,11 @@ def explain(model: WinCLIP, image: ImageLike, patch: tuple[int, int] | None = No
         InputError: if no class is set, there is no such patch, or the image cannot be read or has no score.
     """
     held, grid, scales = model._held(None), model.backbone.grid, model.backbone.scales
-    if patch is not None:
-        check_patch(patch, grid)
+    if patch is not None and not all(0 <= place < grid for place in patch):
+        raise InputError(
+            f"patch {patch[0]},{patch[1]} is outside of the {grid} x {grid} patches; row and column go from 0 to"
+            f" {grid - 1}"
+        )
     embeddings = model.encode(image)
     score = float(model.score(embeddings).scores[0])
     compared = compare(embeddings, held.text, held.bank, model.temperature)

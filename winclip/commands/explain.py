@@ -1,8 +1,8 @@
 """Show why a picture has its score: sentences, windows and the nearest of the good examples, on one HTML page.
 
-    python -m winclip.commands.explain --class_name "metal nut" --reference good/ part.jpg --save_path out/
-    python -m winclip.commands.explain --memory nut.safetensors --patch 6,3 part.jpg
-    python -m winclip.commands.explain --demo
+    winclip explain --class_name "metal nut" --reference good/ part.jpg --save_path out/
+    winclip explain --memory nut.safetensors --patch 6,3 part.jpg
+    winclip explain --demo
 
 The page is called as the picture, with .html behind it.
 """
@@ -35,18 +35,12 @@ class Options(PartOptions):
     )
     save_path: Path = option("(results/explained)", Path("results/explained"), metavar="DIR")
 
-    @property
-    def place(self) -> tuple[int, int] | None:
-        """Row and column of ``patch``."""
-        if self.patch is None:
-            return None
-        row, column = map(int, self.patch.split(","))
-        return row, column
-
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; imports nothing heavy."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="winclip explain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_options(parser, Options)
     # So that --demo can tell whether a model was named.
     parser.set_defaults(model=None)
@@ -68,10 +62,10 @@ def parse_options(arguments: Sequence[str]) -> Options:
 
 def main(arguments: list[str]) -> int:
     """Explain and return the exit status: 0, or one of ``exit_status``."""
-    return exit_status(lambda: explain_picture(parse_options(arguments)))
+    return exit_status(lambda: _explain_picture(parse_options(arguments)))
 
 
-def explain_picture(options: Options) -> int:
+def _explain_picture(options: Options) -> int:
     """Explain as the options say and return 0.
 
     Raises:
@@ -79,9 +73,9 @@ def explain_picture(options: Options) -> int:
     """
     from PIL import Image
 
-    from winclip.explanation import check_patch, explain
+    from winclip.explanation import explain
     from winclip.pictures.images import resized_pixels
-    from winclip.prediction.listing import read_picture
+    from winclip.prediction.pictures import read_picture
     from winclip.prediction.references import class_and_prompts, with_sample, without_shared
     from winclip.report.explanation import Subject, place, verdict, write_explanation
     from winclip.support.files import cache_folder
@@ -97,8 +91,6 @@ def explain_picture(options: Options) -> int:
     class_name, prompts = class_and_prompts(options)
     paths = without_shared(options.reference, [options.picture])
     model = options.model.load()
-    if options.place is not None:
-        check_patch(options.place, model.backbone.grid)
     model.set_class(class_name, prompts, cache=cache_folder("text"))
     references: list[tuple[str, Image.Image | None]] = []
 
@@ -121,7 +113,11 @@ def explain_picture(options: Options) -> int:
         model.load_memory(options.memory)
         references = [(f"reference {number + 1}", None) for number in range(model.reference_count())]
     shown, threshold = square(picture), model.threshold()
-    explanation = explain(model, shown, options.place)
+    patch = None
+    if options.patch is not None:
+        row, column = map(int, options.patch.split(","))
+        patch = row, column
+    explanation = explain(model, shown, patch)
     backbone = model.backbone
     facts = [
         ("class", class_name),

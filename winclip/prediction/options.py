@@ -1,8 +1,9 @@
-"""The command line of predict.py."""
+"""The command line of predict."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +21,14 @@ REPORT_PICTURES = 200
 _EPILOG = """\
 threshold:
   2 or more references: every reference is scored against the memory of the others, and the threshold is the
-  upper end of a one-sided 99 % prediction interval of the logits log(score / (1 - score)),
-  mean + 1.47 * t * deviation * sqrt(1 + 1 / R) with Student's t for R - 1 degrees of freedom; 1.47 because scores
-  of good pictures lean to the right. The target is 1 false alarm in 100 good pictures taken as the references
-  were; docs/thresholds.md has what was measured. Below 8 references t is large, the threshold cautious and the
-  log says so.
+  upper end of a one-sided 99 % prediction interval of the logits of these scores. The target is 1 false alarm in
+  100 good pictures taken as the references were; docs/thresholds.md has the formula and what was measured. Below
+  8 references the threshold is cautious and the log says so.
   1 reference: nothing can be left out; the threshold is 0.25, that is zero-shot probability 0.5 and no difference
   to the reference, so rather false alarms than misses.
   no reference: zero-shot probability 0.5.
   The pixel threshold of area, box and masks is found alike, from the highest value of each reference's map (0.5
-  with fewer than 2 references), so that 99 of 100 good pictures should have no pixel above it.
+  with fewer than 2 references).
 
 states:
   A state with {} is used as it is, the class name taking the place of {}. Without {}, a state that begins with
@@ -41,8 +40,7 @@ output in --save_path:
                                       threshold), box of the strongest region (x, y, w, h in pixels), heat map
   heatmaps/                           the pictures with one scale of colours for the whole run
   failures.csv                        pictures that could not be read, and why
-  predictions.jsonl                   the settings, and rows as pictures are scored; the tables above are made of it at
-                                      the end or when the run is stopped, and --resume goes on behind it
+  predictions.jsonl                   the settings, and rows as pictures are scored; --resume goes on behind it
   run.json                            options, thresholds and how they were found
   report.html                         with --report, --open: a histogram of the scores, and the pictures, highest first
 """
@@ -114,9 +112,9 @@ class Options(PartOptions):
 def build_parser() -> argparse.ArgumentParser:
     """The parser of predict; imports nothing heavy."""
     parser = argparse.ArgumentParser(
-        prog="predict.py",
+        prog="predict.py" if Path(sys.argv[0]).name == "predict.py" else "winclip predict",
         description="Score photographs of one part and draw heat maps of them, zero-shot or with good examples."
-        ' For example: python predict.py --class_name "metal nut" --reference good/ images/ --save_path out/',
+        ' For example: %(prog)s --class_name "metal nut" --reference good/ images/ --save_path out/',
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

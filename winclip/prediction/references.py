@@ -11,12 +11,9 @@ from typing import TypeVar
 
 from winclip.memory import read_memory
 from winclip.model import WinCLIP
-from winclip.pictures.reading import BatchReader
-from winclip.prediction.listing import list_pictures
 from winclip.prediction.options import Options, PartOptions
-from winclip.prediction.regions import Region
-from winclip.prediction.scoring import read
-from winclip.prediction.tiles import Tiles
+from winclip.prediction.pictures import list_pictures
+from winclip.prediction.scoring import Whole
 from winclip.prompts import PromptSet, load_prompt_set, parse_prompt_set, with_states
 from winclip.support.errors import InputError
 from winclip.support.files import cache_folder, file_sha256
@@ -105,23 +102,14 @@ def class_of_memory(memory: Path, model: str) -> tuple[str, PromptSet]:
     return made_with["class_name"], parse_prompt_set(made_with.get("prompts"), f"of memory {memory}")
 
 
-def add_references(
-    model: WinCLIP,
-    references: Sequence[str],
-    reader: BatchReader,
-    options: Options,
-    region: Region | None = None,
-    tiles: Tiles | None = None,
-) -> list[str]:
+def add_references(model: WinCLIP, references: Sequence[str], scorer: Whole, options: Options) -> list[str]:
     """Fill the memory of the class that is set, save it if wanted, and return checksums of what it was made from.
 
     Args:
         model: with the class.
         references: the pictures.
-        reader: reads them.
+        scorer: encodes them for the model.
         options: those of a memory that is loaded or saved.
-        region: what counts of them.
-        tiles: takes them in tiles, if any are wanted.
 
     Raises:
         InputError: if a memory does not fit or cannot be saved, or no reference can be read.
@@ -134,13 +122,7 @@ def add_references(
         different.setdefault(_checksum(path), path)
     if len(different) < len(references):
         _log.warning("%d references are copies of others and count once", len(references) - len(different))
-    if tiles is not None:
-        tiles.add_references(list(different.values()))
-    for batch in read([] if tiles is not None else list(different.values()), reader, region):
-        for _, reason in batch.unreadable:
-            _log.warning("reference left out: %s", reason)
-        if batch.entries:
-            model.add_references(model.backbone.encode(batch.images))
+    scorer.add_references(list(different.values()))
     if references and not model.reference_count():
         raise InputError(f"none of the {len(references)} references could be read; the warnings above say why")
     if options.save_memory is not None and model.reference_count():

@@ -1,27 +1,30 @@
-"""report.html of predict.py, made of the files that are there at the end, so that rows of earlier runs are in it."""
+"""report.html of predict: the histogram of all scores, and the pictures with the highest."""
 
 from __future__ import annotations
 
-import heapq
-from array import array
-from collections.abc import Iterator, Mapping
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from winclip.prediction.journal import read_rows
-from winclip.prediction.listing import read_picture
 from winclip.prediction.options import REPORT_PICTURES
+from winclip.prediction.pictures import read_picture
+from winclip.prediction.rows import Row
 from winclip.report.content import Card, Report, Result, SettingPage, Table, Wording
 from winclip.report.curves import ClassCurves
 from winclip.report.page import write_report
 from winclip.support.errors import InputError
 from winclip.thresholds import Threshold
 
+_log = logging.getLogger("winclip")
+_VERDICTS = {False: "not anomalous", True: "anomalous"}
 _WORDS = Wording(
-    good="not anomalous",
-    bad="anomalous",
+    good=_VERDICTS[False],
+    bad=_VERDICTS[True],
     panels="Scores",
     outcome="Verdict",
     order="highest score first",
@@ -29,11 +32,14 @@ _WORDS = Wording(
 )
 
 
-def report_predictions(save: Path, settings: Mapping[str, Any], threshold: Threshold, unreadable: int) -> None:
-    """Write the page; of all rows only their scores are held, and pictures one at a time.
+def report_predictions(
+    page: Path, rows: Sequence[Row], settings: Mapping[str, Any], threshold: Threshold, unreadable: int
+) -> None:
+    """Write the page; pictures are held one at a time.
 
     Args:
-        save: folder with the journal, one row or more, and the heat maps.
+        page: in the folder with the heat maps.
+        rows: one or more, the highest score first; those of earlier runs too.
         settings: those of run.json.
         threshold: of all rows.
         unreadable: pictures that could not be read.
@@ -41,65 +47,60 @@ def report_predictions(save: Path, settings: Mapping[str, Any], threshold: Thres
     Raises:
         InputError: if a heat map cannot be read or the page cannot be written.
     """
-    scores = {True: array("d"), False: array("d")}
-    for row in read_rows(save):
-        scores[row.anomalous].append(row.score)
-    anomalous, others = np.array(scores[True]), np.array(scores[False])
-    name = settings["class_name"]
-    histogram = ClassCurves(name, {}, others, anomalous, threshold.score, {}, {})
-    report = Report(
-        f"WinCLIP on pictures of {name}",
-        [SettingPage(name, [histogram])],
-        _WORDS,
-        _cards(save, Path(settings["folder"]), name),
-        _facts(settings),
-        [_summary(len(anomalous), len(others), unreadable, threshold)],
-        _notes(len(anomalous) + len(others)),
-        scale=threshold.colours,
-        # The heat maps hold their pictures already.
-        heat_opacity=1.0,
-    )
-    write_report(save / "report.html", report)
-
-
-def _facts(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    parts = (("region", "region"), ("side of a tile", "tile_size"))
-    return [
+    others, anomalous = (np.array([row.score for row in rows if row.anomalous == bad]) for bad in (False, True))
+    name, side = settings["class_name"], settings["image_size"]
+    facts = [
         ("model", settings["model"]),
         ("weights", f"SHA-256 {settings['weights_sha256'][:12]}"),
-        ("image size", f"{settings['image_size']} x {settings['image_size']}"),
+        ("image size", f"{side} x {side}"),
         ("version", settings["version"]),
-        *((name, str(settings[key])) for name, key in parts if settings[key] is not None),
     ]
-
-
-def _summary(anomalous: int, others: int, unreadable: int, threshold: Threshold) -> Table:
-    notes = [f"How the threshold was found: {threshold.rule}."]
+    parts = (("region", settings["region"]), ("side of a tile", settings["tile_size"]))
+    facts += [(part, str(value)) for part, value in parts if value is not None]
+    found = [f"How the threshold was found: {threshold.rule}."]
     if threshold.caution:
-        notes.append(f"Caution: {threshold.caution}.")
-    cells = [str(anomalous + others), str(anomalous), str(unreadable), f"{threshold.score:.4f}"]
-    return Table("Summary", ("pictures", "anomalous", "failures", "threshold"), [cells], notes=notes)
-
-
-def _notes(count: int) -> list[str]:
+        found.append(f"Caution: {threshold.caution}.")
+    cells = [str(len(rows)), str(len(anomalous)), str(unreadable), f"{threshold.score:.4f}"]
     notes = [
         "Pictures with a score above the threshold are anomalous. Heat maps have one colour scale for the whole run;"
         " at its low end the picture is left as it is."
     ]
-    if count > REPORT_PICTURES:
-        notes.append(f"The {REPORT_PICTURES} highest of {count} scores are shown; table and histogram cover all.")
-    return notes
+    if len(rows) > REPORT_PICTURES:
+        notes.append(f"The {REPORT_PICTURES} highest of {len(rows)} scores are shown; table and histogram cover all.")
+    report = Report(
+        f"WinCLIP on pictures of {name}",
+        [SettingPage(name, [ClassCurves(name, {}, others, anomalous, threshold.score, {}, {})])],
+        _WORDS,
+        _cards(rows[:REPORT_PICTURES], page.parent, Path(settings["folder"]), name),
+        facts,
+        [Table("Summary", ("pictures", "anomalous", "failures", "threshold"), [cells], notes=found)],
+        notes,
+        scale=threshold.colours,
+        # The heat maps hold their pictures already.
+        heat_opacity=1.0,
+    )
+    write_report(page, report)
 
 
-def _cards(save: Path, folder: Path, class_name: str) -> Iterator[Card]:
-    """Cards of the highest scores; a picture that is gone since it was scored is there as heat map only."""
-    for row in heapq.nlargest(REPORT_PICTURES, read_rows(save), key=lambda row: row.score):
+def _cards(rows: Sequence[Row], save: Path, folder: Path, class_name: str) -> Iterator[Card]:
+    """A picture that is gone since it was scored is there as heat map only."""
+    for row in rows:
         heat_map = read_picture(save / row.heat_map)
         try:
             # Not row.path, which is relative to where an earlier run may have been started.
             picture = read_picture(folder / row.heat_map.removeprefix("heatmaps/").removesuffix(".jpg"))
         except InputError:
             picture = heat_map
-        outcome = "anomalous" if row.anomalous else "not anomalous"
-        result = Result(row.score, row.threshold, outcome, (-row.score,), heat_map)
+        result = Result(row.score, row.threshold, _VERDICTS[row.anomalous], (-row.score,), heat_map)
         yield Card(row.path, picture, class_name, "", None, None, [result])
+
+
+def open_report(page: Path) -> None:
+    """Open the page in a browser, or say where it is."""
+    # Late, because few runs need it.
+    import webbrowser
+
+    # Without a display it would be a browser of the terminal, which the run would wait for.
+    shown = sys.platform in ("win32", "darwin") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")))
+    if not (shown and webbrowser.open(page.resolve().as_uri())):
+        _log.info("there is no browser to open here; open %s in one", page)

@@ -1,36 +1,45 @@
-"""A run of predict.py: list the pictures, find the threshold, then score, draw and write one by one."""
+"""A run of predict: list the pictures, find the threshold, then score, draw and write one by one."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
-from functools import partial
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from winclip.demo.stand_in import caution_of_stand_in
+from winclip.made_with import made_with
+from winclip.model import Prediction
+from winclip.pictures.drawing import encoded, heat_map, mask_image
 from winclip.pictures.reading import BatchReader
-from winclip.prediction.journal import Journal, read_rows, write_tables
-from winclip.prediction.listing import common_folder, list_pictures
 from winclip.prediction.options import Options
+from winclip.prediction.pictures import (
+    Region,
+    Watch,
+    common_folder,
+    heat_map_name,
+    in_own_size,
+    list_pictures,
+    mask_name,
+    read_picture,
+    read_region,
+)
 from winclip.prediction.references import add_references, class_and_prompts, with_sample, without_shared
-from winclip.prediction.regions import Region, read_region
-from winclip.prediction.resuming import class_settings, model_settings, prepare, threshold_settings, write_run
-from winclip.prediction.scoring import Counts, Outcome, Output, outcomes, score
-from winclip.prediction.summary import open_report, summary
-from winclip.prediction.tiles import Tiles, check_tile
-from winclip.prediction.watching import Watch
+from winclip.prediction.rows import Journal, Row, describe, prepare, write_run, write_tables
+from winclip.prediction.scoring import Outcome, Tiles, Whole
 from winclip.support.command_line import log_to_terminal
 from winclip.support.errors import InputError
-from winclip.support.files import cache_folder, lock_folder
+from winclip.support.files import cache_folder, lock_folder, write_atomically
 from winclip.support.names import printable
 from winclip.thresholds import Threshold
 
 _log = logging.getLogger("winclip")
-Results = Callable[[Sequence[str]], Iterator[list[tuple[str, Outcome]]]]
+# Rows at the end of a run.
+_HIGHEST = 5
 
 
 def run(options: Options) -> int:
@@ -53,7 +62,6 @@ def run(options: Options) -> int:
 
 
 def _predict(options: Options, region: Region | None) -> int:
-    save = options.save_path
     watch = Watch(options.inputs) if options.watch else None
     pictures = list_pictures(options.inputs) if watch is None else watch.pictures()
     folder = common_folder(options.inputs)
@@ -64,64 +72,136 @@ def _predict(options: Options, region: Region | None) -> int:
     side = None
     if options.tile:
         side = model.backbone.image_size if options.tile_size is None else options.tile_size
-        check_tile(side, model)
-    model.set_class(class_name, prompts, cache=cache_folder("text"))
     with BatchReader(model.backbone.image_size, options.reading.batch_size, options.reading.num_workers) as reader:
-        tiles = None if side is None else Tiles(model, reader, side, region)
-        if tiles is not None:
-            tiles.announce(references, pictures)
-        checksums = add_references(model, references, reader, options, region, tiles)
-        threshold = (model.threshold if tiles is None else tiles.threshold)(given=options.threshold)
+        scorer = Whole(model, reader, region) if side is None else Tiles(model, reader, region, side)
+        model.set_class(class_name, prompts, cache=cache_folder("text"))
+        scorer.announce(references, pictures)
+        checksums = add_references(model, references, scorer, options)
+        threshold = scorer.threshold(options.threshold)
         _log.info("%s: %d pictures, %s on %s", class_name, len(pictures), options.model.model, model.backbone.device)
         _log.info("threshold %.4g (%s)", threshold.score, threshold.rule)
         if threshold.caution:
             _log.warning("%s", threshold.caution)
-        settings = {
-            **model_settings(model),
-            **class_settings(class_name, prompts),
-            "references": checksums,
-            **threshold_settings(threshold),
-            "save_masks": options.save_masks,
-            "region": None if region is None else region.identity,
-            "tile_size": side,
-            "folder": folder,
-        }
-        go_on = prepare(save, _as_json(settings), options.resume)
-        with Journal(save) as journal:
-            output = Output(journal, [], Counts(), set(), folder, options.save_masks, region, options.watch)
-            for row in read_rows(save):
-                output.done.add(row.heat_map)
-                output.counts.add(row)
+        settings = made_with(
+            model.backbone,
+            model.temperature,
+            class_name=class_name,
+            prompts=asdict(prompts),
+            references=checksums,
+            threshold=threshold.score,
+            threshold_rule=threshold.rule,
+            pixel_threshold=threshold.pixel,
+            colours=threshold.colours,
+            save_masks=options.save_masks,
+            region=None if region is None else region.identity,
+            tile_size=side,
+            folder=folder,
+        )
+        go_on = prepare(options.save_path, settings, options.resume)
+        with Journal(options.save_path) as journal:
+            output = _Output(options, journal, threshold, folder, region)
             left = output.left(pictures)
             if go_on:
-                _log.info("%d pictures are done already, %d are left", output.counts.scored, len(left))
-            results = partial(outcomes, reader=reader, model=model, region=region) if tiles is None else tiles.outcomes
+                _log.info("%d pictures are done already, %d are left", len(journal.rows), len(left))
             stop = None
             if watch is None:
-                _score_all(left, results, threshold, save, output)
+                _score_all(left, scorer, output)
             else:
-                stop = _score_as_they_come(watch, results, threshold, save, output)
-    status = _finish(options, settings, threshold, output)
+                stop = _score_as_they_come(watch, scorer, output)
+    _finish(options, settings, output)
     if stop is not None:
-        raise type(stop)(_done(output.counts)) from stop
-    return status
+        raise type(stop)(output.how_to_go_on()) from stop
+    return 0
 
 
-def _score_all(left: Sequence[str], results: Results, threshold: Threshold, save: Path, output: Output) -> None:
+@dataclass(frozen=True)
+class _Output:
+    """Where results go.
+
+    Attributes:
+        options: of the run.
+        journal: of the rows.
+        threshold: where good ends.
+        folder: that names in the output are relative to.
+        region: what counts of the pictures; None if all does.
+        failures: by the path of pictures that could not be read, why.
+    """
+
+    options: Options
+    journal: Journal
+    threshold: Threshold
+    folder: str
+    region: Region | None
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def left(self, paths: Iterable[str]) -> list[str]:
+        """The pictures without a row; those that could not be read are no failures any more."""
+        left = [path for path in paths if heat_map_name(path, self.folder) not in self.journal.rows]
+        for path in left:
+            self.failures.pop(Path(path).as_posix(), None)
+        return left
+
+    def add(self, path: str, outcome: Outcome) -> None:
+        """Write what comes of a picture; one without a result is passed over.
+
+        Raises:
+            InputError: if something cannot be written.
+        """
+        found = outcome if isinstance(outcome, str) else self._describe(path, outcome)
+        if isinstance(found, str):
+            _log.warning("passed over: %s", found)
+            self.failures[Path(path).as_posix()] = found
+            return
+        row, files = found
+        for name, content in files.items():
+            write_atomically(self.options.save_path / name, content)
+        self.journal.append(row)
+        if self.options.watch:
+            print(row.as_line(), flush=True)
+
+    def _describe(self, path: str, found: Prediction) -> tuple[Row, dict[str, bytes]] | str:
+        """The row of a picture, and its files by name; or why there are none, if the picture has changed.
+
+        It is read once more, because a batch of large ones would take gigabytes.
+        """
+        name, threshold = heat_map_name(path, self.folder), self.threshold
+        try:
+            picture = read_picture(path)
+            own_map = in_own_size(found.maps[0], picture, self.region)
+            files = {name: encoded(heat_map(picture, own_map, threshold.colours), "JPEG", quality=90)}
+            if self.options.save_masks:
+                files[mask_name(name)] = encoded(mask_image(own_map, threshold.pixel), "PNG")
+        except InputError as error:
+            return str(error)
+        return describe(path, float(found.scores[0]), own_map, threshold, self.region, name), files
+
+    def write_tables(self) -> None:
+        """Make the tables of what is there."""
+        write_tables(self.options.save_path, self.journal.rows.values(), self.failures.items())
+
+    def how_to_go_on(self, of_all: str = "") -> str:
+        """What is said where a run ends early."""
+        done = len(self.journal.rows)
+        return f"{done}{of_all} pictures are done, and the same command with --resume goes on behind them"
+
+
+def _score_all(left: Sequence[str], scorer: Whole, output: _Output) -> None:
     """Score, and where that ends early, save the tables and say how to go on."""
-    total = output.counts.scored + len(left)
+    total, hidden = len(output.journal.rows) + len(left), output.options.watch or None
     try:
-        score(len(left), results(left), threshold, save, output)
+        with tqdm(total=len(left), unit="picture", disable=hidden, dynamic_ncols=True) as progress:
+            for batch in scorer.outcomes(left):
+                for path, outcome in batch:
+                    output.add(path, outcome)
+                    progress.update()
     except (KeyboardInterrupt, InputError) as error:
         with contextlib.suppress(InputError):  # the journal has all rows
-            write_tables(save, output.failures)
-        done = _done(output.counts, f" of {total}")
+            output.write_tables()
+        done = output.how_to_go_on(f" of {total}")
         raise type(error)(f"{error}; {done}" if isinstance(error, InputError) else done) from error
 
 
-def _score_as_they_come(
-    watch: Watch, results: Results, threshold: Threshold, save: Path, output: Output
-) -> KeyboardInterrupt:
+def _score_as_they_come(watch: Watch, scorer: Whole, output: _Output) -> KeyboardInterrupt:
     """Score pictures when they are complete, and write the tables anew after each look that found any.
 
     Returns:
@@ -135,41 +215,43 @@ def _score_as_they_come(
         try:
             complete = watch.complete()
         except InputError as error:
-            raise InputError(f"{error}; {_done(output.counts)}") from error
+            raise InputError(f"{error}; {output.how_to_go_on()}") from error
         left = output.left(complete)
         if left:
-            _score_all(left, results, threshold, save, output)
-            write_tables(save, output.failures)
+            _score_all(left, scorer, output)
+            output.write_tables()
         try:
             watch.pause()
         except KeyboardInterrupt as stop:
             return stop
 
 
-def _done(counts: Counts, of_all: str = "") -> str:
-    return f"{counts.scored}{of_all} pictures are done, and the same command with --resume goes on behind them"
-
-
-def _finish(options: Options, settings: dict[str, Any], threshold: Threshold, output: Output) -> int:
-    save, counts = options.save_path, output.counts
-    write_tables(save, output.failures)
-    write_run(save, settings, finished=True, **asdict(counts))
-    if not counts.scored and not options.watch:
-        total = counts.unreadable
-        raise InputError(f"none of the {total} pictures could be read; {save / 'failures.csv'} says why")
-    report = options.report and counts.scored > 0
-    if report:
+def _finish(options: Options, settings: dict[str, Any], output: _Output) -> None:
+    """Write the tables, run.json and the report, and print what a person reads at the end of a run."""
+    save, threshold, unreadable = options.save_path, output.threshold, len(output.failures)
+    rows = sorted(output.journal.rows.values(), key=lambda row: row.score, reverse=True)
+    output.write_tables()
+    anomalous = sum(row.anomalous for row in rows)
+    write_run(save, settings, finished=True, scored=len(rows), anomalous=anomalous, unreadable=unreadable)
+    if not rows and not options.watch:
+        raise InputError(f"none of the {unreadable} pictures could be read; {save / 'failures.csv'} says why")
+    page = save / "report.html" if options.report and rows else None
+    if page is not None:
         from winclip.prediction.report import report_predictions
 
-        report_predictions(save, settings, threshold, counts.unreadable)
-    last = f"report: {save / 'report.html'}" if report else f"heat maps: {save / 'heatmaps'}"
-    print("\n".join(summary(save, counts, threshold, printable(last))), flush=True)
-    if report and options.open:
-        open_report(save / "report.html")
-    return 0
+        report_predictions(page, rows, settings, threshold, unreadable)
+    passed_over = f", {unreadable} passed over (failures.csv says why)" if unreadable else ""
+    lines = [
+        f"{len(rows)} pictures: {len(rows) - anomalous} good, {anomalous} anomalous{passed_over}",
+        f"threshold {threshold.score:.4g}: {threshold.rule}",
+    ]
+    if threshold.caution or threshold.expectation:
+        lines.append(f"  {threshold.caution or threshold.expectation}")
+    if rows:
+        lines += ["highest scores:", *(f"  {row.as_line()}" for row in rows[:_HIGHEST])]
+    result = f"heat maps: {save / 'heatmaps'}" if page is None else f"report: {page}"
+    print("\n".join([*lines, printable(result)]), flush=True)
+    if page is not None and options.open:
+        from winclip.prediction.report import open_report
 
-
-def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings as they come back from a file."""
-    as_read: dict[str, Any] = json.loads(json.dumps(settings))
-    return as_read
+        open_report(page)

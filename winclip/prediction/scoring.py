@@ -1,152 +1,34 @@
-"""Read pictures, score them, draw their heat maps and write their rows, one batch at a time."""
+"""Scores, maps and the threshold of pictures: of each as a whole, or of large ones in tiles at full resolution."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import time
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
 from winclip.embeddings import Embeddings
 from winclip.model import Prediction, WinCLIP
-from winclip.pictures.drawing import encoded, fit, heat_map, mask_image, strongest_region
+from winclip.pictures.drawing import fit
+from winclip.pictures.images import open_image
 from winclip.pictures.reading import Batch, BatchReader
-from winclip.prediction.journal import Journal
-from winclip.prediction.listing import output_name, read_picture
-from winclip.prediction.regions import Region
-from winclip.prediction.rows import Row, mask_name
+from winclip.prediction.pictures import Region, read_part
 from winclip.support.errors import InputError
-from winclip.support.files import write_atomically
-from winclip.thresholds import Threshold
+from winclip.thresholds import Threshold, from_leave_one_out, without_spread
 
 _log = logging.getLogger("winclip")
+
+# Tiles of all references together that a tile is compared with; 128 of the default model take 220 MB.
+MOST_IN_MEMORY = 128
+# Left, upper, right and lower end in pixels, as Pillow has them.
+Tile = tuple[int, int, int, int]
 # The result of one picture, or why it has none.
 Outcome = Prediction | str
-
-
-@dataclass
-class Counts:
-    """Pictures of the output so far."""
-
-    scored: int = 0
-    anomalous: int = 0
-    unreadable: int = 0
-
-    def add(self, row: Row) -> None:
-        """Count a scored picture."""
-        self.scored += 1
-        self.anomalous += row.anomalous
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where results go.
-
-    Attributes:
-        journal: of the rows.
-        failures: path and reason of pictures that could not be read.
-        counts: what is in both.
-        done: the heat maps of the rows.
-        folder: that names in the output are relative to.
-        masks: whether masks are written.
-        region: what counts of the pictures; None if all does.
-        watched: whether pictures come one by one, so that each is shown, and not how far the run is.
-    """
-
-    journal: Journal
-    failures: list[tuple[str, str]]
-    counts: Counts
-    done: set[str]
-    folder: str
-    masks: bool
-    region: Region | None = None
-    watched: bool = False
-
-    def left(self, paths: Iterable[str]) -> list[str]:
-        """The pictures without a row; those that could not be read are no failures any more."""
-        left = [path for path in paths if heat_map_name(path, self.folder) not in self.done]
-        again = {Path(path).as_posix() for path in left}
-        self.failures[:] = [failure for failure in self.failures if failure[0] not in again]
-        self.counts.unreadable = len(self.failures)
-        return left
-
-
-def read(paths: Sequence[str], reader: BatchReader, region: Region | None = None) -> Iterator[Batch[str, None]]:
-    """Pictures, or what counts of them, in batches."""
-    return reader.batches(paths, lambda path: (read_part(path, region), None))
-
-
-def read_part(path: str, region: Region | None) -> Image.Image:
-    """What counts of a picture.
-
-    Raises:
-        InputError: if it cannot be read or is another than the region is for; names the file.
-    """
-    picture = read_picture(path)
-    try:
-        return picture if region is None else region.cut(picture)
-    except InputError as error:
-        raise InputError(f"image {path}: {error}") from error
-
-
-def outcomes(
-    pictures: Sequence[str], reader: BatchReader, model: WinCLIP, region: Region | None = None
-) -> Iterator[list[tuple[str, Outcome]]]:
-    """Score what counts of pictures as a whole, a batch at a time: the result of each, or why it has none."""
-    for batch in read(pictures, reader, region):
-        found: list[tuple[str, Outcome]] = [*batch.unreadable]
-        if batch.entries:
-            for path, result in zip(batch.entries, score_each(model, model.backbone.encode(batch.images))):
-                found.append((path, f"image {path}: {result}" if isinstance(result, InputError) else result))
-        yield found
-
-
-def score(
-    count: int, batches: Iterable[list[tuple[str, Outcome]]], threshold: Threshold, save: Path, output: Output
-) -> None:
-    """Write what comes of pictures below ``save``; those without a result are passed over.
-
-    Args:
-        count: of the pictures.
-        batches: their results, as ``outcomes`` gives them.
-        threshold: where good ends.
-        save: the output folder.
-        output: where rows and failures go.
-
-    Raises:
-        InputError: if something cannot be written.
-    """
-    with tqdm(total=count, unit="picture", disable=output.watched or None, dynamic_ncols=True) as progress:
-        for batch in batches:
-            failed = []
-            for path, outcome in batch:
-                if isinstance(outcome, str):
-                    failed.append((path, outcome))
-                    continue
-                try:
-                    row, files = _describe(path, float(outcome.scores[0]), outcome.maps[0], threshold, output)
-                except InputError as error:  # the file changed since it was read first
-                    failed.append((path, str(error)))
-                    continue
-                for name, content in files.items():
-                    write_atomically(save / name, content)
-                output.journal.append(row)
-                output.counts.add(row)
-                output.done.add(row.heat_map)
-                if output.watched:
-                    print(row.as_line(), flush=True)
-                progress.update()
-            output.journal.sync()
-            for path, reason in failed:
-                _log.warning("passed over: %s", reason)
-                output.failures.append((Path(path).as_posix(), reason))
-                output.counts.unreadable += 1
-                progress.update()
 
 
 def score_each(model: WinCLIP, embeddings: Embeddings) -> list[Prediction | InputError]:
@@ -159,31 +41,186 @@ def score_each(model: WinCLIP, embeddings: Embeddings) -> list[Prediction | Inpu
         return [error] if len(ones) == 1 else [result for one in ones for result in score_each(model, embeddings[one])]
 
 
-def heat_map_name(path: str, folder: str) -> str:
-    """The file of a picture's heat map, below the output folder."""
-    return f"heatmaps/{output_name(path, folder, '.jpg')}"
+class Whole:
+    """Scores pictures, or what counts of them, as a whole with the class that is set."""
+
+    def __init__(self, model: WinCLIP, reader: BatchReader, region: Region | None) -> None:
+        self._model, self._reader, self._region = model, reader, region
+
+    def announce(self, references: Sequence[str], pictures: Sequence[str]) -> None:
+        """Log what there is to do, where that is not plain from the number of pictures."""
+
+    def add_references(self, paths: Sequence[str]) -> None:
+        """Fill the memory bank. References that cannot be read are left out with a warning."""
+        for batch in self._batches(paths):
+            for _, reason in batch.unreadable:
+                _log.warning("reference left out: %s", reason)
+            if batch.entries:
+                self._model.add_references(self._model.backbone.encode(batch.images))
+
+    def threshold(self, given: float | None) -> Threshold:
+        """Where good ends, see ``WinCLIP.threshold``."""
+        return self._model.threshold(given=given)
+
+    def outcomes(self, paths: Sequence[str]) -> Iterator[list[tuple[str, Outcome]]]:
+        """Score pictures, a batch at a time: the result of each, or why it has none."""
+        for batch in self._batches(paths):
+            found: list[tuple[str, Outcome]] = [*batch.unreadable]
+            if batch.entries:
+                results = score_each(self._model, self._model.backbone.encode(batch.images))
+                for path, result in zip(batch.entries, results):
+                    found.append((path, f"image {path}: {result}" if isinstance(result, InputError) else result))
+            yield found
+
+    def _batches(self, paths: Sequence[str]) -> Iterator[Batch[str, None]]:
+        return self._reader.batches(paths, lambda path: (read_part(path, self._region), None))
 
 
-def _describe(
-    path: str, score: float, anomaly_map: npt.NDArray[np.float32], threshold: Threshold, output: Output
-) -> tuple[Row, dict[str, bytes]]:
-    """The row of a picture, and its files by name.
+class Tiles(Whole):
+    """Scores pictures tile by tile.
 
-    The picture is read once more, because a batch of large ones would take gigabytes.
+    A picture's score is the highest of its tiles' scores, each as of a picture by itself: with the class token of the
+    tile, not of the whole. Where tiles overlap, the map is the higher of theirs.
     """
-    picture, region = read_picture(path), output.region
-    if region is None:
-        own_size = fit(anomaly_map, picture.size)
-    else:
-        region.cut(picture)  # raises if it is another picture by now
-        own_size = region.spread(fit(anomaly_map, region.box[2:]), picture.size)
-    name = heat_map_name(path, output.folder)
-    files = {name: encoded(heat_map(picture, own_size, threshold.colours), "JPEG", quality=90)}
-    if output.masks:
-        white = mask_image(own_size, threshold.pixel)
-        files[mask_name(name)] = encoded(white, "PNG")
-    area, box = strongest_region(own_size, threshold.pixel)
-    if region is not None:
-        area *= own_size.size / int(region.inside.sum())
-    anomalous = score > threshold.score
-    return Row(Path(path).as_posix(), score, threshold.score, anomalous, area, box, name), files
+
+    def __init__(self, model: WinCLIP, reader: BatchReader, region: Region | None, side: int) -> None:
+        """Take tiles of ``side`` pixels.
+
+        Raises:
+            InputError: if a window covers more than such a tile at full resolution.
+        """
+        super().__init__(model, reader, region)
+        window = max(model.backbone.scales) * model.backbone.patch_size
+        if side < window:
+            raise InputError(
+                f"tiles of {side} pixels are smaller than a window, which has {window}; give --tile_size {window} or"
+                f" more, such as {model.backbone.image_size}, the model's image size"
+            )
+        self._side = side
+        # Of each reference, the positions of its tiles in the memory bank.
+        self._in_memory: dict[str, range] = {}
+        self._to_come = 0
+
+    def announce(self, references: Sequence[str], pictures: Sequence[str]) -> None:
+        """Log how many tiles there are; how long they take is logged when the first were scored."""
+        counts = [self._count(path) for path in (*references, *pictures)]
+        self._to_come = sum(counts)
+        _log.info(
+            "tiles of %d pixels that overlap by %d or more: %d a picture at most, %d in %d references and %d pictures",
+            self._side,
+            self._side // 4,
+            max(counts, default=0),
+            self._to_come,
+            len(references),
+            len(pictures),
+        )
+
+    def _count(self, path: str) -> int:
+        """Tiles of a picture by what its file's beginning says; a turned one has as many."""
+        with contextlib.suppress(Exception):  # of any kind; whatever it is, reading it says so later
+            if self._region is not None:
+                return len(self._tiles(self._region.box[2:]))
+            with open_image(path) as picture:
+                return len(self._tiles(picture.size))
+        return 0
+
+    def _tiles(self, size: tuple[int, int]) -> list[Tile]:
+        """Those in which something counts."""
+        tiles, region = tiles_of(size, self._side), self._region
+        if region is None:
+            return tiles
+        return [tile for tile in tiles if region.inside[tile[1] : tile[3], tile[0] : tile[2]].any()]
+
+    def add_references(self, paths: Sequence[str]) -> None:
+        """Fill the memory bank with tiles of the references, as many of each, evenly spaced and of each others.
+
+        Tiles of the same pixels count once. References that cannot be read are left out with a warning.
+        """
+        each, seen = max(MOST_IN_MEMORY // max(len(paths), 1), 1), set[bytes]()
+        for number, path in enumerate(paths):
+            try:
+                picture = read_part(path, self._region)
+            except InputError as error:
+                _log.warning("reference left out: %s", error)
+                continue
+            tiles, before = self._tiles(picture.size), self._model.reference_count()
+            if len(tiles) > each:
+                tiles = [tiles[(k * len(paths) + number) * len(tiles) // (each * len(paths))] for k in range(each)]
+            for batch in self._tile_batches(picture, tiles):
+                marks = [hashlib.sha256(tile.numpy().tobytes()).digest() for tile in batch.images]
+                new = [k for k, mark in enumerate(marks) if mark not in seen and mark not in marks[:k]]
+                seen.update(marks)
+                if new:
+                    self._model.add_references(self._model.backbone.encode(batch.images[new]))
+            self._in_memory[path] = range(before, self._model.reference_count())
+
+    def threshold(self, given: float | None) -> Threshold:
+        """Where good ends, as ``WinCLIP.threshold`` has it: each reference, in all of its tiles, against the others'.
+
+        Raises:
+            InputError: if a reference has no score, or cannot be read again.
+        """
+        if len(self._in_memory) < 2:
+            return without_spread(len(self._in_memory)).with_score(given)
+        scores, peaks = [], []
+        for path, own in tqdm(self._in_memory.items(), unit="reference", disable=None, dynamic_ncols=True):
+            others = [k for k in range(self._model.reference_count()) if k not in own]
+            found = self._score(read_part(path, self._region), others)
+            scores.append(float(found.scores[0]))
+            peaks.append(float(found.maps.max()))
+        return from_leave_one_out(scores, peaks).with_score(given)
+
+    def outcomes(self, paths: Sequence[str]) -> Iterator[list[tuple[str, Outcome]]]:
+        """Score pictures one by one."""
+        for path in paths:
+            outcome: Outcome
+            try:
+                picture = read_part(path, self._region)
+            except InputError as error:
+                outcome = str(error)
+            else:
+                try:
+                    outcome = self._score(picture)
+                except InputError as error:
+                    outcome = f"image {path}: {error}"
+            yield [(path, outcome)]
+
+    def _score(self, picture: Image.Image, references: Sequence[int] | None = None) -> Prediction:
+        tiles = self._tiles(picture.size)
+        score, whole = 0.0, np.zeros((picture.height, picture.width), np.float32)
+        with tqdm(total=len(tiles), unit="tile", leave=False, disable=None, dynamic_ncols=True) as progress:
+            started = time.monotonic()
+            for batch in self._tile_batches(picture, tiles):
+                found = self._model.score(self._model.backbone.encode(batch.images), references=references)
+                score = max(score, float(found.scores.max()))
+                for (left, upper, right, lower), part in zip(batch.entries, found.maps):
+                    here = whole[upper:lower, left:right]
+                    np.maximum(here, fit(part, (right - left, lower - upper)), out=here)
+                self._say_how_long((time.monotonic() - started) / len(batch.entries))
+                progress.update(len(batch.entries))
+        return Prediction(np.array([score]), whole[None])
+
+    def _tile_batches(self, picture: Image.Image, tiles: Sequence[Tile]) -> Iterator[Batch[Tile, None]]:
+        return self._reader.batches(tiles, lambda tile: (picture.crop(tile), None))
+
+    def _say_how_long(self, seconds: float) -> None:
+        if self._to_come:
+            total = seconds * self._to_come
+            _log.info("a tile takes %.2g s, all of them about %d min %02d s", seconds, *divmod(round(total), 60))
+            self._to_come = 0
+
+
+def tiles_of(size: tuple[int, int], side: int) -> list[Tile]:
+    """Tiles that cover a picture row by row, evenly spaced, neighbours sharing a quarter of their side or more.
+
+    Args:
+        size: width and height of the picture; where it is shorter than a tile, so is its tile.
+        side: of a tile in pixels.
+    """
+    (width, columns), (height, rows) = ((min(length, side), _starts(length, side)) for length in size)
+    return [(x, y, x + width, y + height) for y in rows for x in columns]
+
+
+def _starts(length: int, side: int) -> list[int]:
+    gaps = max(-(-(length - side) // (side - side // 4)), 0)
+    return [0, *(number * (length - side) // gaps for number in range(1, gaps + 1))]

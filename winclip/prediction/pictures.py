@@ -1,0 +1,276 @@
+"""Which pictures are meant by files, folders and patterns, which part of them counts, and what they are called."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from winclip.defaults import IMAGE_ENDINGS
+from winclip.pictures.drawing import Box, fit
+from winclip.pictures.images import CLIP_MEAN, PIXEL_LIMIT, read_image
+from winclip.support.errors import InputError
+from winclip.support.files import exists, file_sha256, is_file, is_folder
+from winclip.support.names import file_name
+
+_log = logging.getLogger("winclip")
+# In an output folder: what the run was, and the folders of what it has drawn.
+RUN_FILE, DRAWN = "run.json", ("heatmaps", "masks")
+# What the model's input is 0 for.
+_GREY = (round(255 * CLIP_MEAN[0]), round(255 * CLIP_MEAN[1]), round(255 * CLIP_MEAN[2]))
+# Between two looks at watched folders.
+_SECONDS = 2.0
+# Size in bytes and time of change in nanoseconds.
+_Stamp = tuple[int, int]
+
+
+def list_pictures(places: Sequence[str]) -> list[str]:
+    """The pictures of files, folders and patterns, each once, those of a folder in sorted order.
+
+    A file is taken whatever its ending. In folders and all below them the files with one of
+    ``IMAGE_ENDINGS`` are taken; hidden files and folders are not, nor what an earlier run has drawn.
+
+    Args:
+        places: paths and patterns; something that exists is no pattern.
+
+    Raises:
+        InputError: if a place does not exist or there is no picture at all.
+    """
+    found: dict[str, str] = {}
+    for place in places:
+        for path in _expand(place):
+            for picture in _pictures_below(path) if Path(path).is_dir() else (path,):
+                found.setdefault(_absolute(picture), picture)
+    if not found:
+        raise InputError(
+            f"no picture found in {', '.join(places)}; looked for files ending in {' '.join(IMAGE_ENDINGS)}"
+        )
+    return list(found.values())
+
+
+def _expand(place: str) -> list[str]:
+    if exists(place):
+        return [place]
+    _, behind = _split_pattern(place)
+    if not behind:
+        raise InputError(f"{place} does not exist; give a file, a folder or a quoted pattern such as 'images/*.png'")
+    if ".." in behind:
+        raise InputError(f"{place} has '..' behind a wildcard; name the folder itself")
+    # Not Path.glob, which takes no absolute patterns.
+    matches = sorted(glob.glob(place, recursive=True))  # noqa: PTH207
+    matches = [path for path in matches if not any(map(_is_drawn, (Path(path), *Path(path).parents)))]
+    return [path for path in matches if Path(path).is_dir() or is_picture(path)]
+
+
+def _split_pattern(place: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The parts of a path before the first wildcard, and the others."""
+    parts = Path(place).parts
+    first = next((number for number, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
+    return parts[:first], parts[first:]
+
+
+def _pictures_below(folder: str, quiet: bool = False) -> Iterator[str]:
+    """The pictures in a folder and all below it; the log says what is left aside, unless ``quiet``."""
+    for here, folders, files in os.walk(folder, onerror=None if quiet else _warn_of_folder):
+        drawn = [name for name in folders if _is_drawn(Path(here) / name)]
+        if drawn and not quiet:
+            _log.info("left aside in %s, what an earlier run has drawn: %s", here, ", ".join(sorted(drawn)))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in drawn)
+        yield from (str(Path(here) / name) for name in sorted(files) if is_picture(name))
+
+
+def _warn_of_folder(error: OSError) -> None:
+    _log.warning("passed over: folder %s cannot be read (%s)", error.filename, error.strerror)
+
+
+def _is_drawn(folder: Path) -> bool:
+    """Whether a run has drawn what is in a folder: its output folder holds a run.json from the beginning."""
+    return folder.name in DRAWN and (folder.parent / RUN_FILE).is_file()
+
+
+def is_picture(path: str) -> bool:
+    """Whether a file in a folder is taken, by its name."""
+    return path.lower().endswith(IMAGE_ENDINGS) and not Path(path).name.startswith(".")
+
+
+def _absolute(path: str | Path) -> str:
+    # Links are not followed: two names of one file are two pictures.
+    return os.path.normpath(Path(path).absolute())
+
+
+def common_folder(places: Sequence[str]) -> str:
+    """The folder, absolute, that all places are in: names in the output are relative to it.
+
+    It depends on the places alone, not on what is in them, so names stay when pictures are added.
+
+    Raises:
+        InputError: if the places are on several drives.
+    """
+    folders = [Path(place) if exists(place) else Path(*_split_pattern(place)[0]) for place in places]
+    try:
+        return os.path.commonpath([_absolute(path if path.is_dir() else path.parent) for path in folders])
+    except ValueError as error:
+        raise InputError(f"the pictures are on several drives ({', '.join(places)}); run once for each") from error
+
+
+def heat_map_name(path: str, folder: str) -> str:
+    """The file of a picture's heat map below the output folder: the path below ``folder``, with forward slashes.
+
+    A name that is too long with its ending is shortened, and stays its own.
+    """
+    below = Path(os.path.relpath(path, folder))
+    return f"heatmaps/{below.with_name(file_name(below.name, '.jpg')).as_posix()}"
+
+
+def mask_name(heat_map: str) -> str:
+    """The file of a picture's mask, of that of its heat map."""
+    return f"masks/{heat_map.removeprefix('heatmaps/').removesuffix('.jpg')}.png"
+
+
+class Watch:
+    """Looks at folders time after time; asking for files again works on network folders, too."""
+
+    def __init__(self, folders: Sequence[str]) -> None:
+        self._folders = folders
+        self._seen: dict[str, _Stamp] = {}
+        self._given: dict[str, _Stamp] = {}
+
+    def pictures(self) -> list[str]:
+        """All pictures that are there, complete or not, each once.
+
+        Raises:
+            InputError: if a folder is not there.
+        """
+        for folder in self._folders:
+            if not is_folder(folder):
+                raise InputError(f"there is no folder {folder} to watch (any more)")
+        return list(dict.fromkeys(path for folder in self._folders for path in _pictures_below(folder, quiet=True)))
+
+    @staticmethod
+    def pause() -> None:
+        """Wait until it is time to look again."""
+        time.sleep(_SECONDS)
+
+    def complete(self) -> list[str]:
+        """The pictures whose size and time are as at the last look, and which were not given out with them before.
+
+        Raises:
+            InputError: if a folder is not there.
+        """
+        before, self._seen = self._seen, {}
+        for path in self.pictures():
+            with contextlib.suppress(OSError):  # it was taken away
+                found = Path(path).stat()
+                self._seen[path] = found.st_size, found.st_mtime_ns
+        complete = [path for path, stamp in self._seen.items() if stamp == before.get(path) != self._given.get(path)]
+        self._given |= {path: self._seen[path] for path in complete}
+        return complete
+
+
+@dataclass(frozen=True)
+class Region:
+    """The part of every picture that counts: a rectangle, or the white of a mask.
+
+    Attributes:
+        box: x, y, width, height in pixels of the upright picture.
+        inside: (height, width) bool, which pixels of the box count.
+        size: width and height that the picture has to have; None if the box only has to lie in it.
+        identity: what tells the region from others.
+    """
+
+    box: Box
+    inside: npt.NDArray[np.bool_]
+    size: tuple[int, int] | None
+    identity: str
+
+    def cut(self, picture: Image.Image) -> Image.Image:
+        """The box of a picture, with grey in place of the pixels that do not count.
+
+        Raises:
+            InputError: if the picture has another size than the mask, or does not hold the box.
+        """
+        x, y, width, height = self.box
+        shown = f"{picture.width} x {picture.height}"
+        if self.size is not None and picture.size != self.size:
+            raise InputError(f"{shown} is not the size of the mask of --region, {self.size[0]} x {self.size[1]}")
+        if x + width > picture.width or y + height > picture.height:
+            raise InputError(f"--region {x},{y},{width},{height} is outside of its {shown} pixels")
+        part = picture.crop((x, y, x + width, y + height))
+        if not self.inside.all():
+            part.paste(_GREY, mask=Image.fromarray(~self.inside))
+        return part
+
+
+def read_region(given: str) -> Region:
+    """The region of ``x,y,w,h`` or a mask file, whose pixels brighter than half count.
+
+    Raises:
+        InputError: if it is neither, or nothing counts.
+    """
+    if re.fullmatch(r"-?\d{1,9}(,-?\d{1,9}){3}", given):
+        x, y, width, height = map(int, given.split(","))
+        if min(x, y) < 0 or min(width, height) < 1 or width * height > PIXEL_LIMIT:
+            raise InputError(
+                f"--region {given} is outside of every picture; x and y begin at 0, w and h at 1, and the largest"
+                f" pictures have {PIXEL_LIMIT:,} pixels"
+            )
+        return Region((x, y, width, height), np.ones((height, width), np.bool_), None, given)
+    if not is_file(given):
+        raise InputError(f"--region {given} is neither x,y,w,h in pixels nor a file; give one of them")
+    mask = read_picture(given).convert("L")
+    white = np.asarray(mask) > 127
+    if not white.any():
+        raise InputError(f"mask {given} of --region has no white pixel; paint what counts in white")
+    x, y, width, height = map(int, cv2.boundingRect(white.astype(np.uint8)))
+    inside = white[y : y + height, x : x + width]
+    return Region((x, y, width, height), inside, mask.size, f"mask with SHA-256 {file_sha256(Path(given))}")
+
+
+def read_picture(path: str | Path) -> Image.Image:
+    """A picture as RGB, turned as its EXIF orientation says.
+
+    Raises:
+        InputError: if it cannot be read or has more pixels than the limit; names the file.
+    """
+    return read_image(path, upright=True)
+
+
+def read_part(path: str, region: Region | None) -> Image.Image:
+    """What counts of a picture.
+
+    Raises:
+        InputError: if it cannot be read or is another than the region is for; names the file.
+    """
+    picture = read_picture(path)
+    try:
+        return picture if region is None else region.cut(picture)
+    except InputError as error:
+        raise InputError(f"image {path}: {error}") from error
+
+
+def in_own_size(
+    anomaly_map: npt.NDArray[np.float32], picture: Image.Image, region: Region | None = None
+) -> npt.NDArray[np.float32]:
+    """The map of a picture, or of what counts of it, (S, S), in the picture's own size; 0 where nothing counts.
+
+    Raises:
+        InputError: if the picture is another than the region is for.
+    """
+    if region is None:
+        return fit(anomaly_map, picture.size)
+    region.cut(picture)
+    x, y, width, height = region.box
+    whole = np.zeros((picture.height, picture.width), np.float32)
+    np.copyto(whole[y : y + height, x : x + width], fit(anomaly_map, (width, height)), where=region.inside)
+    return whole
