@@ -17,7 +17,7 @@ import evaluation.run
 import evaluation.scoring
 from evaluation.parts import ClassScores
 from evaluation.scoring import score_batch
-from tests.kills import check_kills, contents
+from tests.kills import check_kills, contents, evaluation_command
 from winclip.support.errors import InputError
 
 Evaluate = Callable[..., int]
@@ -319,11 +319,6 @@ def test_run_that_cannot_begin_leaves_the_earlier_one_whole(
     assert {path: path.read_bytes() for path in save.rglob("*") if path.is_file()} == before
 
 
-def kill_command(data: Path, save: Path) -> list[str]:
-    places = ["--dataset", "small", "--data_path", str(data), "--save_path", str(save)]
-    return ["test.py", *places, "--model", "demo-vit-240", "--device", "cpu", "--k_shot", "0", "1", "--save_maps"]
-
-
 @pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(data: Path, tmp_path: Path, kills: int) -> None:
-    check_kills(kill_command, data, tmp_path, kills)
+    check_kills(evaluation_command, data, tmp_path, kills)
