@@ -13,10 +13,11 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from winclip.commands.check import CONFIG, DATA, recipe_tensor
+from winclip.commands.check import DATA, recipe_tensor
 from winclip.network.backbone import Backbone, load_backbone
 
 GOLDEN = Path(__file__).parent / "golden"
+CONFIG = DATA / "model_config.json"
 PICTURES = [DATA / f"image_{number}.png" for number in range(5)]
 
 

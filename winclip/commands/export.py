@@ -1,17 +1,16 @@
 """Export a class for ONNX Runtime or OpenVINO: pixels in, score and map out, text and references folded in.
 
-    python scripts/export.py --class_name "metal nut" --format onnx --save_path exported/nut
-    python scripts/export.py --class_name "metal nut" --memory nut.safetensors --format openvino
+    winclip export --class_name "metal nut" --format onnx --save_path exported/nut
+    winclip export --class_name "metal nut" --memory nut.safetensors --format openvino
 
-The folder gets the graph (model.onnx, or model.xml and model.bin), model.json: what goes in and comes out, a threshold,
-and what all was made from, and example.py, which scores a picture without this project. A memory is what predict.py
---save_memory or WinCLIP.save_memory wrote.
+The folder gets the graph (model.onnx, or what OpenVINO makes of it, model.xml and model.bin), model.json: what goes in and
+comes out, a threshold, and what all was made from, and example.py, which scores a picture without this project. A memory
+is what winclip predict --save_memory or WinCLIP.save_memory wrote.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,11 +58,10 @@ def export_class(options: argparse.Namespace) -> int:
     Raises:
         InputError: if anything given is wrong, or the folder cannot be written.
     """
-    from winclip.export import check_output, check_runtime, export
+    from winclip.export import check_export, export
 
     save_path = options.save_path or Path("exported") / options.class_name.replace("/", "_")
-    check_runtime(options.format, options.graph_precision)
-    check_output(save_path)
+    check_export(options.format, save_path, options.graph_precision)
     model = take_options(ExportedModel, vars(options)).load()
     model.set_class(options.class_name, options.prompt_set)
     if options.memory is not None:
@@ -73,7 +71,3 @@ def export_class(options: argparse.Namespace) -> int:
         f"written: {save_path / description['file']}, model.json and example.py, {description['references']} references"
     )
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
