@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -139,19 +139,17 @@ def export(model: WinCLIP, runtime: str, output: Path, precision: str = "fp32") 
     check_export(runtime, output, precision)
     # The text side and the references are the model's own affair everywhere but here.
     held = model._held(None)
-    dtype, chosen, threshold = PRECISIONS[precision], RUNTIMES[runtime], model.threshold()
+    dtype, threshold = PRECISIONS[precision], model.threshold()
     graph = Graph(model, held.text, held.bank, dtype).eval()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
             new = Path(temporary) / "new"
             new.mkdir()
-            write_onnx(graph, new / "model.onnx")
-            if runtime == "openvino":
-                _convert(new / "model.onnx")
+            file = write_graph(graph, new, runtime)
             description = {
-                "file": chosen.file,
-                "settings": chosen.settings,
+                "file": file.name,
+                "settings": _SETTINGS[runtime],
                 **_interface(model),
                 "threshold": {name: getattr(threshold, name) for name in ("score", "pixel", "rule", "caution")},
                 "class_name": held.name,
@@ -162,7 +160,7 @@ def export(model: WinCLIP, runtime: str, output: Path, precision: str = "fp32") 
                 "temperature": model.temperature,
                 "versions": {"winclip": winclip.__version__, "torch": torch.__version__},
             }
-            (new / "example.py").write_text(_EXAMPLE.format(**chosen._asdict()), encoding="utf-8")
+            (new / "example.py").write_text(_EXAMPLE.format(**_LINES[runtime]), encoding="utf-8")
             (new / "model.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
             if output.exists():
                 output.rmdir()
@@ -179,24 +177,20 @@ def check_export(runtime: str, output: Path, precision: str = "fp32") -> None:
         InputError: if ``output`` is a file or a folder with files, or the runtime is unknown, lacks the precision, or
             needs packages that are missing; names them and the command that installs them.
     """
-    if runtime not in RUNTIMES:
-        raise InputError(f"format '{runtime}' is unknown; use {' or '.join(RUNTIMES)}")
-    precisions = RUNTIMES[runtime].precisions
-    if precision not in precisions:
-        able = [f"; format {name} has it" for name, other in RUNTIMES.items() if precision in other.precisions]
-        raise InputError(
-            f"format {runtime} has no precision '{precision}' on a CPU, only {' and '.join(precisions)}{''.join(able)}"
-        )
-    missing = [package for package in RUNTIMES[runtime].packages if importlib.util.find_spec(package) is None]
-    if missing:
+    if runtime not in _LINES:
+        raise InputError(f"format '{runtime}' is unknown; use {' or '.join(_LINES)}")
+    if (runtime, precision) == ("onnx", "bf16"):
+        raise InputError("format onnx has no precision 'bf16' on a CPU; format openvino has it")
+    packages = ("onnx", "onnxscript", *(["openvino"] if runtime == "openvino" else []))
+    if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
         raise InputError(f"not installed: {', '.join(missing)}; {INSTALL}")
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise InputError(f"{output} is there already and not empty; remove it or choose another --save_path")
 
 
-def write_onnx(graph: Graph, file: Path) -> None:
-    """Write a graph; what is nearly too large for one file keeps its weights in another beside it."""
-    images = torch.zeros(2, 3, graph.image_size, graph.image_size, dtype=torch.uint8)
+def write_graph(graph: Graph, folder: Path, runtime: str) -> Path:
+    """Write ``model.onnx``, or for OpenVINO what it makes of that; returns the file to load."""
+    file, images = folder / "model.onnx", torch.zeros(2, 3, graph.image_size, graph.image_size, dtype=torch.uint8)
     size = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
     with warnings.catch_warnings(), torch.no_grad():
         # Of window_patches, whose cache is passed over.
@@ -211,62 +205,33 @@ def write_onnx(graph: Graph, file: Path) -> None:
             external_data=size > _LARGEST_IN_ONE_FILE,
             verbose=False,
         )
-
-
-def _convert(file: Path) -> None:
-    """The graph as OpenVINO has it, ``model.xml`` and ``model.bin``, in place of the one in ONNX."""
-    # Statistics of its use, which go out unasked, are left out.
+    if runtime == "onnx":
+        return file
+    # Statistics of its use go out otherwise.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     openvino = importlib.import_module("openvino")
     # In 16 bits the weights would no longer be those of the checkpoint.
-    openvino.save_model(openvino.convert_model(file), file.with_suffix(".xml"), compress_to_fp16=False)
-    for written in file.parent.glob(f"{file.name}*"):
+    openvino.save_model(openvino.convert_model(file), folder / "model.xml", compress_to_fp16=False)
+    for written in folder.glob("model.onnx*"):
         written.unlink()
+    return folder / "model.xml"
 
 
-class Runtime(NamedTuple):
-    """What differs from one runtime to the other.
-
-    Attributes:
-        file: the one to load.
-        packages: that have to be there for writing.
-        precisions: of the image tower that the runtime takes on a CPU.
-        settings: with which it gives the scores that were measured.
-        imports, load, run: its lines in ``example.py``.
-    """
-
-    file: str
-    packages: tuple[str, ...]
-    precisions: tuple[str, ...]
-    settings: dict[str, str]
-    imports: str
-    load: str
-    run: str
-
-
-RUNTIMES = {
-    "onnx": Runtime(
-        file="model.onnx",
-        packages=("onnx", "onnxscript"),
-        # It has no bf16 kernels and does not load such a graph.
-        precisions=("fp32", "fp16"),
-        settings={},
-        imports="import onnxruntime",
-        load='onnxruntime.InferenceSession(folder / about["file"], providers=["CPUExecutionProvider"])',
-        run='graph.run(["scores"], {"images": images})[0][0]',
-    ),
-    "openvino": Runtime(
-        file="model.xml",
-        packages=("onnx", "onnxscript", "openvino"),
-        precisions=("fp32", "fp16", "bf16"),
-        # By itself it may compute everything in less than float32, the scores too. A tower in bf16 stays in bf16.
-        settings={"INFERENCE_PRECISION_HINT": "f32"},
-        imports='sys.modules["openvino_telemetry"] = None  # statistics of its use go out otherwise\nimport openvino',
-        load='openvino.Core().compile_model(folder / about["file"], "CPU", about["settings"])',
-        run='graph({"images": images})["scores"][0]',
-    ),
+# By itself OpenVINO may compute everything in less than float32, the scores too. A tower in bf16 stays in bf16.
+_SETTINGS: dict[str, dict[str, str]] = {"onnx": {}, "openvino": {"INFERENCE_PRECISION_HINT": "f32"}}
+# The lines of ``example.py`` that differ.
+_LINES = {
+    "onnx": {
+        "imports": "import onnxruntime",
+        "load": 'onnxruntime.InferenceSession(folder / about["file"], providers=["CPUExecutionProvider"])',
+        "run": 'graph.run(["scores"], {"images": images})[0][0]',
+    },
+    "openvino": {
+        "imports": 'sys.modules["openvino_telemetry"] = None  # else statistics of its use go out\nimport openvino',
+        "load": 'openvino.Core().compile_model(folder / about["file"], "CPU", about["settings"])',
+        "run": 'graph({"images": images})["scores"][0]',
+    },
 }
-
 _EXAMPLE = """\
 # Scores a picture with the runtime, numpy and Pillow alone: python example.py PICTURE
 import json
