@@ -168,17 +168,20 @@ def judge(
     for number, path in enumerate(pictures, 1):
         tell((len(paths) + number) / total, f"picture {number} of {len(pictures)}")
         try:
-            image = read_upload(path)
-            found = model.predict(image)
+            results.append(_judge_one(model, path, threshold, opacity))
         except InputError as error:
             failures.append((Path(path).name, str(error)))
-            continue
-        score, overlay = float(found.scores[0]), overlay_html(image, found.maps[0], threshold, opacity)
-        results.append(Result(printable(Path(path).name), score, score > threshold.score, overlay))
     if not results:
         raise InputError(failures[0][1])
     results.sort(key=lambda result: -result.score)
     return results_html(results, failures, threshold_words(class_name, count, threshold), threshold)
+
+
+def _judge_one(model: WinCLIP, path: str, threshold: Threshold, opacity: float) -> Result:
+    image = read_upload(path)
+    found = model.predict(image)
+    score, overlay = float(found.scores[0]), overlay_html(image, found.maps[0], threshold, opacity)
+    return Result(printable(Path(path).name), score, score > threshold.score, overlay)
 
 
 def threshold_words(class_name: str, count: int, threshold: Threshold) -> str:
