@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 from tests.tiny import CONFIG
 from winclip import commands
 from winclip.commands import check
+from winclip.network.backbone import Backbone
 
 
 def test_known_numbers_are_met_in_fp32_and_nearly_in_bf16(capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,7 +35,7 @@ def test_status_is_1_where_a_score_is_off(
 ) -> None:
     compute = check.computed_stages
 
-    def computed(backbone: check.Backbone) -> dict[str, torch.Tensor]:
+    def computed(backbone: Backbone) -> dict[str, torch.Tensor]:
         stages = compute(backbone)
         stages["few1_image_score"][1] += wrong
         return stages
