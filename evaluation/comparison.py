@@ -72,7 +72,7 @@ class Comparison:
 
     def drawing(self) -> str:
         """comparison.svg: the differences that have an interval."""
-        from winclip.report.differences import difference_plot
+        from winclip.report.plots import difference_plot
 
         limits = {(name, metric): both for name, found in self.intervals.items() for metric, both in found.items()}
         differences = {key: (100 * self.difference(*key), 100 * low, 100 * high) for key, (low, high) in limits.items()}

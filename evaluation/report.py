@@ -27,7 +27,7 @@ from winclip.metrics.bootstrap import interval
 from winclip.pictures.images import read_image
 from winclip.report.content import Card, Growth, Report, Result, SettingPage, Table, Wording
 from winclip.report.curves import ClassCurves, measure_class
-from winclip.report.pictures import LARGEST, LARGEST_HEAT, LONGEST_OUTLINE, heat_picture
+from winclip.report.page import LARGEST, LARGEST_HEAT, LONGEST_OUTLINE, heat_picture
 
 # Bytes of the page's pictures; with more test images, the worst of each class are shown.
 PAGE_BYTES = 40_000_000

@@ -71,7 +71,7 @@ def main() -> None:
     """Take the screenshots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", type=Path, help="a report.html, as test.py --report writes it")
-    parser.add_argument("--explanation", type=Path, help="a page of winclip.commands.explain with good examples")
+    parser.add_argument("--explanation", type=Path, help="a page of winclip explain with good examples")
     parser.add_argument("--page", metavar="ADDRESS", help="where app.py runs with the demo backbone")
     parser.add_argument(
         "--save_path",

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.tiny import CONFIG, GOLDEN, golden_images
+from tests.tiny import CONFIG, PICTURES, golden_images
 from winclip import InputError, WinCLIP
 from winclip.commands import explain as script
 from winclip.explanation import Block, explain
@@ -19,7 +19,7 @@ from winclip.network.backbone import Backbone
 from winclip.prompts import PAPER, REFERENCE, PromptSet
 
 Run = Callable[..., int]
-FILES = [str(GOLDEN / "tiny" / f"image_{number}.png") for number in range(5)]
+FILES = [str(path) for path in PICTURES]
 
 
 @pytest.fixture

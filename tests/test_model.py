@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from tests.tiny import CONFIG, GOLDEN, golden_images, stages
+from tests.tiny import CONFIG, PICTURES, golden_images, stages
 from winclip import InputError, WinCLIP
 from winclip.embeddings import Embeddings
 from winclip.memory import read_memory, write_memory
@@ -61,10 +61,10 @@ def test_predictions_are_the_golden_ones(model: WinCLIP) -> None:
 
 
 def test_paths_arrays_and_images_are_the_same(model: WinCLIP) -> None:
-    path = GOLDEN / "tiny" / "image_0.png"
+    path = PICTURES[0]
     image = Image.open(path)
     array = np.asarray(image)
-    grey = np.asarray(Image.open(GOLDEN / "tiny" / "image_2.png"))
+    grey = np.asarray(Image.open(PICTURES[2]))
     together = model.predict([path, str(path), image, array, np.stack([grey] * 3, axis=2), grey], batch_size=4)
     assert len(set(together.scores[:4])) == 1
     assert together.scores[4] == together.scores[5]

@@ -1,4 +1,4 @@
-"""The library as pip installs it: nothing but winclip, with its demo weights, usable from any folder."""
+"""The library as pip installs it: nothing but winclip, with its data and its command, usable from any folder."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ import numpy as np
 from PIL import Image
 
 import winclip
-from winclip import WinCLIP
 
-model = WinCLIP.from_pretrained("demo-vit-240")
+model = winclip.WinCLIP.from_pretrained("demo-vit-240")
 model.set_class("metal nut")
 generator = np.random.RandomState(0)
 good = [Image.fromarray(generator.randint(90, 120, (64, 64, 3)).astype(np.uint8)) for _ in range(3)]
@@ -30,7 +29,6 @@ model.add_references(good)
 out = model.predict([good[0], Image.new("RGB", (80, 60), "red")])
 print(winclip.__file__)
 print(out.scores.shape, out.maps.shape, (out.scores > model.threshold().score).tolist())
-model.save_memory("nut.safetensors")
 """
 
 
@@ -51,15 +49,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_library_alone(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     library = {path.relative_to(ROOT).as_posix() for path in (ROOT / "winclip").rglob("*") if path.is_file()}
     library = {name for name in library if "__pycache__" not in name}
-    assert {"winclip/py.typed", "winclip/demo/demo-vit-240.json", "winclip/demo/demo-vit-240.safetensors"} <= library
+    assert {"winclip/py.typed", "winclip/demo/demo-vit-240.safetensors", "winclip/check_data/stages.npz"} <= library
     assert {name for name in names if not name.startswith(f"winclip-{__version__}.dist-info/")} == library
 
 
+@pytest.mark.slow
 def test_requirements_are_declared_once(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         metadata = email.message_from_bytes(archive.read(f"winclip-{__version__}.dist-info/METADATA"))
@@ -77,6 +77,7 @@ def test_requirements_are_declared_once(wheel: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_installed_library_works_from_any_folder(wheel: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", "fresh", cwd=tmp_path)
     python = tmp_path / "fresh" / "bin" / "python"
@@ -90,11 +91,16 @@ def test_the_installed_library_works_from_any_folder(wheel: Path, tmp_path: Path
     # What the library needs comes from this environment, so that the test takes seconds; the environment's
     # own, editable winclip is not reached through it.
     (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    (tmp_path / "elsewhere").mkdir()
-    file, results = run(python, "-c", EXAMPLE, cwd=tmp_path / "elsewhere").splitlines()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    file, results = run(python, "-c", EXAMPLE, cwd=elsewhere).splitlines()
     assert Path(file).is_relative_to(tmp_path / "fresh")
     assert results.startswith("(2,) (2, 240, 240) [False,")
-    assert (tmp_path / "elsewhere" / "nut.safetensors").exists()
+    command = python.with_name("winclip")
+    assert run(command, "--version", cwd=elsewhere) == f"winclip {__version__}\n"
+    assert "few2_image_score" in run(command, "check", "--device", "cpu", "--no_speed", cwd=elsewhere)
+    run(command, "predict", "--demo", "--device", "cpu", "--save_path", "out", cwd=elsewhere)
+    assert (elsewhere / "out" / "predictions.csv").stat().st_size > 100
 
 
 def test_nothing_patches_the_path() -> None:

@@ -13,31 +13,12 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from winclip.commands.check import DATA, recipe_tensor
 from winclip.network.backbone import Backbone, load_backbone
 
 GOLDEN = Path(__file__).parent / "golden"
-CONFIG = GOLDEN / "tiny" / "model_config.json"
-
-
-def recipe_tensor(name: str, shape: tuple[int, ...], number: int) -> torch.Tensor:
-    """Tensor ``number`` of the sorted state dict, as the golden recipe draws it.
-
-    Roots divide in float64, as NumPy 2 does by itself and NumPy 1 does not.
-    """
-    v = np.random.RandomState(1000 + number).standard_normal(shape).astype(np.float32)
-    if name.endswith(("ln_pre.weight", "ln_post.weight", "ln_final.weight")) or ".ln_1.w" in name or ".ln_2.w" in name:
-        v = 1 + 0.1 * v
-    elif name.endswith((".bias", "in_proj_bias")):
-        v = 0.1 * v
-    elif name == "token_embedding.weight" or name.endswith(("positional_embedding", "class_embedding")):
-        v = 0.5 * v
-    elif name == "visual.conv1.weight":
-        v = v.astype(np.float64) / np.sqrt(np.prod(shape[1:]))
-    elif name == "logit_scale":
-        v = np.float32(2.6592)
-    else:
-        v = (v * 1.5).astype(np.float64) / np.sqrt(shape[0] if name in ("text_projection", "visual.proj") else shape[1])
-    return torch.from_numpy(np.asarray(v, dtype=np.float32))
+CONFIG = DATA / "model_config.json"
+PICTURES = [DATA / f"image_{number}.png" for number in range(5)]
 
 
 def open_clip_model(config: dict[str, Any], seed: int | None = None) -> open_clip.CLIP:
@@ -69,10 +50,10 @@ def tiny_backbone(folder: Path, **options: Any) -> Backbone:
 
 def stages() -> dict[str, npt.NDArray[Any]]:
     """Every golden stage by name."""
-    with np.load(GOLDEN / "tiny" / "stages.npz") as file:
-        return dict(file)
+    with np.load(DATA / "stages.npz") as first, np.load(GOLDEN / "tiny" / "stages.npz") as more:
+        return {**first, **more}
 
 
 def golden_images() -> list[Image.Image]:
     """Images 0 to 2 are the test batch, 3 and 4 the references."""
-    return [Image.open(GOLDEN / "tiny" / f"image_{i}.png") for i in range(5)]
+    return [Image.open(path) for path in PICTURES]

@@ -8,10 +8,9 @@ import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -65,11 +64,9 @@ class Graph(nn.Module):
         self.register_buffer("std", torch.tensor(backbone.std).reshape(3, 1, 1))
         # The softmax over two classes is the logistic function of the difference of their cosines.
         self.register_buffer("direction", (text[1] - text[0]) / model.temperature)
-        self.holds = _Buffers(_window_holds_patch(self.grid, side) for side in backbone.scales)
-        self.few_shot = bank is not None
-        if bank is not None:
-            known = bank.embeddings
-            self.banks = _Buffers(part.flatten(0, 1).T for part in (*known.windows, known.patch))
+        self.holds = _constants(*(_window_holds_patch(self.grid, side) for side in backbone.scales))
+        known = () if bank is None else (*bank.embeddings.windows, bank.embeddings.patch)
+        self.banks = _constants(*(part.flatten(0, 1).T for part in known))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Score (N, 3, S, S) uint8 RGB images.
@@ -81,17 +78,16 @@ class Graph(nn.Module):
         normalised = (images.float() / 255 - self.mean) / self.std
         # Not ``forward`` of the tower, which takes the images of a batch one by one on the CPU.
         embeddings: Embeddings = self.tower.embed(normalised.to(self.tower.proj.dtype))
-        holds = self.holds.all()
         scores = self._probability(embeddings.cls)
         reciprocals = [
-            1 / _spread(self._probability(windows), held) for windows, held in zip(embeddings.windows, holds)
+            1 / _spread(self._probability(windows), held) for windows, held in zip(embeddings.windows, self.holds)
         ]
         maps = (len(reciprocals) + 1) / (sum(reciprocals) + 1 / scores[:, None])
-        if self.few_shot:
-            *of_windows, of_patches = self.banks.all()
+        if len(self.banks):
+            *of_windows, of_patches = self.banks
             parts = [
                 _spread(_association(windows, bank), held)
-                for windows, bank, held in zip(embeddings.windows, of_windows, holds)
+                for windows, bank, held in zip(embeddings.windows, of_windows, self.holds)
             ]
             few = (sum(parts) + _association(embeddings.patch, of_patches)) / (len(parts) + 1)
             scores, maps = (scores + few.amax(dim=1)) / 2, maps + few
@@ -101,17 +97,8 @@ class Graph(nn.Module):
         return torch.sigmoid(F.normalize(embeddings, dim=-1) @ self.direction)
 
 
-class _Buffers(nn.Module):
-    """Several tensors that belong to a graph but are no weights."""
-
-    def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
-        super().__init__()
-        for number, tensor in enumerate(tensors):
-            self.register_buffer(str(number), tensor)
-
-    def all(self) -> list[torch.Tensor]:
-        """The tensors in their order."""
-        return list(self.buffers())
+def _constants(*tensors: torch.Tensor) -> nn.ParameterList:
+    return nn.ParameterList(nn.Parameter(tensor, requires_grad=False) for tensor in tensors)
 
 
 def _window_holds_patch(grid: int, side: int) -> torch.Tensor:
@@ -147,30 +134,33 @@ def export(model: WinCLIP, runtime: str, output: Path, precision: str = "fp32") 
         The content of ``model.json``.
 
     Raises:
-        InputError: if the runtime is unknown, not installed or lacks the precision, or the folder cannot be
-            written.
+        InputError: as ``check_export``, or if the folder cannot be written.
     """
-    check_runtime(runtime, precision)
-    check_output(output)
+    check_export(runtime, output, precision)
     # The text side and the references are the model's own affair everywhere but here.
     held = model._held(None)
-    dtype, chosen, threshold = PRECISIONS[precision], RUNTIMES[runtime], model.threshold()
+    dtype, threshold = PRECISIONS[precision], model.threshold()
     graph = Graph(model, held.text, held.bank, dtype).eval()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
             new = Path(temporary) / "new"
             new.mkdir()
+            file = write_graph(graph, new, runtime)
             description = {
-                "file": chosen.write(graph, new),
-                "settings": chosen.settings,
+                "file": file.name,
+                "settings": _SETTINGS[runtime],
                 **_interface(model),
                 "threshold": {name: getattr(threshold, name) for name in ("score", "pixel", "rule", "caution")},
                 "class_name": held.name,
                 "prompts": asdict(held.prompts),
-                **_origin(model, dtype),
+                **model.backbone.fingerprint,
+                "precision": str(dtype).removeprefix("torch."),
+                "pretrained": Path(model.backbone.pretrained).name,
+                "temperature": model.temperature,
+                "versions": {"winclip": winclip.__version__, "torch": torch.__version__},
             }
-            (new / "example.py").write_text(_EXAMPLE.format(**chosen._asdict()), encoding="utf-8")
+            (new / "example.py").write_text(_EXAMPLE.format(**_LINES[runtime]), encoding="utf-8")
             (new / "model.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
             if output.exists():
                 output.rmdir()
@@ -180,114 +170,68 @@ def export(model: WinCLIP, runtime: str, output: Path, precision: str = "fp32") 
     return description
 
 
-def check_output(output: Path) -> None:
-    """Refuse a place that holds something.
+def check_export(runtime: str, output: Path, precision: str = "fp32") -> None:
+    """Refuse what cannot be done, before anything slow is.
 
     Raises:
-        InputError: if ``output`` is a file or a folder with files.
+        InputError: if ``output`` is a file or a folder with files, or the runtime is unknown, lacks the precision, or
+            needs packages that are missing; names them and the command that installs them.
     """
+    if runtime not in _LINES:
+        raise InputError(f"format '{runtime}' is unknown; use {' or '.join(_LINES)}")
+    if (runtime, precision) == ("onnx", "bf16"):
+        raise InputError("format onnx has no precision 'bf16' on a CPU; format openvino has it")
+    packages = ("onnx", "onnxscript", *(["openvino"] if runtime == "openvino" else []))
+    if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
+        raise InputError(f"not installed: {', '.join(missing)}; {INSTALL}")
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise InputError(f"{output} is there already and not empty; remove it or choose another --save_path")
 
 
-def check_runtime(runtime: str, precision: str = "fp32") -> None:
-    """Refuse a runtime that is unknown or cannot be exported to, before anything slow is done.
-
-    Raises:
-        InputError: names the runtime that has the precision, or the packages that are missing and the
-            command that installs them.
-    """
-    if runtime not in RUNTIMES:
-        raise InputError(f"format '{runtime}' is unknown; use {' or '.join(RUNTIMES)}")
-    precisions = RUNTIMES[runtime].precisions
-    if precision not in precisions:
-        able = [f"; format {name} has it" for name, other in RUNTIMES.items() if precision in other.precisions]
-        raise InputError(
-            f"format {runtime} has no precision '{precision}' on a CPU, only {' and '.join(precisions)}{''.join(able)}"
-        )
-    missing = [package for package in RUNTIMES[runtime].packages if importlib.util.find_spec(package) is None]
-    if missing:
-        raise InputError(f"not installed: {', '.join(missing)}; {INSTALL}")
-
-
-def _trace(graph: Graph) -> torch.export.ExportedProgram:
-    images = torch.zeros(2, 3, graph.image_size, graph.image_size, dtype=torch.uint8)
+def write_graph(graph: Graph, folder: Path, runtime: str) -> Path:
+    """Write ``model.onnx``, or for OpenVINO what it makes of that; returns the file to load."""
+    file, images = folder / "model.onnx", torch.zeros(2, 3, graph.image_size, graph.image_size, dtype=torch.uint8)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
     with warnings.catch_warnings(), torch.no_grad():
         # Of window_patches, whose cache is passed over.
         warnings.simplefilter("ignore")
-        return torch.export.export(graph, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=True)
-
-
-def _write_onnx(graph: Graph, folder: Path) -> str:
-    size = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        shapes = ({0: torch.export.Dim("batch")},)
         torch.onnx.export(
-            _trace(graph),
-            f=folder / "model.onnx",
+            torch.export.export(graph, (images,), dynamic_shapes=shapes, strict=True),
+            f=file,
             input_names=["images"],
             output_names=["scores", "maps"],
             dynamo=True,
             external_data=size > _LARGEST_IN_ONE_FILE,
             verbose=False,
         )
-    return "model.onnx"
-
-
-def _write_openvino(graph: Graph, folder: Path) -> str:
-    openvino = import_openvino()
-    converted = openvino.convert_model(_trace(graph))
-    converted.reshape([-1, 3, graph.image_size, graph.image_size])
-    for port, name in zip([*converted.inputs, *converted.outputs], ("images", "scores", "maps")):
-        port.get_tensor().set_names({name})
+    if runtime == "onnx":
+        return file
+    # Statistics of its use go out otherwise.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    openvino = importlib.import_module("openvino")
     # In 16 bits the weights would no longer be those of the checkpoint.
-    openvino.save_model(converted, folder / "model.xml", compress_to_fp16=False)
-    return "model.xml"
+    openvino.save_model(openvino.convert_model(file), folder / "model.xml", compress_to_fp16=False)
+    for written in folder.glob("model.onnx*"):
+        written.unlink()
+    return folder / "model.xml"
 
 
-class Runtime(NamedTuple):
-    """What differs from one runtime to the other.
-
-    Attributes:
-        write: writes the graph into a folder and gives the name of the file to load.
-        packages: that have to be there for writing.
-        precisions: of the image tower that the runtime takes on a CPU.
-        settings: with which it gives the scores that were measured.
-        imports, load, run: its lines in ``example.py``.
-    """
-
-    write: Callable[[Graph, Path], str]
-    packages: tuple[str, ...]
-    precisions: tuple[str, ...]
-    settings: dict[str, str]
-    imports: str
-    load: str
-    run: str
-
-
-RUNTIMES = {
-    "onnx": Runtime(
-        write=_write_onnx,
-        packages=("onnx", "onnxscript"),
-        # It has no bf16 kernels and does not load such a graph.
-        precisions=("fp32", "fp16"),
-        settings={},
-        imports="import onnxruntime",
-        load='onnxruntime.InferenceSession(folder / about["file"], providers=["CPUExecutionProvider"])',
-        run='graph.run(["scores"], {"images": images})[0][0]',
-    ),
-    "openvino": Runtime(
-        write=_write_openvino,
-        packages=("openvino",),
-        precisions=("fp32", "fp16", "bf16"),
-        # By itself it may compute everything in less than float32, the scores too. A tower in bf16 stays in bf16.
-        settings={"INFERENCE_PRECISION_HINT": "f32"},
-        imports='sys.modules["openvino_telemetry"] = None  # statistics of its use go out otherwise\nimport openvino',
-        load='openvino.Core().compile_model(folder / about["file"], "CPU", about["settings"])',
-        run='graph({"images": images})["scores"][0]',
-    ),
+# By itself OpenVINO may compute everything in less than float32, the scores too. A tower in bf16 stays in bf16.
+_SETTINGS: dict[str, dict[str, str]] = {"onnx": {}, "openvino": {"INFERENCE_PRECISION_HINT": "f32"}}
+# The lines of ``example.py`` that differ.
+_LINES = {
+    "onnx": {
+        "imports": "import onnxruntime",
+        "load": 'onnxruntime.InferenceSession(folder / about["file"], providers=["CPUExecutionProvider"])',
+        "run": 'graph.run(["scores"], {"images": images})[0][0]',
+    },
+    "openvino": {
+        "imports": 'sys.modules["openvino_telemetry"] = None  # else statistics of its use go out\nimport openvino',
+        "load": 'openvino.Core().compile_model(folder / about["file"], "CPU", about["settings"])',
+        "run": 'graph({"images": images})["scores"][0]',
+    },
 }
-
 _EXAMPLE = """\
 # Scores a picture with the runtime, numpy and Pillow alone: python example.py PICTURE
 import json
@@ -315,12 +259,6 @@ print(f"score {{score:.6f}}, threshold {{threshold:.6f}}: {{'not ' if score <= t
 """
 
 
-def import_openvino() -> Any:
-    """The module ``openvino``; its usage statistics, which go out unasked, are left out."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    return importlib.import_module("openvino")
-
-
 def _interface(model: WinCLIP) -> dict[str, Any]:
     size, references = model.backbone.image_size, model.reference_count()
     return {
@@ -335,12 +273,7 @@ def _interface(model: WinCLIP) -> dict[str, Any]:
             "normalisation": "none: it is in the graph",
         },
         "outputs": [
-            {
-                "name": "scores",
-                "type": "float32",
-                "shape": ["batch"],
-                "meaning": "0 to 1, higher is more anomalous",
-            },
+            {"name": "scores", "type": "float32", "shape": ["batch"], "meaning": "0 to 1, higher is more anomalous"},
             {
                 "name": "maps",
                 "type": "float32",
@@ -349,14 +282,4 @@ def _interface(model: WinCLIP) -> dict[str, Any]:
             },
         ],
         "references": references,
-    }
-
-
-def _origin(model: WinCLIP, dtype: torch.dtype) -> dict[str, Any]:
-    return {
-        **model.backbone.fingerprint,
-        "precision": str(dtype).removeprefix("torch."),
-        "pretrained": Path(model.backbone.pretrained).name,
-        "temperature": model.temperature,
-        "versions": {"winclip": winclip.__version__, "torch": torch.__version__},
     }

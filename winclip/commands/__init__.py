@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
+from winclip import __version__
+
 COMMANDS = {
     "predict": "score photographs of a part and draw heat maps of them",
     "explain": "show why a picture has its score",
@@ -18,8 +20,12 @@ def main() -> int:
     """Run the sub-command that the command line names and return its exit status."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in COMMANDS:
-        # Imported late: some need packages that others do without.
+        # argparse takes the name of the program from here; imported late: some need packages that others do without.
+        sys.argv[0] = f"winclip {name}"
         return int(import_module(f"winclip.commands.{name}").main(arguments))
+    if name == "--version":
+        print(f"winclip {__version__}")
+        return 0
     lines = [f"  {command:8} {does}" for command, does in COMMANDS.items()]
     usage = "\n".join(["usage: winclip COMMAND [OPTION ...]; winclip COMMAND --help lists its options", "", *lines])
     if name in ("-h", "--help"):

@@ -1,21 +1,18 @@
 """A local page to try WinCLIP: drop pictures, say what they show, see scores, verdicts and heat maps.
 
-python app.py                                    # the demo backbone
-python app.py --model ViT-B-16-plus-240          # the real one
+winclip app                                      # the demo backbone
+winclip app --model ViT-B-16-plus-240            # the real one
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
-import contextlib
 import html
 import json
-import logging
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +29,7 @@ from winclip.defaults import DEFAULT_MODEL, DEMO_MODEL
 from winclip.demo.sample import CLASSES, draw_pair
 from winclip.demo.stand_in import CAUTION
 from winclip.pictures.drawing import COLOURS, colour, data_url
-from winclip.pictures.images import read_image, resized_pixels
+from winclip.pictures.images import decode_image, resized_pixels
 from winclip.support.command_line import ModelOptions, exit_status
 from winclip.support.errors import InputError
 from winclip.support.names import printable
@@ -46,28 +43,20 @@ try:
 except ImportError:
     gr = None  # type: ignore[assignment]
 
-_log = logging.getLogger("winclip")
-
 INSTALL = "python -m pip install -e '.[app]'"
-# Of a picture, and of a request.
+# Of a picture.
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 40_000_000
 # Of those to judge, and of good examples.
 MAX_PICTURES = 16
-MAX_NAME = 200
-MAX_SECONDS = 120
-MAX_FIELDS_BYTES = 1_000_000
-# Of all requests together. One is judged at a time, and of its pictures one is decoded at a time.
+# One request is judged at a time, and of its pictures one is decoded at a time.
 MAX_WAITING = 32
-MAX_KEPT_BYTES = 2_000_000_000
-# Gradio keeps the last result of each.
-MAX_SESSIONS = 50
-# Each keeps what the largest picture that it read took.
 MAX_THREADS = 4
+# Uploads are looked through so often, and removed when they are so old.
+CLEANING_SECONDS, KEPT_SECONDS = 600, 6 * 3600
 SHOWN_SIDE = 960
 SAMPLE_EXAMPLES = 8
 OPACITY = 0.5
-
 
 EMPTY = '<div class="empty">Verdicts and heat maps appear here.</div>'
 CSS = """
@@ -105,7 +94,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(model=DEMO_MODEL)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on (7860)")
-    parser.add_argument("--share", action="store_true", help="publish the page through gradio.live (no)")
     return parser
 
 
@@ -115,106 +103,7 @@ def read_upload(path: str) -> Image.Image:
     Raises:
         InputError: if it is no picture, or larger than the limits; names the file, not its folder.
     """
-    name = Path(path).name
-    if Path(path).stat().st_size > MAX_BYTES:
-        raise InputError(f"{name} has more than {MAX_BYTES // 1_000_000} MB, the limit; save it smaller")
-    try:
-        return read_image(path, upright=True, max_pixels=MAX_PIXELS)
-    except InputError as error:
-        raise InputError(str(error).replace(path, name)) from error
-
-
-class Limits:
-    """Between server and page: refuses requests that are too large, and uploads while the page holds enough of them.
-
-    Args:
-        application: the page, called by the ASGI convention.
-        folder: where uploads are kept.
-    """
-
-    def __init__(self, application: Callable[..., Any], folder: Path) -> None:
-        self._application = application
-        self._folder = folder
-        self._coming = 0
-
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Answer a request."""
-        from starlette.responses import PlainTextResponse
-
-        if scope["type"] != "http" or scope["method"] != "POST":
-            await self._application(scope, receive, send)
-            return
-        refusal = self._refusal(scope)
-        if refusal is not None:
-            await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send)
-            return
-        # An upload counts from its beginning, and twice while it is written.
-        length = int(dict(scope["headers"])[b"content-length"]) if scope["path"].endswith("/upload") else 0
-        self._coming += length
-        try:
-            await self._application(scope, receive, send)
-        finally:
-            self._coming -= length
-            if length and not self._coming:
-                self._remove_broken()
-
-    def _remove_broken(self) -> None:
-        """Remove what is left of uploads that were broken off; nobody knows those files."""
-        for path in self._folder.glob("tmp*"):
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-    def _refusal(self, scope: dict[str, Any]) -> tuple[int, str] | None:
-        """HTTP status and reason, or None where the request is taken."""
-        headers = dict(scope["headers"])
-        length = headers.get(b"content-length", b"")
-        # Parts of a chunked body have lengths of their own, which go before that of the whole.
-        if b"transfer-encoding" in headers or not length.isdigit():
-            return 411, "the length of the request is missing"
-        upload = scope["path"].endswith("/upload")
-        # Every file has a few lines of its own around it.
-        limit = MAX_PICTURES * MAX_BYTES + MAX_FIELDS_BYTES if upload else MAX_FIELDS_BYTES
-        if int(length) > limit:
-            return 413, f"the request has more than {limit:,} bytes, the limit"
-        if upload and int(length) + self._coming + self._kept() > MAX_KEPT_BYTES:
-            return 503, "the page holds as many pictures as it can; try again later"
-        return None
-
-    def _kept(self) -> int:
-        total = 0
-        for path in self._folder.rglob("*"):
-            # It can be gone by now.
-            with contextlib.suppress(OSError):
-                total += path.stat().st_size
-        return total
-
-
-class SessionFiles:
-    """The files that each open page has uploaded, so that they go when the page is closed.
-
-    A file is kept by the hash of its content, so two pages can hold the same one. ``own`` are files of
-    the page itself, which stay.
-    """
-
-    def __init__(self, own: set[str] | None = None) -> None:
-        self._own = set(map(Path, own or ()))
-        self._files: dict[str, set[Path]] = {}
-        self._lock = threading.Lock()
-
-    def add(self, session: str, paths: list[str]) -> None:
-        """Note files of a session."""
-        with self._lock:
-            self._files.setdefault(session, set()).update({*map(Path, paths)} - self._own)
-
-    def forget(self, session: str) -> None:
-        """Remove the files of a session that no other session holds."""
-        with self._lock:
-            gone = self._files.pop(session, set())
-            for path in gone.difference(*self._files.values()):
-                path.unlink(missing_ok=True)
-                # Gradio gives every file a folder.
-                with contextlib.suppress(OSError):
-                    path.parent.rmdir()
+    return decode_image(Path(path).read_bytes(), Path(path).name, upright=True, max_pixels=MAX_PIXELS)
 
 
 @dataclass(frozen=True)
@@ -228,8 +117,9 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """As text."""
-        return f"{'anomalous' if self.anomalous else 'looks good'}, score {self.score:.3f}"
+        """As a piece of HTML."""
+        kind, words = ("anomalous", "anomalous") if self.anomalous else ("good", "looks good")
+        return f'<span class="verdict {kind}">{words}, score {self.score:.3f}</span>'
 
 
 def judge(
@@ -254,8 +144,8 @@ def judge(
         Verdicts, and pictures with their heat maps, as HTML; of several, the highest score first.
 
     Raises:
-        InputError: if there is no picture, there are too many, a good example or the class name does not work, the
-            examples take too long, or no picture has a result.
+        InputError: if there is no picture, there are too many, a good example or the class name does not work, or no
+            picture has a result.
     """
     if not pictures:
         raise InputError("there is no picture yet; drop one, or pick a sample picture")
@@ -263,17 +153,13 @@ def judge(
     for given, what in ((paths, "good examples"), (pictures, "pictures")):
         if len(given) > MAX_PICTURES:
             raise InputError(f"{len(given)} {what} are too many; the limit is {MAX_PICTURES}")
-    if len(class_name) > MAX_NAME:
-        raise InputError(f"the class name is too long: {len(class_name)} characters; the limit is {MAX_NAME}")
-    started, size, total = time.monotonic(), loaded.backbone.image_size, 1 + len(paths) + len(pictures)
-    model = WinCLIP(loaded.backbone, loaded.temperature)
+    model, total = WinCLIP(loaded.backbone, loaded.temperature), 1 + len(paths) + len(pictures)
     tell(0, "words")
     model.set_class(class_name)
     for number, path in enumerate(paths, 1):
         tell(number / total, f"good example {number} of {len(paths)}")
         # One after the other, so that one large picture is in memory at a time.
-        model.add_references(resized_pixels(read_upload(path), size))
-        _check_time(started)
+        model.add_references(resized_pixels(read_upload(path), model.backbone.image_size))
     count, threshold = model.reference_count(), model.threshold()
     if copies := len(paths) - count:
         said = f"{copies} of the {len(paths)} good examples are copies of others and count once"
@@ -282,7 +168,6 @@ def judge(
     for number, path in enumerate(pictures, 1):
         tell((len(paths) + number) / total, f"picture {number} of {len(pictures)}")
         try:
-            _check_time(started)
             results.append(_judge_one(model, path, threshold, opacity))
         except InputError as error:
             failures.append((Path(path).name, str(error)))
@@ -292,53 +177,39 @@ def judge(
     return results_html(results, failures, threshold_words(class_name, count, threshold), threshold)
 
 
-def _check_time(started: float) -> None:
-    if time.monotonic() - started > MAX_SECONDS:
-        raise InputError(f"this takes more than {MAX_SECONDS} seconds, the limit; use fewer or smaller pictures")
-
-
 def _judge_one(model: WinCLIP, path: str, threshold: Threshold, opacity: float) -> Result:
     image = read_upload(path)
     found = model.predict(image)
-    score = float(found.scores[0])
-    overlay = overlay_html(image, found.maps[0], threshold, opacity)
+    score, overlay = float(found.scores[0]), overlay_html(image, found.maps[0], threshold, opacity)
     return Result(printable(Path(path).name), score, score > threshold.score, overlay)
 
 
 def threshold_words(class_name: str, count: int, threshold: Threshold) -> str:
     """What the threshold means, with ``count`` good examples."""
-    halfway = f"as near to the sentences about a damaged {class_name} as to those about a flawless one"
-    if count == 0:
-        meaning = f"a picture with this score is {halfway}"
-    elif count == 1:
-        meaning = f"a picture with this score is {halfway}, and does not differ from the good example"
-    else:
-        expected = f"{100 * FALSE_ALARM_RATE:g} of 100 good pictures taken like the {count} good examples"
-        meaning = f"about {expected} is expected above it"
-    return f"Threshold {threshold.score:.3f}: {meaning}."
+    if count < 2:
+        known = ", and does not differ from the good example" if count else ""
+        halfway = f"as near to the sentences about a damaged {class_name} as to those about a flawless one"
+        return f"Threshold {threshold.score:.3f}: a picture with this score is {halfway}{known}."
+    expected = f"{100 * FALSE_ALARM_RATE:g} of 100 good pictures taken like the {count} good examples"
+    return f"Threshold {threshold.score:.3f}: about {expected} is expected above it."
 
 
 def results_html(results: list[Result], failures: list[tuple[str, str]], meaning: str, threshold: Threshold) -> str:
     """Verdicts, what they rest on, and the pictures; of several a list, each of whose entries opens."""
-    first, several = results[0], len(results) + len(failures) > 1
-    lines = [f'<div class="hint">{html.escape(line)}</div>' for line in (threshold.rule, threshold.caution) if line]
-    if several:
-        anomalous = sum(result.anomalous for result in results)
-        headline = f'<div class="headline">{anomalous} of {len(results)} pictures anomalous</div>'
-    else:
-        headline = f'<div class="headline {_kind(first)}">{first.verdict}</div>'
-    parts = [headline, f"<div>{html.escape(meaning)}</div>", *lines]
-    for result in results:
+    several = len(results) + len(failures) > 1
+    anomalous = sum(result.anomalous for result in results)
+    headline = f"{anomalous} of {len(results)} pictures anomalous" if several else results[0].verdict
+    parts = [f'<div class="headline">{headline}</div><div>{html.escape(meaning)}</div>']
+    parts += [f'<div class="hint">{html.escape(line)}</div>' for line in (threshold.rule, threshold.caution) if line]
+    for number, result in enumerate(results):
         name = html.escape(result.name)
-        saved = (
-            f'<div class="saved"><a download="{name}-heatmap.jpg" href="#" onclick="{SAVE_PICTURE}">'
+        shown = (
+            f'{result.overlay}<div class="saved"><a download="{name}-heatmap.jpg" href="#" onclick="{SAVE_PICTURE}">'
             "Save picture with heat map</a></div>"
         )
-        shown = f"{result.overlay}{saved}"
         if several:
-            shown = f'<summary><span class="{_kind(result)}">{result.verdict}</span> · {name}</summary>{shown}'
-            opened = " open" if result is first else ""
-            parts.append(f'<details class="result" name="pictures"{opened}>{shown}</details>')
+            summary, opened = f"<summary>{result.verdict} · {name}</summary>", "" if number else " open"
+            parts.append(f'<details class="result" name="pictures"{opened}>{summary}{shown}</details>')
         else:
             parts.append(f'<div class="result">{shown}</div>')
     parts += [f'<div class="result">not judged · {html.escape(reason)}</div>' for _, reason in failures]
@@ -346,19 +217,12 @@ def results_html(results: list[Result], failures: list[tuple[str, str]], meaning
         "threshold": threshold.score,
         "rule": threshold.rule,
         "caution": threshold.caution,
-        "pictures": [{"name": r.name, "score": r.score, "anomalous": r.anomalous} for r in results],
+        "pictures": [{"name": one.name, "score": one.score, "anomalous": one.anomalous} for one in results],
         "failures": [{"name": name, "reason": reason} for name, reason in failures],
     }
     data = base64.b64encode(json.dumps(content, indent=2).encode()).decode()
-    parts.append(
-        f'<div class="saved"><a download="winclip.json" href="data:application/json;base64,{data}">'
-        "Save scores as JSON</a></div>"
-    )
-    return "".join(parts)
-
-
-def _kind(result: Result) -> str:
-    return f"verdict {'anomalous' if result.anomalous else 'good'}"
+    saved = f'<a download="winclip.json" href="data:application/json;base64,{data}">Save scores as JSON</a>'
+    return "".join([*parts, f'<div class="saved">{saved}</div>'])
 
 
 def overlay_html(image: Image.Image, anomaly_map: npt.NDArray[np.float32], threshold: Threshold, opacity: float) -> str:
@@ -408,44 +272,27 @@ def _take_uploads(component: gr.components.Component) -> None:
     cache = Path(component.GRADIO_CACHE).resolve()
 
     def paths(uploads: Any) -> list[str]:
-        found = [getattr(upload, "image", upload) for upload in (uploads and uploads.root) or ()]
+        found = [getattr(upload, "image", upload).path for upload in (uploads and uploads.root) or ()]
         # Gradio checks no path of a gallery that comes without its mark of a file.
-        if not all(isinstance(one.path, str) and Path(one.path).resolve().is_relative_to(cache) for one in found):
+        if not all(path and Path(path).resolve().is_relative_to(cache) for path in found):
             raise gr.Error("the page takes uploads alone", print_exception=False)
-        return [one.path for one in found]
+        return found
 
     # Gradio would open the files itself, say less about one that it cannot read, and leave copies behind.
     component.preprocess = paths  # type: ignore[assignment, method-assign]
 
 
-def _fetch_nothing(component: gr.components.Component) -> None:
-    """Gradio would fetch a picture from an address in place of an upload."""
-    move = component.async_move_resource_to_block_cache
-
-    async def move_upload(path: str | Path | None) -> str | None:
-        if str(path).startswith(("http://", "https://")):
-            raise gr.Error("the page fetches no addresses; upload the picture", print_exception=False)
-        return await move(path)
-
-    component.async_move_resource_to_block_cache = move_upload  # type: ignore[assignment, method-assign]
-
-
 def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
     """The page."""
+    names = {Path(path).name for sample in samples for path in (sample.picture, *sample.examples)}
+    is_demo = model.backbone.model == DEMO_MODEL
 
-    def remember(paths: list[str], request: gr.Request) -> None:
-        files.add(str(request.session_hash), paths)
+    def own(paths: list[str]) -> list[str]:
+        return [path for path in paths if Path(path).name not in names]
 
-    def begin(
-        paths: list[str], class_name: str, examples: list[str], request: gr.Request
-    ) -> tuple[list[str], str, list[str], str]:
+    def begin(pictures: list[str], class_name: str, examples: list[str]) -> tuple[list[str], str, list[str], str]:
         """Own pictures take the place of the sample's, and nothing of the sample stays."""
-        remember(paths, request)
-        own, own_examples = ([path for path in part if Path(path).name not in names] for part in (paths, examples))
-        return own, class_name if len(own) == len(paths) else "", own_examples, EMPTY
-
-    def forget(request: gr.Request) -> None:
-        files.forget(str(request.session_hash))
+        return own(pictures), class_name if own(pictures) == pictures else "", own(examples), EMPTY
 
     def run(
         pictures: list[str],
@@ -454,31 +301,25 @@ def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
         opacity: float,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio wants it
     ) -> str:
+        caution = f'<div class="hint">{html.escape(CAUTION)}</div>' if is_demo and own(pictures) else ""
         try:
-            own = model.backbone.model == DEMO_MODEL and any(Path(path).name not in names for path in pictures)
-            caution = f'<div class="hint">{html.escape(CAUTION)}</div>' if own else ""
             return caution + judge(
                 model, pictures, class_name, examples, opacity, lambda share, what: progress(share, desc=what)
             )
         except InputError as error:
             raise gr.Error(html.escape(str(error)), duration=None, print_exception=False) from error
-        except Exception as error:
-            # It can name anything, so it is for the log.
-            _log.exception("a picture could not be judged")
-            reason = "the picture could not be judged; the log of the page says why"
-            raise gr.Error(reason, duration=None, print_exception=False) from error
 
     def pick(with_examples: bool, event: gr.SelectData) -> tuple[list[str], str, list[str] | None]:
         sample = samples[event.index]
         return [sample.picture], sample.class_name, sample.examples if with_examples else None
 
     # The page opens with an example that is scored.
-    first = samples[0] if samples else Sample("", "", "", [])
-    scored = judge(model, [first.picture], first.class_name, first.examples, OPACITY) if samples else EMPTY
+    first = samples[0]
+    scored = judge(model, [first.picture], first.class_name, first.examples, OPACITY)
 
-    with gr.Blocks(title="WinCLIP", analytics_enabled=False, delete_cache=(600, 6 * 3600)) as page:
+    with gr.Blocks(title="WinCLIP", analytics_enabled=False, delete_cache=(CLEANING_SECONDS, KEPT_SECONDS)) as page:
         gr.Markdown("# WinCLIP\nIs there something wrong with this part? Drop pictures, say what they show, and look.")
-        if model.backbone.model == DEMO_MODEL:
+        if is_demo:
             gr.Markdown(
                 "**This is a demonstration.** The small demo backbone has learned from drawn pictures alone and works"
                 f" on pictures like the samples below. For your own, start the page with `--model {DEFAULT_MODEL}`."
@@ -486,7 +327,7 @@ def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
         with gr.Row():
             with gr.Column():
                 pictures = gr.Gallery(
-                    [first.picture] if samples else None,
+                    [first.picture],
                     label=f"Pictures (up to {MAX_PICTURES})",
                     sources=["upload", "clipboard"],
                     interactive=True,
@@ -507,7 +348,6 @@ def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
                 )
                 for component in (pictures, examples):
                     _take_uploads(component)
-                    _fetch_nothing(component)
                 button = gr.Button("Look for anomalies", variant="primary")
             with gr.Column():
                 result = gr.HTML(scored)
@@ -522,18 +362,13 @@ def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
                 buttons=[],
             )
         gr.Markdown(
-            f"Limits: {MAX_BYTES // 1_000_000} MB and {MAX_PIXELS // 1_000_000} megapixels a picture, {MAX_SECONDS} s a"
-            " request; requests are answered one after the other. Pictures stay on the machine that runs this page and"
-            " are removed when the page is closed."
+            f"Limits: {MAX_BYTES // 1_000_000} MB and {MAX_PIXELS // 1_000_000} megapixels a picture; requests are"
+            " answered one after the other. Pictures stay on the machine that runs this page and are removed when it"
+            f" ends, or after {KEPT_SECONDS // 3600} hours."
         )
-        drawn = {path for sample in samples for path in (sample.picture, *sample.examples)}
-        files = SessionFiles(drawn.union(*(part.keep_in_cache for part in (pictures, examples, gallery))))
-        names = {Path(path).name for path in drawn}
         given = [pictures, class_name, examples]
         pictures.upload(begin, given, [*given, result], show_progress="hidden", queue=False)
         pictures.delete(lambda: EMPTY, None, result, show_progress="hidden", queue=False)
-        examples.upload(remember, examples, show_progress="hidden", queue=False)
-        page.unload(forget)
         inputs = [*given, opacity]
         button.click(run, inputs, result, api_name="judge", scroll_to_output=True)
         class_name.submit(run, inputs, result, scroll_to_output=True)
@@ -563,19 +398,14 @@ def serve(options: argparse.Namespace) -> NoReturn:
         os.environ["GRADIO_TEMP_DIR"] = folder
         model = take_options(ModelOptions, vars(options)).load()
         page = build_page(model, draw_samples(Path(folder)))
-        from starlette.middleware import Middleware  # comes with Gradio
-
         try:
             _, address, _ = page.launch(
                 server_name=options.host,
                 server_port=options.port,
-                share=options.share,
                 quiet=True,
                 max_file_size=MAX_BYTES,
                 max_threads=MAX_THREADS,
-                state_session_capacity=MAX_SESSIONS,
                 enable_monitoring=False,
-                app_kwargs={"middleware": [Middleware(Limits, folder=Path(folder))]},
                 footer_links=["settings"],
                 run_history=False,
                 ssr_mode=False,
@@ -585,11 +415,7 @@ def serve(options: argparse.Namespace) -> NoReturn:
             )
         except OSError as error:
             raise InputError(f"{error}; another --port or --host may be free") from error
-        print(f"The page is at {page.share_url or address}; Ctrl-C stops it.", flush=True)
+        print(f"The page is at {address}; Ctrl-C stops it.", flush=True)
         # Not block_thread, which ends in silence.
         while True:
             time.sleep(60)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jinja2
+import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup
+from PIL import Image
 
-from winclip.pictures.drawing import COLOURS
-from winclip.report.content import Card, Growth, Report, Result
-from winclip.report.curves import ClassCurves
-from winclip.report.pictures import outline, thumbnail
-from winclip.report.plots import growth_plot, precision_recall_plot, pro_plot, roc_plot, score_histogram
+from winclip.pictures.drawing import COLOURS, colour, data_url
+from winclip.report.content import Card, Report, Result
+from winclip.report.plots import class_panels, growth_panels
 from winclip.support.files import write_atomically
 from winclip.support.names import printable
 
 _HERE = Path(__file__).parent
-_GROWTH = {
-    "AUROC": ("auroc_sp", "auroc_px"),
-    "AP": ("ap_sp", "ap_px"),
-    "F1-max": ("f1_sp", "f1_px"),
-    "AUPRO": ("aupro",),
-}
 _LABELS = {0: "good", 1: "defective", None: ""}
+SIDE = 320
+# Characters of a thumbnail's data URI, and of an outline.
+LARGEST, LONGEST_OUTLINE = 55_000, 20_000
+# Heat maps are smooth, so fewer pixels are enough, and characters too.
+HEAT_SIDE, LARGEST_HEAT = 160, 12_000
 
 
 def render(report: Report) -> str:
@@ -39,8 +40,8 @@ def render(report: Report) -> str:
         .render(
             report=report,
             gallery=_gallery(report),
-            plots=_plots,
-            growth_plots=_growth_plots,
+            class_panels=class_panels,
+            growth_panels=growth_panels,
             script=Markup(script),
             # The browser runs this script and no other, whatever the names on the page contain.
             script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
@@ -112,46 +113,54 @@ def _card(card: Card) -> dict[str, Any]:
     }
 
 
-def _plots(measured: ClassCurves) -> list[dict[str, Any]]:
-    """The four panels of a class."""
-    missing = measured.missing
-    reasons, pixel_reason = "; ".join(missing.values()), missing.get("pixel", "")
-    return [
-        _panel(measured, "ROC", "AUROC", ("auroc_sp", "auroc_px"), roc_plot, reasons),
-        _panel(measured, "Precision-recall", "AP", ("ap_sp", "ap_px"), precision_recall_plot, reasons),
-        _panel(measured, "PRO", "AUPRO", ("aupro",), pro_plot, pixel_reason),
-        _panel(measured, "Scores", "", (), score_histogram, ""),
-    ]
+def thumbnail_size(size: Sequence[int], side: int) -> tuple[int, int]:
+    """Width and height of a picture that fits in a square; never larger than the picture itself."""
+    scale = min(1.0, side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _growth_plots(growth: Growth) -> list[dict[str, Any]]:
-    """A panel for each kind of metric, with the first and the last figure in words."""
-    panels = []
-    for title, metrics in _GROWTH.items():
-        figures = []
-        for metric in metrics:
-            known = [both[0] for both in growth.figures[metric] if both is not None]
-            if known:
-                figures.append((_kind(metric), f"{known[0]:.1f} to {known[-1]:.1f}"))
-        drawing = Markup(growth_plot(growth, metrics))
-        panels.append({"title": title, "metric": "", "figures": figures, "drawing": drawing, "reason": ""})
-    return panels
+def thumbnail(image: Image.Image) -> str:
+    """An RGB image, at most SIDE pixels a side, as a WebP data URI."""
+    small = image.resize(thumbnail_size(image.size, SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    # Noise compresses badly; the lower quality keeps the page within its size.
+    for quality in (80, 60, 40, 20):
+        uri = data_url(small, quality)
+        if len(uri) <= LARGEST:
+            break
+    return uri
 
 
-def _kind(metric: str) -> str:
-    return "image" if metric.endswith("_sp") else "pixel"
+def heat_picture(heat_map: npt.NDArray[np.floating], size: tuple[int, int]) -> Image.Image:
+    """A small heat map in colours that run from 0 to 1, in the shape of its image, RGB.
+
+    Args:
+        heat_map: (h, w); values outside [0, 1] are drawn as the nearest end.
+        size: width and height of the image.
+    """
+    return colour(cv2.resize(np.float32(heat_map), thumbnail_size(size, HEAT_SIDE), interpolation=cv2.INTER_LINEAR))
 
 
-def _panel(
-    measured: ClassCurves,
-    title: str,
-    name: str,
-    metrics: Sequence[str],
-    draw: Callable[[ClassCurves], str],
-    reason: str,
-) -> dict[str, Any]:
-    """Title, figures of the lines, a drawing that is empty without lines, and why lines are missing."""
-    figures = [(_kind(metric), measured.figures[metric]) for metric in metrics if metric in measured.figures]
-    # Drawings are our own and hold no text from outside.
-    drawing = Markup(draw(measured))
-    return {"title": title, "metric": name, "figures": figures, "drawing": drawing, "reason": reason}
+def outline(mask: npt.NDArray[np.bool_]) -> str:
+    """The borders of a mask's regions as an SVG path, in a square of 100 x 100 over the whole image.
+
+    Where regions are so many that their borders are longer than ``LONGEST_OUTLINE``, the box around them all.
+
+    Args:
+        mask: (h, w) bool.
+    """
+    height, width = mask.shape
+    # A pixel becomes 2 x 2, so that the borders of single pixels enclose them; the rim keeps those at the edge.
+    enlarged = np.pad(mask.repeat(2, 0).repeat(2, 1).astype(np.uint8), 1)
+    contours, _ = cv2.findContours(enlarged, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    parts = []
+    for contour in contours:
+        simple = cv2.approxPolyDP(contour, max(1.0, max(mask.shape) / 400), closed=True)[:, 0]
+        points = (simple - 0.5) / (2 * width, 2 * height) * 100
+        parts.append("M" + " ".join(f"{x:.1f},{y:.1f}" for x, y in points.clip(0, 100)) + "Z")
+    path = "".join(parts)
+    if len(path) <= LONGEST_OUTLINE:
+        return path
+    box = np.zeros_like(mask)
+    rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
+    box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+    return outline(box)

@@ -1,19 +1,20 @@
-"""Curves as small SVG drawings whose colours are CSS variables, so that one drawing serves light and dark."""
+"""Plots of the report as small SVG drawings whose colours are CSS variables, for light and dark, and of differences."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from winclip.metrics.exact import PRO_LIMIT
 from winclip.report.content import Growth
-from winclip.report.curves import ClassCurves, Curve
+from winclip.report.curves import ClassCurves
 
 # matplotlib wants colours as numbers; these stand for the page's CSS variables.
 _VARIABLES = {
@@ -26,41 +27,76 @@ _VARIABLES = {
 }
 INK, MUTED, RULE, GOOD, BAD, PIXEL = _VARIABLES
 _BINS = 20
+_GROWTH = {
+    "AUROC": ("auroc_sp", "auroc_px"),
+    "AP": ("ap_sp", "ap_px"),
+    "F1-max": ("f1_sp", "f1_px"),
+    "AUPRO": ("aupro",),
+}
 # Any: its type in matplotlib is a literal of every setting.
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
     "font.size": 8,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": MUTED,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "text.color"), MUTED),
+    **dict.fromkeys(("axes.linewidth", "grid.linewidth", "xtick.major.width", "ytick.major.width"), 0.6),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
     "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "text.color": MUTED,
 }
 
-
-def roc_plot(measured: ClassCurves) -> str:
-    """The ROC curves of images and pixels, as SVG; empty if there is none."""
-    return _draw(_lines(measured, "roc"), "false positive rate", "true positive rate", diagonal=True)
+# Of a class and a metric: the difference and the ends of its interval, per cent.
+Differences = Mapping[tuple[str, str], tuple[float, float, float]]
 
 
-def precision_recall_plot(measured: ClassCurves) -> str:
-    """The precision-recall curves of images and pixels, as SVG; empty if there is none."""
-    return _draw(_lines(measured, "pr"), "recall", "precision", steps=True)
+class Panel(NamedTuple):
+    """A plot with its words.
+
+    Attributes:
+        title: what is drawn.
+        metric: what the figures are, such as ``AUROC``.
+        figures: of each line its kind and its figure.
+        drawing: SVG; empty without lines.
+        reason: why lines are missing.
+    """
+
+    title: str
+    metric: str
+    figures: Sequence[tuple[str, str]]
+    drawing: Markup
+    reason: str
 
 
-def pro_plot(measured: ClassCurves) -> str:
-    """The per-region overlap up to the false positive rate of AUPRO, as SVG; empty if there is none."""
-    return _draw(_lines(measured, "pro"), "false positive rate", "per-region overlap", right=PRO_LIMIT)
+def class_panels(measured: ClassCurves) -> list[Panel]:
+    """The four panels of a class."""
+    of_pixels, every = measured.missing.get("pixel", ""), "; ".join(measured.missing.values())
+    roc = _curves(measured, "roc", "false positive rate", "true positive rate", diagonal=True)
+    precision_recall = _curves(measured, "pr", "recall", "precision", steps=True)
+    pro = _curves(measured, "pro", "false positive rate", "per-region overlap", right=PRO_LIMIT)
+
+    def figures(*metrics: str) -> list[tuple[str, str]]:
+        return [(_kind(metric), measured.figures[metric]) for metric in metrics if metric in measured.figures]
+
+    return [
+        Panel("ROC", "AUROC", figures("auroc_sp", "auroc_px"), roc, every),
+        Panel("Precision-recall", "AP", figures("ap_sp", "ap_px"), precision_recall, every),
+        Panel("PRO", "AUPRO", figures("aupro"), pro, of_pixels),
+        Panel("Scores", "", (), Markup(score_histogram(measured)), ""),
+    ]
+
+
+def growth_panels(growth: Growth) -> list[Panel]:
+    """A panel for each kind of metric, with the first and the last figure in words."""
+    panels = []
+    for title, metrics in _GROWTH.items():
+        known = {metric: [both[0] for both in growth.figures[metric] if both is not None] for metric in metrics}
+        figures = [(_kind(metric), f"{means[0]:.1f} to {means[-1]:.1f}") for metric, means in known.items() if means]
+        panels.append(Panel(title, "", figures, Markup(growth_plot(growth, metrics)), ""))
+    return panels
+
+
+def _kind(metric: str) -> str:
+    return "image" if metric.endswith("_sp") else "pixel"
 
 
 def score_histogram(measured: ClassCurves) -> str:
@@ -109,22 +145,21 @@ def growth_plot(growth: Growth, metrics: Sequence[str]) -> str:
         return _svg(figure)
 
 
-def _lines(measured: ClassCurves, kind: str) -> list[tuple[Curve, str]]:
-    colours = {f"{kind}_image": INK, f"{kind}_pixel": PIXEL}
-    return [(measured.curves[name], colour) for name, colour in colours.items() if name in measured.curves]
-
-
-def _draw(
-    lines: list[tuple[Curve, str]],
+def _curves(
+    measured: ClassCurves,
+    kind: str,
     x_label: str,
     y_label: str,
     *,
     steps: bool = False,
     diagonal: bool = False,
     right: float = 1.0,
-) -> str:
+) -> Markup:
+    """The curves of a kind, of images and pixels; empty if there is none."""
+    colours = {f"{kind}_image": INK, f"{kind}_pixel": PIXEL}
+    lines = [(measured.curves[name], colour) for name, colour in colours.items() if name in measured.curves]
     if not lines:
-        return ""
+        return Markup()
     with rc_context(_STYLE):
         figure, axes = _axes(x_label, y_label)
         margin = 0.02
@@ -135,7 +170,29 @@ def _draw(
             axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.6, linestyle=(0, (2, 2)))
         for curve, colour in lines:
             axes.plot(curve.x, curve.y, color=colour, linewidth=1.5, drawstyle="steps-pre" if steps else "default")
-        return _svg(figure)
+        # Drawings are our own and hold no text from outside.
+        return Markup(_svg(figure))
+
+
+def difference_plot(title: str, classes: Sequence[str], metrics: Sequence[str], differences: Differences) -> str:
+    """A panel for every metric, a line for every class, as SVG; what does not reach across 0 is drawn in full."""
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "differences", "font.size": 8}):
+        figure = Figure(figsize=(1.2 + 1.7 * len(metrics), 0.9 + 0.25 * len(classes)), layout="constrained")
+        figure.suptitle(title, parse_math=False)
+        panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+        for metric, axes in zip(metrics, panels):
+            axes.set_title(metric, fontsize=8)
+            axes.axvline(0, color="#59616b", linewidth=0.6)
+            for row, name in enumerate(classes):
+                if (name, metric) not in differences:
+                    continue
+                value, low, high = differences[name, metric]
+                colour = "#9aa2ab" if low <= 0 <= high else "#1f6fb2"
+                axes.plot([low, high], [row, row], color=colour, linewidth=1.5, solid_capstyle="butt")
+                axes.plot([value], [row], color=colour, marker="o", markersize=4, linestyle="none")
+        panels[0].set_yticks(range(len(classes)), classes, parse_math=False)
+        panels[0].set_ylim(len(classes) - 0.5, -0.5)
+        return _saved(figure)
 
 
 def _axes(x_label: str, y_label: str) -> tuple[Figure, Any]:
@@ -147,10 +204,7 @@ def _axes(x_label: str, y_label: str) -> tuple[Figure, Any]:
 
 def _svg(figure: Figure) -> str:
     """The drawing without prolog, fixed size, background and ids, to stand inside HTML."""
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    drawing = buffer.getvalue()
+    drawing = _saved(figure, transparent=True)
     drawing = drawing[drawing.index("<svg") :]
     drawing = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', drawing, count=1)
     drawing = re.sub(r'<g id="[^"]*">', "<g>", drawing)
@@ -158,3 +212,9 @@ def _svg(figure: Figure) -> str:
     for number, variable in _VARIABLES.items():
         drawing = drawing.replace(number, variable)
     return drawing
+
+
+def _saved(figure: Figure, **how: Any) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")), **how)
+    return buffer.getvalue()

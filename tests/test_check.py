@@ -1,0 +1,76 @@
+"""winclip check: known numbers, the speed's table, and the exit status."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import winclip
+from tests.conftest import ROOT
+from tests.tiny import CONFIG
+from winclip import commands
+from winclip.commands import check
+from winclip.network.backbone import Backbone
+
+
+def test_known_numbers_are_met_in_fp32_and_nearly_in_bf16(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main(["--device", "cpu", "--precision", "fp32", "bf16", "--no_speed"]) == 0
+    printed = capsys.readouterr().out
+    rows = {
+        name: (float(exact), float(half))
+        for name, exact, half in re.findall(r"(\w+) +\| (\S+) +\| (\S+) +\|", printed)[1:]
+    }
+    assert len(rows) == 23 and {"text_features", "cls", "patch", "few2_assoc_mid"} <= rows.keys()
+    assert max(exact for exact, _ in rows.values()) < 1e-5
+    assert all(exact < half < 0.05 for exact, half in rows.values())
+    assert winclip.__version__ in printed and torch.__version__ in printed and " cpu" in printed
+
+
+@pytest.mark.parametrize("wrong", [2e-5, float("nan")])
+def test_status_is_1_where_a_score_is_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: float
+) -> None:
+    compute = check.computed_stages
+
+    def computed(backbone: Backbone) -> dict[str, torch.Tensor]:
+        stages = compute(backbone)
+        stages["few1_image_score"][1] += wrong
+        return stages
+
+    monkeypatch.setattr(check, "computed_stages", computed)
+    assert check.main(["--device", "cpu", "--precision", "fp32", "--no_speed"]) == 1
+    assert "few1_image_score off" in capsys.readouterr().out
+
+
+def test_what_is_not_there_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main(["--device", "cuda:99"]) == 2
+    assert check.main(["--device", "cpu", "--precision", "tf32"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert "cuda:99" in errors[0] and "tf32" in errors[1]
+
+
+def test_speed_of_every_batch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(check, "DEFAULT_MODEL", str(CONFIG))
+    monkeypatch.setattr(check, "_SECONDS", 0.0)
+    assert check.main(["--device", "cpu", "--precision", "fp32"]) == 0
+    rows = re.findall(r"fp32 +\| (\d+) +\| (\S+) +\| (\S+) +\|", capsys.readouterr().out)
+    assert [batch for batch, _, _ in rows] == ["1", "8", "32"]
+    assert all(float(rate) > 0 and float(memory) > 50 for _, rate, memory in rows)
+
+
+def test_the_command_names_its_parts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for arguments, status in (("--help", 0), ("--version", 0), ("nonsense", 2), ("check --device cuda:99", 2)):
+        monkeypatch.setattr("sys.argv", ["winclip", *arguments.split()])
+        assert commands.main() == status
+    printed = capsys.readouterr()
+    assert all(f"  {name} " in printed.out for name in commands.COMMANDS)
+    assert f"winclip {winclip.__version__}\n" in printed.out
+    assert "nonsense" in printed.err and "cuda:99" in printed.err
+
+
+def test_known_data_is_small_and_listed_for_the_wheel() -> None:
+    assert sum(path.stat().st_size for path in check.DATA.iterdir()) < 400_000
+    assert f"{check.DATA.relative_to(ROOT / 'winclip')}/*" in Path(ROOT / "pyproject.toml").read_text()
