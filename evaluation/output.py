@@ -33,7 +33,7 @@ from evaluation.results import (
 from evaluation.scoring import ClassScores
 from evaluation.setting import MAPS_FOLDER
 from winclip.model import WinCLIP
-from winclip.network.backbone import PRECISIONS, Backbone
+from winclip.network.backbone import Backbone
 from winclip.network.linear import instruction_sets, processor
 from winclip.scoring import upsample
 from winclip.support.command_line import ending, log_to_terminal
@@ -187,7 +187,7 @@ def _resolved(options: Options, backbone: Backbone, results: Results, finished: 
         "image_size": backbone.image_size,
         # A rank's own number is no option.
         "device": backbone.device.type if options.model.device == "auto" else options.model.device,
-        "precision": "tf32" if backbone.tf32 else next(n for n, kind in PRECISIONS.items() if kind == backbone.dtype),
+        "precision": backbone.precision,
     }
 
 

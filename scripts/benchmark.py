@@ -39,9 +39,11 @@ from scripts.pipeline import pipeline_times
 from winclip.defaults import SCALES
 from winclip.memory import MemoryBank
 from winclip.metrics.exact import image_metrics, label_defects, pixel_metrics
-from winclip.network.backbone import PRECISIONS, Backbone, choose_kernels
 from winclip.network.clip import Clip, ClipConfig
-from winclip.network.linear import instruction_sets, packed_linear, processor, slowdown
+from winclip.network.clip_backbone import ClipBackbone as Backbone
+from winclip.network.clip_backbone import choose_kernels
+from winclip.network.devices import PRECISIONS
+from winclip.network.linear import instruction_sets, pack, packed_linear, processor, slowdown
 from winclip.network.pretrained import parse_config, read_config
 from winclip.pictures.images import CLIP_MEAN, CLIP_STD
 from winclip.prompts import REFERENCE
@@ -119,7 +121,7 @@ def random_backbone(model: str, precision: str) -> tuple[Backbone, open_clip.CLI
     device = torch.device("cpu")
     kernels = choose_kernels(config, device, dtype)
     if kernels == "packed":
-        clip.visual.pack()
+        pack(clip.visual)
     backbone = Backbone(
         clip=clip,
         model=model,
@@ -128,7 +130,7 @@ def random_backbone(model: str, precision: str) -> tuple[Backbone, open_clip.CLI
         mean=CLIP_MEAN,
         std=CLIP_STD,
         device=device,
-        dtype=dtype,
+        precision=precision,
         kernels=kernels,
     )
     return backbone, original.to(dtype)

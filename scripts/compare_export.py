@@ -41,8 +41,7 @@ def read_pixels(path: Path, size: int) -> Pixels:
 
 def torch_runtime(model: WinCLIP) -> Runtime:
     """This project's own path from pixels to score and map."""
-    mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (model.backbone.mean, model.backbone.std))
-    return lambda pixels: model.score(model.backbone.encode((torch.from_numpy(pixels).float() / 255 - mean) / std))
+    return lambda pixels: model.score(model.backbone.encode(torch.from_numpy(pixels).permute(0, 2, 3, 1)))
 
 
 def onnx_runtime(file: Path) -> Runtime:

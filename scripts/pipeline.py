@@ -30,6 +30,7 @@ from winclip.embeddings import Embeddings
 from winclip.memory import MemoryBank
 from winclip.model import WinCLIP
 from winclip.network.backbone import Backbone
+from winclip.network.clip_backbone import ClipBackbone
 from winclip.pictures.images import normalise, read_image, resized_pixels
 from winclip.pictures.reading import BatchReader
 from winclip.scoring import score_images
@@ -50,7 +51,7 @@ class _Stored(nn.Module):
         return self.stored[torch.arange(len(images)) % len(self.stored)]
 
 
-def stored_backbone(backbone: Backbone) -> Backbone:
+def stored_backbone(backbone: ClipBackbone) -> ClipBackbone:
     """The backbone with seeded random embeddings in the place of its image tower."""
     generator = torch.Generator().manual_seed(3)
     grid, width = backbone.grid, backbone.embed_dim
@@ -132,7 +133,7 @@ def measured_class(folder: Path, model: WinCLIP, shots: Sequence[str]) -> Callab
 
 
 def pipeline_times(
-    backbone: Backbone, medians: Callable[[dict[str, Callable[[], object]], int], dict[str, float]], repeats: int
+    backbone: ClipBackbone, medians: Callable[[dict[str, Callable[[], object]], int], dict[str, float]], repeats: int
 ) -> dict[str, float]:
     """Seconds a picture of every step and of whole runs; ``medians`` takes the times of functions in turns."""
     backbone = stored_backbone(backbone)

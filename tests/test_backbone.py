@@ -17,8 +17,8 @@ import torch
 from tests.plain import assert_embeddings_close, plain_embeddings
 from tests.tiny import CONFIG, open_clip_model
 from winclip.network import pretrained
-from winclip.network.backbone import Backbone, load_backbone, resolve_precision
-from winclip.network.devices import resolve_device
+from winclip.network.clip_backbone import ClipBackbone, load_backbone
+from winclip.network.devices import resolve_device, resolve_precision
 from winclip.network.pretrained import parse_config, read_checkpoint, read_config, tokenize
 from winclip.support.errors import InputError
 
@@ -35,7 +35,7 @@ def random_images(count: int, size: int) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def assert_text_agrees(backbone: Backbone, model: open_clip.CLIP) -> None:
+def assert_text_agrees(backbone: ClipBackbone, model: open_clip.CLIP) -> None:
     prompts = ["a photo of a damaged bolt.", "a photo of the flawless felt for visual inspection."]
     expected = model.encode_text(open_clip.tokenize(prompts))
     actual = backbone.embed_prompts(prompts)
@@ -77,7 +77,9 @@ def test_other_image_sizes_resize_the_positional_embedding_as_open_clip_does(tmp
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_stays_near_and_returns_float32(checkpoint: Path, backbone: Backbone, precision: str) -> None:
+def test_half_precision_stays_near_and_returns_float32(
+    checkpoint: Path, backbone: ClipBackbone, precision: str
+) -> None:
     half = load_backbone(str(CONFIG), str(checkpoint), device="cpu", precision=precision)
     images = random_images(1, 96)
     actual, expected = half.encode(images), backbone.encode(images)
@@ -259,19 +261,19 @@ def test_devices_and_precisions() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
     with pytest.raises(InputError, match=r"device 'cuda:7' is not present; here are: auto, cpu"):
         resolve_device("cuda:7")
-    assert resolve_precision("auto", torch.device("cpu")) == torch.float32
+    assert resolve_precision("auto", torch.device("cpu")) == "fp32"
     with pytest.raises(InputError, match="precision 'int4' is unknown"):
         resolve_precision("int4", torch.device("cpu"))
     with pytest.raises(InputError, match=r"precision 'tf32' needs a CUDA device of compute capability 8\.0, not cpu"):
         resolve_precision("tf32", torch.device("cpu"))
 
 
-def test_prompts_longer_than_the_context_are_an_error(backbone: Backbone) -> None:
+def test_prompts_longer_than_the_context_are_an_error(backbone: ClipBackbone) -> None:
     with pytest.raises(InputError, match=r"has 103 tokens, .*takes 77"):
         backbone.embed_prompts(["a bolt", "a " * 101])
 
 
-def test_tokens_are_open_clips(backbone: Backbone) -> None:
+def test_tokens_are_open_clips(backbone: ClipBackbone) -> None:
     prompts = ["a photo of the flawless metal_nut.", "Ünïcode, 12 bolts"]
     np.testing.assert_array_equal(tokenize(prompts, 77)[:, :77].numpy(), open_clip.tokenize(prompts).numpy())
     assert backbone.longest_prompt(prompts) == int((open_clip.tokenize(prompts) != 0).sum(dim=1).max())

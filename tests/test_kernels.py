@@ -12,7 +12,7 @@ from scripts.benchmark import Row, slower_rows
 from tests.tiny import stages, tiny_backbone
 from winclip.embeddings import Embeddings
 from winclip.network import linear
-from winclip.network.backbone import Backbone
+from winclip.network.clip_backbone import ClipBackbone
 from winclip.network.linear import Rates, linear_rates, packed_linear
 
 
@@ -25,14 +25,14 @@ def kernels_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     linear_rates.cache_clear()
 
 
-def load(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, full: Rates, half: Rates | None = None) -> Backbone:
+def load(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, full: Rates, half: Rates | None = None) -> ClipBackbone:
     """The tiny model where measurements come out as given, in fp32 or, with ``half``, in bf16."""
 
     def rates(width: int, hidden: int, dtype: torch.dtype) -> Rates:
         return full if half is None or dtype == torch.float32 else half
 
-    for module in ("backbone", "linear"):
-        monkeypatch.setattr(f"winclip.{module}.linear_rates", rates)
+    for module in ("clip_backbone", "linear"):
+        monkeypatch.setattr(f"winclip.network.{module}.linear_rates", rates)
     return tiny_backbone(checkpoint.parent, precision="fp32" if half is None else "bf16")
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from winclip.network.backbone import Backbone
 from winclip.network.clip import Clip
+from winclip.network.clip_backbone import ClipBackbone
 from winclip.prompts import PAPER, REFERENCE, PromptSet
 from winclip.text import class_embeddings
 
@@ -31,7 +31,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("prompts", [REFERENCE, PAPER])
-def test_embeddings_are_means_over_every_prompt_at_full_context(backbone: Backbone, prompts: PromptSet) -> None:
+def test_embeddings_are_means_over_every_prompt_at_full_context(backbone: ClipBackbone, prompts: PromptSet) -> None:
     expected = []
     for texts in (prompts.normal("metal_nut"), prompts.anomalous("metal_nut")):
         each = backbone.clip.encode_text(open_clip.tokenize(texts))
@@ -39,12 +39,14 @@ def test_embeddings_are_means_over_every_prompt_at_full_context(backbone: Backbo
     torch.testing.assert_close(class_embeddings(backbone, "metal_nut", prompts), torch.stack(expected))
 
 
-def test_a_repeated_prompt_is_encoded_once(backbone: Backbone, encoded: list[int]) -> None:
+def test_a_repeated_prompt_is_encoded_once(backbone: ClipBackbone, encoded: list[int]) -> None:
     class_embeddings(backbone, "bolt", REFERENCE)
     assert sum(encoded) == 11 * 20
 
 
-def test_cache_gives_the_same_bytes_without_encoding(backbone: Backbone, tmp_path: Path, encoded: list[int]) -> None:
+def test_cache_gives_the_same_bytes_without_encoding(
+    backbone: ClipBackbone, tmp_path: Path, encoded: list[int]
+) -> None:
     fresh = class_embeddings(backbone, "bolt", REFERENCE, tmp_path)
     encoded.clear()
     assert torch.equal(class_embeddings(backbone, "bolt", REFERENCE, tmp_path), fresh)
@@ -65,7 +67,7 @@ def test_cache_gives_the_same_bytes_without_encoding(backbone: Backbone, tmp_pat
     ],
 )
 def test_damaged_entries_are_computed_again_and_rewritten(
-    backbone: Backbone, tmp_path: Path, encoded: list[int], damage: Callable[[Path], object]
+    backbone: ClipBackbone, tmp_path: Path, encoded: list[int], damage: Callable[[Path], object]
 ) -> None:
     fresh = class_embeddings(backbone, "bolt", REFERENCE, tmp_path)
     (entry,) = tmp_path.iterdir()
@@ -75,7 +77,7 @@ def test_damaged_entries_are_computed_again_and_rewritten(
     assert entry.read_bytes() == content
 
 
-def test_a_cache_that_cannot_be_written_is_passed_over(backbone: Backbone, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_passed_over(backbone: ClipBackbone, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     fresh = class_embeddings(backbone, "bolt", REFERENCE)
     assert torch.equal(class_embeddings(backbone, "bolt", REFERENCE, tmp_path / "file" / "cache"), fresh)

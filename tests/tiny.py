@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from winclip.network.backbone import Backbone, load_backbone
+from winclip.network.clip_backbone import ClipBackbone, load_backbone
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = GOLDEN / "tiny" / "model_config.json"
@@ -59,7 +59,7 @@ def save_tiny_checkpoint(path: Path) -> Path:
     return path
 
 
-def tiny_backbone(folder: Path, **options: Any) -> Backbone:
+def tiny_backbone(folder: Path, **options: Any) -> ClipBackbone:
     """The tiny model, loaded as a user would load it."""
     checkpoint = folder / "tiny.safetensors"
     if not checkpoint.exists():

@@ -155,4 +155,3 @@ def log_to_terminal(log: logging.Logger, *more: logging.Handler) -> None:
 
     log.handlers[:] = [ToTerminal(), *more]
     log.setLevel(logging.INFO)
-    log.propagate = False
