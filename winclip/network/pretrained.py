@@ -107,9 +107,9 @@ def parse_config(
     vision, text = raw.get("vision_cfg"), raw.get("text_cfg")
     if not isinstance(vision, Mapping) or not isinstance(text, Mapping):
         raise InputError(f"model config {model} has no vision_cfg or no text_cfg; an open_clip config has both")
-    _refuse_unknown_settings(model, "", raw, _TOP_SETTINGS)
     _refuse_unknown_settings(model, "vision_cfg.", vision, _VISION_SETTINGS)
     _refuse_unknown_settings(model, "text_cfg.", text, _TEXT_SETTINGS)
+    _refuse_unknown_settings(model, "", raw, _TOP_SETTINGS)
     if isinstance(vision.get("layers"), list):
         raise InputError(f"model '{model}' has a ResNet image tower; {_WORKING_KINDS}")
     side = vision.get("image_size")
