@@ -176,7 +176,7 @@ def test_what_came_is_kept_where_the_fetch_is_given_up(hub: Hub, home: Path) -> 
 @pytest.mark.parametrize(("ranges", "length"), [(True, 123_456), (False, 1000), (True, 30_000_001)])
 def test_a_part_is_continued_or_fetched_anew(ranges: bool, length: int, hub: Hub, home: Path) -> None:
     folder(home).mkdir(parents=True)
-    (folder(home) / f"{NAME}.part").write_bytes(CONTENT[:length] if ranges else bytes(length))
+    (folder(home) / f"{NAME}.part").write_bytes((CONTENT + b"x")[:length] if ranges else bytes(length))
     hub.ranges = ranges
     assert find().read_bytes() == CONTENT
     assert hub.fetched()[0] == (None if length > len(CONTENT) else f"bytes={length}-")
