@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from datasets.samples import read_mask
+from tests.plain import preprocess
 from winclip.pictures.images import (
     CLIP_MEAN,
     CLIP_STD,
     normalise,
-    preprocess,
     read_image,
     resize_straight,
     to_rgb,

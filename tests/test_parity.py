@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.plain import preprocess
 from tests.tiny import CONFIG, GOLDEN, golden_images, open_clip_model, stages, tiny_backbone
 from winclip.defaults import SCALES
 from winclip.embeddings import Embeddings
 from winclip.memory import Associations, MemoryBank, associate
 from winclip.network.clip_backbone import ClipBackbone
-from winclip.pictures.images import preprocess
 from winclip.prompts import REFERENCE
 from winclip.scoring import anomaly_probability, association_maps, score_images, upsample, zero_shot
 from winclip.text import class_embeddings

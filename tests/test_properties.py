@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.plain import preprocess
 from tests.tiny import golden_images
 from winclip.defaults import SCALES
 from winclip.embeddings import Embeddings
 from winclip.memory import Associations, MemoryBank, associate
 from winclip.network.backbone import Backbone
-from winclip.pictures.images import preprocess
 from winclip.scoring import association_maps, zero_shot
 from winclip.windows import harmonic_spread, window_patches
 

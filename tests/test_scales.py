@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.plain import plain_scores
+from tests.plain import plain_scores, preprocess
 from tests.tiny import CONFIG, golden_images, open_clip_model
 from winclip import InputError, WinCLIP
 from winclip.defaults import SCALES, TEMPERATURE
-from winclip.pictures.images import preprocess
 from winclip.prompts import REFERENCE
 from winclip.text import class_embeddings
 

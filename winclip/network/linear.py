@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import platform
 import time
@@ -153,12 +152,10 @@ def _machine_key() -> str:
 
 
 def _read(entry: Path) -> Rates | None:
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads(entry.read_text(encoding="utf-8"))
-        rates = Rates(float(content["plain"]), float(content["packed"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return rates if all(math.isfinite(rate) and rate >= 0 for rate in (rates.plain, rates.packed)) else None
+        return Rates(float(content["plain"]), float(content["packed"]))
+    return None
 
 
 @torch.inference_mode()

@@ -41,7 +41,8 @@ def write_atomically(path: str | PathLike[str], content: str | bytes | Iterable[
     target = Path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
     parts = [data] if isinstance(data, bytes) else data
-    temporary = temporary_beside(target)
+    # Short, since the file's own name may be long.
+    temporary = target.parent / f".winclip-{secrets.token_hex(8)}.tmp"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _write_to_disk(temporary, parts)
@@ -53,11 +54,6 @@ def write_atomically(path: str | PathLike[str], content: str | bytes | Iterable[
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-
-
-def temporary_beside(target: Path) -> Path:
-    """A hidden name in a file's folder, for its content until it is complete; short, since the file's may be long."""
-    return target.parent / f".winclip-{secrets.token_hex(8)}.tmp"
 
 
 @contextlib.contextmanager
@@ -153,22 +149,18 @@ def remove_file(path: Path) -> None:
 
 
 def is_file(path: str | PathLike[str]) -> bool:
-    """Whether there is such a file. Of a name that is too long for one, pathlib's raises an error."""
-    with contextlib.suppress(OSError):
-        return Path(path).is_file()
-    return False
+    """Whether there is such a file. Of a name that is too long for one, pathlib's raises an error; this does not."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def is_folder(path: str | PathLike[str]) -> bool:
     """Whether there is such a folder, likewise."""
-    with contextlib.suppress(OSError):
-        return Path(path).is_dir()
-    return False
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def exists(path: str | PathLike[str]) -> bool:
     """Whether there is such a file or folder, likewise."""
-    return is_file(path) or is_folder(path)
+    return os.path.exists(path)  # noqa: PTH110
 
 
 def cache_folder(part: str) -> Path:
