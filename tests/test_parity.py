@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from tests.plain import preprocess
-from tests.tiny import CONFIG, GOLDEN, golden_images, open_clip_model, stages, tiny_backbone
+from tests.tiny import CONFIG, GOLDEN, golden_images, open_clip_model, stages
 from winclip.defaults import SCALES
 from winclip.embeddings import Embeddings
 from winclip.memory import Associations, MemoryBank, associate
@@ -31,11 +30,6 @@ def assert_close(actual: torch.Tensor, name: str, absolute: float = 1e-5) -> Non
 
 def assert_embedding_close(actual: torch.Tensor, name: str) -> None:
     assert_close(actual, name, 1e-4 * float(np.abs(STAGES[name]).max()))
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> ClipBackbone:
-    return tiny_backbone(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +114,3 @@ def test_few_shot(embeddings: Embeddings, text: torch.Tensor, associations: Asso
     assert_close(scores, f"few{shots}_image_score")
     assert_close(maps, f"few{shots}_total_map")
     assert_close(upsample(maps, 96), f"few{shots}_total_map_up")
-
-
-def test_model_config_is_the_golden_one(backbone: ClipBackbone) -> None:
-    assert (backbone.image_size, backbone.grid) == (96, GRID)
-    assert Path(backbone.model) == CONFIG

@@ -108,10 +108,7 @@ class ClipBackbone:
         }
 
     def encode(self, images: torch.Tensor) -> Embeddings:
-        """Also (N, 3, S, S) float32, preprocessed.
-
-        Where a GPU's memory runs out, fewer go through the tower at once; a warning says so the first time.
-        """
+        """Embed pixels, or (N, 3, S, S) float32, preprocessed; where a GPU's memory runs out, fewer at once."""
         with torch.inference_mode(), float32_products(self._tf32):
             return self.room.encode(self._encode, to_device(images, self.device))
 

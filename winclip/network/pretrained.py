@@ -137,17 +137,13 @@ def parse_config(
     for part, parted, heads in (("vision_cfg", width, config.heads), ("text_cfg", text_width, config.text_heads)):
         if not heads or parted % heads:
             raise InputError(f"model config {model}: {part}.width {parted} cannot be parted into {heads} heads alike")
-    patch, largest = config.patch_size, max(scales)
-    if config.image_size % patch or config.grid < largest:
+    patch, fewest = config.patch_size, max(scales)
+    if config.image_size % patch or not fewest <= config.grid <= _MOST_PATCHES:
+        nearest = min(max(fewest, round(config.image_size / patch)), _MOST_PATCHES) * patch
         raise InputError(
             f"image size {config.image_size} does not work with {model}: it must be a multiple of the patch size"
-            f" {patch}, at least {largest * patch} for windows of {largest} patches a side; the nearest is"
-            f" {max(largest, round(config.image_size / patch)) * patch}"
-        )
-    if config.grid > _MOST_PATCHES:
-        raise InputError(
-            f"image size {config.image_size} does not work with {model}: it has {config.grid} patches of {patch} pixels"
-            f" a side; the limit is {_MOST_PATCHES}"
+            f" {patch}, at least {fewest * patch} for windows of {fewest} patches a side, at most"
+            f" {_MOST_PATCHES * patch}; the nearest is {nearest}"
         )
     return config
 
