@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import predict
 from tests.tiny import CONFIG, save_tiny_checkpoint, tiny_backbone
+from winclip.commands import predict
 from winclip.network.clip_backbone import ClipBackbone
 
 ROOT = Path(__file__).parent.parent
