@@ -81,11 +81,8 @@ def test_modes_that_no_file_holds_are_converted() -> None:
 
 
 def test_colour_jpeg_is_close_to_its_source(tmp_path: Path) -> None:
-    path = tmp_path / "image.jpg"
-    Image.new("RGB", (16, 16), RED).save(path, quality=95)
-    assert np.abs(np.asarray(read_image(path)).astype(int) - RED).max() <= 4
-    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(path, quality=95)
-    assert np.abs(np.asarray(read_image(path)).astype(int) - (255, 0, 0)).max() <= 4
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "image.jpg", quality=95)
+    assert np.abs(np.asarray(read_image(tmp_path / "image.jpg")).astype(int) - (255, 0, 0)).max() <= 4
 
 
 def test_modes_without_a_known_range_are_refused(tmp_path: Path) -> None:

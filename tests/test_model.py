@@ -160,7 +160,7 @@ def test_memory_made_with_anything_else_is_refused(model: WinCLIP, tmp_path: Pat
     model.load_memory(path)
     for key, value in (("weights_sha256", "0" * 64), ("image_size", 64), ("temperature", 0.1), ("format", "x")):
         write_memory(path, tensors, {**made_with, key: value})
-        with pytest.raises(InputError, match=f"{path} does not fit: {key} is {str(value)[:8]!r:.8}"):
+        with pytest.raises(InputError, match=f"{path} does not fit: {key} is "):
             model.load_memory(path)
     for missing in tensors:
         write_memory(path, {name: tensor for name, tensor in tensors.items() if name != missing}, made_with)

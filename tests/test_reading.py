@@ -101,3 +101,16 @@ def test_what_is_raised_while_batches_are_used_begins_no_more_reading() -> None:
             raise KeyboardInterrupt
     assert len(begun) <= 5
     assert not [thread for thread in set(threading.enumerate()) - threads if thread.name.startswith("reading")]
+
+
+def test_formats_and_warnings_are_those_of_reading_in_line(tmp_path: Path) -> None:
+    for number, ending in enumerate(["webp", "tif", "gif", "bmp", "tiff", "jpg", "png"] * 3):
+        Image.new("RGB", (20, 20), (number, 2, 3)).save(tmp_path / f"{number}.{ending}")
+
+    def limited(path: Path) -> tuple[Image.Image, None]:
+        return read_image(path, max_pixels=1000), None
+
+    paths = sorted(tmp_path.iterdir())
+    with BatchReader(SIDE, 4, 4) as reader:
+        batches = list(reader.batches(paths, limited))
+    assert [path for batch in batches for path in batch.entries] == paths

@@ -47,18 +47,17 @@ def test_scores_equal_those_of_plain_loops(checkpoint: Path, scales: tuple[int, 
         known = [preprocess(reference, SIZE) for reference in references]
 
 
-def test_a_memory_holds_its_scales_and_temperature_and_refuses_others(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_memory_of_other_scales_is_loaded_and_refused_elsewhere(checkpoint: Path, tmp_path: Path) -> None:
     path, images = tmp_path / "nut.safetensors", golden_images()
     model = tiny(checkpoint, (4, 2))
     model.add_references(images[3:])
+    expected = model.predict(images[0]).maps
     model.save_memory(path)
-    again = tiny(checkpoint, (4, 2))
-    again.load_memory(path)
-    np.testing.assert_array_equal(again.predict(images[0]).maps, model.predict(images[0]).maps)
-    with pytest.raises(InputError, match=r"does not fit: scales is \[4, 2\], not \[3, 2\]$"):
+    model.set_class("metal_nut")
+    model.load_memory(path)
+    np.testing.assert_array_equal(model.predict(images[0]).maps, expected)
+    with pytest.raises(InputError, match=r"scales is \[4, 2\], not \[3, 2\]$"):
         tiny(checkpoint).load_memory(path)
-    with pytest.raises(InputError, match=r"does not fit: temperature is 0.07, not 0.1$"):
-        tiny(checkpoint, (4, 2), 0.1).load_memory(path)
 
 
 @pytest.mark.parametrize("scales", [(), (2, 2), (3, 0), (7, 2)])
