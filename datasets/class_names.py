@@ -8,8 +8,8 @@ from datasets.index import select_classes
 from datasets.items import DatasetIndex
 from datasets.registry import DATA_SETS
 from winclip.support.errors import InputError
+from winclip.support.files import read_json
 from winclip.support.names import printable
-from winclip.support.texts import read_json
 
 OPTION = "--class_names"
 

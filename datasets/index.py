@@ -19,9 +19,8 @@ from datasets.items import DatasetIndex, Item, stays_inside
 from datasets.layout import mask_files
 from datasets.registry import how_to_make
 from winclip.support.errors import InputError
-from winclip.support.files import is_file, write_atomically
+from winclip.support.files import is_file, read_json, write_atomically
 from winclip.support.names import printable
-from winclip.support.texts import read_json
 
 META_FILE = "meta.json"
 

@@ -14,8 +14,7 @@ from tqdm import tqdm
 from datasets.items import DatasetIndex, Item, stays_inside
 from datasets.layout import Warn, assemble, choose_classes, found_in, require_root
 from winclip.support.errors import InputError
-from winclip.support.files import is_file, is_folder
-from winclip.support.texts import read_json
+from winclip.support.files import is_file, is_folder, read_json
 
 REAL_IAD_CLASSES = (
     "audiojack",

@@ -11,7 +11,7 @@ import numpy as np
 
 from datasets.items import DatasetIndex, Item
 from winclip.support.errors import InputError
-from winclip.support.texts import read_text
+from winclip.support.files import read_text
 
 
 def draw_references(train_items: Sequence[Item], cls_name: str, k: int, seed: int) -> list[Item]:

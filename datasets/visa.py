@@ -13,8 +13,7 @@ from pathlib import Path
 from datasets.items import DatasetIndex, Item, stays_inside
 from datasets.layout import Warn, found_in, require_root
 from winclip.support.errors import InputError
-from winclip.support.files import is_file, is_folder
-from winclip.support.texts import read_text
+from winclip.support.files import is_file, is_folder, read_text
 
 # In the order of the published tables.
 VISA_CLASSES = (
@@ -84,7 +83,7 @@ def _read_rows(path: Path) -> list[_Row]:
             f"{path} does not exist; VisA's archive holds it, --root names the folder above split_csv;"
             f" {found_in(path.parent.parent)}"
         )
-    reader = csv.DictReader(io.StringIO(read_text(path, "list of images", ",\r\n"), newline=""))
+    reader = csv.DictReader(io.StringIO(read_text(path, "list of images"), newline=""))
     try:
         missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
         if missing:

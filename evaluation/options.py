@@ -13,9 +13,9 @@ from typing import Any
 from datasets.registry import DATA_SETS, default_root
 from winclip.support.command_line import ModelOptions, ReadingOptions
 from winclip.support.errors import InputError
+from winclip.support.files import read_json
 from winclip.support.names import printable
 from winclip.support.options import add_options, from_json, option, take_options
-from winclip.support.texts import read_json
 
 DEFAULT_SEED = 10
 _OUTPUT = "metrics and output"

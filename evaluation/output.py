@@ -30,7 +30,7 @@ from evaluation.results import (
 from evaluation.setting import MAPS_FOLDER
 from winclip.made_with import versions
 from winclip.model import WinCLIP
-from winclip.network.backbone import PRECISIONS, Backbone
+from winclip.network.backbone import Backbone
 from winclip.scoring import upsample
 from winclip.support.command_line import ending, log_to_terminal
 from winclip.support.errors import InputError
@@ -205,7 +205,7 @@ def _resolved(options: Options, backbone: Backbone, results: Results, finished: 
         "image_size": backbone.image_size,
         # A rank's own number is no option.
         "device": backbone.device.type if options.model.device == "auto" else options.model.device,
-        "precision": "tf32" if backbone.tf32 else next(n for n, kind in PRECISIONS.items() if kind == backbone.dtype),
+        "precision": backbone.precision,
     }
 
 

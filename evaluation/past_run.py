@@ -10,8 +10,8 @@ from typing import Any
 
 from evaluation.setting import Setting
 from winclip.support.errors import InputError
+from winclip.support.files import read_json, read_text
 from winclip.support.names import from_cell
-from winclip.support.texts import read_json, read_text
 
 # By class and path, the label (1 for defective) and the score of an image.
 Scores = dict[str, dict[str, tuple[int, float]]]
@@ -88,7 +88,7 @@ def read_rows(path: Path, what: str) -> list[dict[str, str]]:
         InputError: if it cannot be read, or is no CSV.
     """
     try:
-        return list(csv.DictReader(io.StringIO(read_text(path, what, ",\r\n"), newline="")))
+        return list(csv.DictReader(io.StringIO(read_text(path, what), newline="")))
     except csv.Error as error:
         raise InputError(f"{path} is not a CSV file ({error}); make the run again") from error
 

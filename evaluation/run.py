@@ -59,7 +59,7 @@ def run(options: Options) -> Outcome:
             if ranks.first:
                 held.enter_context(lock_folder(options.save_path))
                 held.enter_context(output.ending_logged())
-            model = options.model.load()
+            model = options.model.load(weights=False)
             _check_sizes(options, task, model)
             parts = Parts(options.save_path / FOLDER, _made_with(task, model), listings(task))
         if ranks.first:

@@ -38,8 +38,10 @@ from winclip.defaults import SCALES
 from winclip.embeddings import Embeddings
 from winclip.memory import MemoryBank
 from winclip.metrics.exact import image_metrics, label_defects, pixel_metrics
-from winclip.network.backbone import PRECISIONS, Backbone, load_backbone
 from winclip.network.clip import ClipConfig
+from winclip.network.clip_backbone import ClipBackbone as Backbone
+from winclip.network.clip_backbone import load_backbone
+from winclip.network.devices import PRECISIONS
 from winclip.network.linear import instruction_sets, linear_rates, packed_linear, processor, slowdown
 from winclip.network.pretrained import parse_config, read_config
 from winclip.pictures.images import normalise, read_image, resized_pixels

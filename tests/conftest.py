@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import predict
 from tests.tiny import CONFIG, save_tiny_checkpoint, tiny_backbone
-from winclip.network.backbone import Backbone
+from winclip.commands import predict
+from winclip.network.clip_backbone import ClipBackbone
 
 ROOT = Path(__file__).parent.parent
 Main = Callable[[list[str]], int]
@@ -37,7 +37,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def backbone(checkpoint: Path) -> Backbone:
+def backbone(checkpoint: Path) -> ClipBackbone:
     """The tiny model, 96 pixels, 6 x 6 patches."""
     return tiny_backbone(checkpoint.parent)
 

@@ -8,10 +8,19 @@ import numpy as np
 import numpy.typing as npt
 import open_clip
 import torch
+from PIL import Image
 
 from winclip.embeddings import Embeddings
+from winclip.pictures.images import CLIP_MEAN, CLIP_STD, normalise, resized_pixels
 
 Array = npt.NDArray[np.float64]
+
+
+def preprocess(
+    image: Image.Image, size: int, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
+) -> torch.Tensor:
+    """(3, size, size) float32: what the image tower takes of an image."""
+    return normalise(torch.tensor(resized_pixels(image, size))[None], mean, std)[0]
 
 
 @torch.inference_mode()

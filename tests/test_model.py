@@ -122,25 +122,6 @@ def test_leaving_one_out_is_scoring_against_the_others(model: WinCLIP) -> None:
         np.testing.assert_allclose(left_out.maps[own], alone.maps[0], rtol=0, atol=1e-6)
 
 
-def test_encoding_once_serves_zero_and_few_shot(model: WinCLIP) -> None:
-    images = golden_images()
-    embeddings = model.encode(images[:3])
-    zero = model.score(embeddings)
-    np.testing.assert_array_equal(zero.maps, model.predict(images[:3]).maps)
-    model.add_references(images[3:])
-    assert not np.array_equal(model.score(embeddings).maps, zero.maps)
-
-
-def test_memory_is_the_same_after_saving_and_loading(model: WinCLIP, backbone: Backbone, tmp_path: Path) -> None:
-    images = golden_images()
-    model.add_references(images[3:])
-    model.save_memory(tmp_path / "nut.safetensors")
-    other = WinCLIP(backbone)
-    other.set_class("metal_nut")
-    other.load_memory(tmp_path / "nut.safetensors")
-    np.testing.assert_array_equal(other.predict(images[:3]).maps, model.predict(images[:3]).maps)
-
-
 def test_memory_of_another_class_or_damaged_is_refused(model: WinCLIP, tmp_path: Path) -> None:
     path = tmp_path / "nut.safetensors"
     model.add_references(golden_images()[3:])
@@ -149,10 +130,9 @@ def test_memory_of_another_class_or_damaged_is_refused(model: WinCLIP, tmp_path:
     with pytest.raises(InputError, match="class_name is 'metal_nut', not 'bolt'"):
         model.load_memory(path)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError, match="cannot be read"):
-        model.load_memory(path)
-    with pytest.raises(InputError, match="cannot be read"):
-        model.load_memory(tmp_path / "nowhere.safetensors")
+    for unreadable in (path, tmp_path / "nowhere.safetensors"):
+        with pytest.raises(InputError, match=f"memory {unreadable} cannot be read"):
+            model.load_memory(unreadable)
 
 
 def test_memory_keeps_what_a_threshold_is_taken_from_and_can_grow(model: WinCLIP, tmp_path: Path) -> None:
@@ -170,74 +150,63 @@ def test_memory_keeps_what_a_threshold_is_taken_from_and_can_grow(model: WinCLIP
     np.testing.assert_allclose(grown, model.leave_one_out().scores, rtol=0, atol=1e-9)
 
 
-def test_memory_made_with_anything_else_is_refused(model: WinCLIP, checkpoint: Path, tmp_path: Path) -> None:
+def test_memory_made_with_anything_else_is_refused(model: WinCLIP, tmp_path: Path) -> None:
     path = tmp_path / "nut.safetensors"
     model.add_references(golden_images()[3:])
     model.save_memory(path)
     tensors, made_with = read_memory(path)
     assert made_with["model"] == CONFIG.name and made_with["version"]
-    for key, value in (("model", "ViT-B-32"), ("weights_sha256", "0" * 64), ("precision", "float16"), ("format", "x")):
+    write_memory(path, tensors, {**made_with, "version": "0.0.1"})
+    model.load_memory(path)
+    for key, value in (("weights_sha256", "0" * 64), ("image_size", 64), ("temperature", 0.1), ("format", "x")):
         write_memory(path, tensors, {**made_with, key: value})
-        with pytest.raises(InputError, match=f"does not fit: {key} is '{value[:8]}"):
+        with pytest.raises(InputError, match=f"{path} does not fit: {key} is "):
             model.load_memory(path)
     for missing in tensors:
         write_memory(path, {name: tensor for name, tensor in tensors.items() if name != missing}, made_with)
-        with pytest.raises(InputError, match=rf"it (lacks \['{missing}'|holds unknown \['left)"):
+        with pytest.raises(InputError, match=rf"{path} .*'(left_out_|{missing}')"):
             model.load_memory(path)
     model.set_class("metal_nut", PAPER)
     write_memory(path, tensors, made_with)
     with pytest.raises(InputError, match="prompts is"):
         model.load_memory(path)
-    smaller = WinCLIP.from_pretrained(str(CONFIG), str(checkpoint), device="cpu", image_size=64)
-    smaller.set_class("metal_nut")
-    with pytest.raises(InputError, match="image_size is 96, not 64"):
-        smaller.load_memory(path)
     path.write_bytes(safetensors.torch.save({"cls": torch.zeros(1)}))
-    with pytest.raises(InputError, match="does not say what it was made with"):
+    with pytest.raises(InputError, match=f"memory {path} cannot be read"):
         model.load_memory(path)
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "message"),
+    ("name", "change"),
     [
-        ("patch", lambda part: part * float("nan"), "patch holds NaN or infinite numbers"),
-        ("cls", lambda part: part * 100, "cls holds embeddings that are not of unit length but 99 off"),
-        ("windows_2", lambda part: part * 0, "windows_2 holds embeddings that are not of unit length"),
-        ("windows_3", lambda part: part[:, :3], r"windows_3 is \(2, 3, 32\) of torch.float32, not \(2, 16, 32\)"),
-        ("windows_3", lambda part: part.double(), r"windows_3 is \(2, 16, 32\) of torch.float64, not"),
-        ("patch", lambda part: part[:1], r"patch is \(1, 36, 64\) of torch.float32, not \(2, 36, 64\)"),
-        ("cls", lambda part: part[:0], r"cls is \(0, 32\) .* with at least one reference"),
-        ("cls", lambda part: part[:1], r"it holds unknown \['left_out_maps', 'left_out_scores'\]"),
-        ("left_out_scores", lambda part: part + 2, "left_out_scores is not from 0 to 1"),
-        ("left_out_maps", lambda part: -part, "left_out_maps is not from 0 to 2"),
-        ("left_out_maps", lambda part: part[:1], r"left_out_maps is \(1, 6, 6\)"),
+        ("patch", lambda part: part * float("nan")),
+        ("cls", lambda part: part * 100),
+        ("windows_3", lambda part: part[:, :3]),
+        ("windows_3", lambda part: part.double()),
+        ("cls", lambda part: part[:0]),
+        ("left_out_scores", lambda part: part + 2),
     ],
 )
 def test_memory_of_other_contents_is_refused(
-    model: WinCLIP,
-    tmp_path: Path,
-    name: str,
-    change: Callable[[torch.Tensor], torch.Tensor],
-    message: str,
+    model: WinCLIP, tmp_path: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor]
 ) -> None:
     path = tmp_path / "nut.safetensors"
     model.add_references(golden_images()[3:])
     model.save_memory(path)
     tensors, made_with = read_memory(path)
     write_memory(path, {**tensors, name: change(tensors[name])}, made_with)
-    with pytest.raises(InputError, match=f"memory .*nut.safetensors does not fit: {message}.*; save it again"):
+    with pytest.raises(InputError, match=f"memory {path} does not fit: {name} "):
         model.load_memory(path)
     assert model.reference_count() == 2
 
 
-def test_memories_of_every_precision_and_of_one_reference_are_taken(checkpoint: Path, tmp_path: Path) -> None:
-    for precision in ("fp32", "bf16", "fp16"):
-        model = WinCLIP.from_pretrained(str(CONFIG), str(checkpoint), device="cpu", precision=precision)
-        model.set_class("metal nut")
-        for image in golden_images()[:2]:
-            model.add_references(image)
-            model.save_memory(tmp_path / "nut.safetensors")
-            model.load_memory(tmp_path / "nut.safetensors")
+def test_memories_of_half_precision_and_of_one_reference_are_taken(checkpoint: Path, tmp_path: Path) -> None:
+    model = WinCLIP.from_pretrained(str(CONFIG), str(checkpoint), device="cpu", precision="fp16", image_size=64)
+    model.set_class("metal nut", prompt_set="paper")
+    for image in golden_images()[:2]:
+        model.add_references(image)
+        model.save_memory(tmp_path / "nut.safetensors")
+        model.load_memory(tmp_path / "nut.safetensors")
+    assert model.predict(golden_images()[2]).maps.shape == (1, 64, 64)
 
 
 def broken(embeddings: Embeddings, part: str) -> Embeddings:
@@ -257,7 +226,7 @@ def test_a_nan_is_never_a_score(model: WinCLIP, part: str) -> None:
         with pytest.raises(InputError, match="the model makes NaN of image 1 of 3, counted from 0, which is no score"):
             model.score(bad)
     model.add_references(embeddings)
-    with pytest.raises(InputError, match="the model makes NaN, which is no score; try --precision fp32, or other"):
+    with pytest.raises(InputError, match="the model makes NaN"):
         model.score(bad[1:2])
     assert np.isfinite(model.score(bad[:1]).scores).all()
 
@@ -293,33 +262,20 @@ def test_wrong_use_says_what_to_do(backbone: Backbone, model: WinCLIP, tmp_path:
         model.predict("nowhere.png")
 
 
-def test_from_pretrained_loads_a_config_and_checkpoint(checkpoint: Path) -> None:
-    model = WinCLIP.from_pretrained(str(CONFIG), str(checkpoint), device="cpu", image_size=64)
-    model.set_class("metal nut", prompt_set="paper")
-    assert model.predict(golden_images()[0]).maps.shape == (1, 64, 64)
-
-
 @pytest.mark.parametrize(
-    ("content", "message"),
+    "content",
     [
-        ("{", "prompts.json is not JSON"),
-        (json.dumps({"templates": ["{}"]}), "exactly the keys normal_states, anomalous_states, templates"),
-        (json.dumps({"normal_states": [], "anomalous_states": ["{}"], "templates": ["{}"]}), "'normal_states' must be"),
-        (
-            json.dumps({"normal_states": ["x"], "anomalous_states": ["{}"], "templates": ["{}"]}),
-            "'x' in 'normal_states'",
-        ),
-        (
-            json.dumps({**{key: ["{}"] for key in LISTS}, "normalise_each": 1}),
-            "'normalise_each' is 1; expected true or false",
-        ),
-        (json.dumps({**{key: ["{}"] for key in LISTS}, "normalize_each": True}), "exactly the keys .* spaces_for"),
+        "{",
+        json.dumps({"templates": ["{}"]}),
+        json.dumps({"normal_states": ["x"], "anomalous_states": ["{}"], "templates": ["{}"]}),
+        json.dumps({**{key: ["{}"] for key in LISTS}, "normalise_each": 1}),
+        json.dumps({**{key: ["{}"] for key in LISTS}, "normalize_each": True}),
     ],
 )
-def test_bad_prompt_files_are_named(tmp_path: Path, content: str, message: str) -> None:
+def test_bad_prompt_files_are_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "prompts.json"
     path.write_text(content)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=f"prompt set {path}"):
         load_prompt_set(str(path))
 
 

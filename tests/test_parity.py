@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.tiny import CONFIG, GOLDEN, golden_images, open_clip_model, stages, tiny_backbone
+from tests.plain import preprocess
+from tests.tiny import CONFIG, GOLDEN, golden_images, open_clip_model, stages
 from winclip.defaults import SCALES
 from winclip.embeddings import Embeddings
 from winclip.memory import Associations, MemoryBank, associate
-from winclip.network.backbone import Backbone
-from winclip.pictures.images import preprocess
+from winclip.network.clip_backbone import ClipBackbone
 from winclip.prompts import REFERENCE
 from winclip.scoring import anomaly_probability, association_maps, score_images, upsample, zero_shot
 from winclip.text import class_embeddings
@@ -34,19 +33,14 @@ def assert_embedding_close(actual: torch.Tensor, name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return tiny_backbone(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def embeddings(backbone: Backbone) -> Embeddings:
+def embeddings(backbone: ClipBackbone) -> Embeddings:
     images = torch.stack([preprocess(image, 96) for image in golden_images()])
     with torch.inference_mode():
         return backbone.clip.visual(images)
 
 
 @pytest.fixture(scope="module")
-def text(backbone: Backbone) -> torch.Tensor:
+def text(backbone: ClipBackbone) -> torch.Tensor:
     return class_embeddings(backbone, "metal_nut", REFERENCE)
 
 
@@ -120,8 +114,3 @@ def test_few_shot(embeddings: Embeddings, text: torch.Tensor, associations: Asso
     assert_close(scores, f"few{shots}_image_score")
     assert_close(maps, f"few{shots}_total_map")
     assert_close(upsample(maps, 96), f"few{shots}_total_map_up")
-
-
-def test_model_config_is_the_golden_one(backbone: Backbone) -> None:
-    assert (backbone.image_size, backbone.grid) == (96, GRID)
-    assert Path(backbone.model) == CONFIG

@@ -11,10 +11,10 @@ import pytest
 
 from tests.conftest import ROOT, make_data
 
-# Of this project; needed by torch's tensors, images, weights, drawing, tables and progress bars; part of those.
+# Of this project; needed by torch's tensors, images, weights, drawing, tables, progress bars and locks; part of those.
 ALLOWED = {
-    "datasets", "demo", "evaluation", "prediction", "report", "winclip",
-    "numpy", "PIL", "safetensors", "cv2", "tabulate", "tqdm",
+    "datasets", "evaluation", "winclip",
+    "numpy", "PIL", "safetensors", "cv2", "tabulate", "tqdm", "filelock",
     "cython_runtime", "wcwidth",
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from winclip.commands.check import DATA, recipe_tensor
-from winclip.network.backbone import Backbone, load_backbone
+from winclip.network.clip_backbone import ClipBackbone, load_backbone
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = DATA / "model_config.json"
@@ -40,7 +40,7 @@ def save_tiny_checkpoint(path: Path) -> Path:
     return path
 
 
-def tiny_backbone(folder: Path, **options: Any) -> Backbone:
+def tiny_backbone(folder: Path, **options: Any) -> ClipBackbone:
     """The tiny model, loaded as a user would load it."""
     checkpoint = folder / "tiny.safetensors"
     if not checkpoint.exists():

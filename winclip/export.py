@@ -20,7 +20,8 @@ import winclip
 from winclip.embeddings import Embeddings
 from winclip.memory import MemoryBank
 from winclip.model import WinCLIP
-from winclip.network.backbone import PRECISIONS
+from winclip.network.clip_backbone import ClipBackbone
+from winclip.network.devices import PRECISIONS
 from winclip.scoring import upsample
 from winclip.support.errors import InputError
 from winclip.windows import window_patches
@@ -58,6 +59,8 @@ class Graph(nn.Module):
         """
         super().__init__()
         backbone = model.backbone
+        if not isinstance(backbone, ClipBackbone):
+            raise InputError(f"model {backbone.model} cannot be exported; only a CLIP can")
         self.grid, self.image_size = backbone.grid, backbone.image_size
         self.tower = backbone.plain_image_tower().to(dtype)
         self.register_buffer("mean", torch.tensor(backbone.mean).reshape(3, 1, 1))

@@ -17,8 +17,7 @@ import torch.nn.functional as F
 
 from winclip.embeddings import Embeddings
 from winclip.support.errors import InputError
-from winclip.support.files import write_atomically
-from winclip.support.texts import parse_json
+from winclip.support.files import parse_json, write_atomically
 
 # Bounds the largest temporary array of an association, bytes: what is read again at once should still be in a cache.
 _MAX_SIMILARITY_BYTES = 4 << 20

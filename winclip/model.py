@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import reprlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-import winclip
 from winclip.defaults import DEFAULT_MODEL, SCALES, TEMPERATURE, check_temperature
 from winclip.embeddings import Embeddings
+from winclip.made_with import differing, made_with
 from winclip.memory import MemoryBank, check_tensors, read_memory, write_memory
-from winclip.network.backbone import Backbone, load_backbone
+from winclip.network.backbone import Backbone
+from winclip.network.clip_backbone import load_backbone
 from winclip.pictures.images import ImageLike, as_image, as_sequence, resized_pixels
 from winclip.prompts import PromptSet, load_prompt_set
 from winclip.scoring import GridScores, leave_one_out, score_images, upsample
@@ -116,7 +116,7 @@ class WinCLIP:
 
         Args:
             model, pretrained, device, precision, image_size, scales: those of
-                ``winclip.network.backbone.load_backbone``.
+                ``winclip.network.clip_backbone.load_backbone``.
             temperature: of the softmax over normal and anomalous, above 0.
 
         Raises:
@@ -332,7 +332,7 @@ class WinCLIP:
         if len(held.bank) > 1:
             left_out = self._left_out(held, held.bank)
             tensors |= {"left_out_scores": left_out.scores, "left_out_maps": left_out.maps}
-        write_memory(path, tensors, {**self._made_with(held), "version": winclip.__version__})
+        write_memory(path, tensors, self._made_with(held))
 
     def load_memory(self, path: str | PathLike[str], *, class_name: str | None = None) -> None:
         """Replace the references of a class by those that ``save_memory`` wrote for the same model and class.
@@ -342,18 +342,20 @@ class WinCLIP:
         """
         held = self._held(class_name)
         tensors, found = read_memory(path)
-        differing = [
-            f"{key} is {reprlib.repr(found.get(key))}, not {reprlib.repr(value)}"
-            for key, value in self._made_with(held).items()
-            if found.get(key) != value
+        # What another version holds or computes otherwise has another format.
+        expected = {key: value for key, value in self._made_with(held).items() if key != "version"}
+        others = [
+            f"{key} is {reprlib.repr(found.get(key))}, not {reprlib.repr(expected[key])}"
+            for key in differing(found, expected)
         ]
-        if differing:
-            raise InputError(f"memory {path} does not fit: {'; '.join(differing)}")
-        backbone, config = self.backbone, self.backbone.clip.config
+        if others:
+            raise InputError(f"memory {path} does not fit: {'; '.join(others)}")
+        backbone = self.backbone
         sides, grid = {side: f"windows_{side}" for side in backbone.scales}, backbone.grid
-        windows = {name: ((grid - side + 1) ** 2, config.embed_dim) for side, name in sides.items()}
+        windows = {name: ((grid - side + 1) ** 2, backbone.embed_dim) for side, name in sides.items()}
+        sizes = {"cls": (backbone.embed_dim,), **windows, "patch": (grid**2, backbone.patch_width)}
         try:
-            check_tensors(tensors, {"cls": (config.embed_dim,), **windows, "patch": (grid**2, config.width)}, grid)
+            check_tensors(tensors, sizes, grid)
         except InputError as error:
             raise InputError(f"memory {path} does not fit: {error}") from error
         of_windows = tuple(tensors[name] for name in sides.values())
@@ -364,16 +366,9 @@ class WinCLIP:
         held.bank, held.left_out = bank, left_out
 
     def _made_with(self, held: _Class) -> dict[str, Any]:
-        """Everything that has to be the same for a memory to give the same scores, as JSON gives it back."""
-        made_with = {
-            "format": _MEMORY_FORMAT,
-            **self.backbone.fingerprint,
-            "temperature": self.temperature,
-            "class_name": held.name,
-            "prompts": asdict(held.prompts),
-        }
-        as_read: dict[str, Any] = json.loads(json.dumps(made_with))
-        return as_read
+        """What the memory of a class is made with."""
+        prompts = asdict(held.prompts)
+        return made_with(self.backbone, self.temperature, format=_MEMORY_FORMAT, class_name=held.name, prompts=prompts)
 
     def _left_out(self, held: _Class, bank: MemoryBank) -> GridScores:
         if held.left_out is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from winclip.support.errors import InputError
-from winclip.support.texts import read_json
+from winclip.support.files import read_json
 
 _NORMAL_STATES = (
     "{}",

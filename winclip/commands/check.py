@@ -26,10 +26,11 @@ from tabulate import tabulate
 import winclip
 from winclip.defaults import DEFAULT_MODEL, SCALES
 from winclip.memory import MemoryBank, associate
-from winclip.network.backbone import Backbone, choose_kernels, load_backbone, resolve_precision
+from winclip.network.backbone import Backbone
 from winclip.network.clip import Clip
-from winclip.network.devices import resolve_device
-from winclip.network.linear import processor, slowdown
+from winclip.network.clip_backbone import ClipBackbone, choose_kernels, load_backbone
+from winclip.network.devices import PRECISIONS, resolve_device, resolve_precision
+from winclip.network.linear import pack, processor, slowdown
 from winclip.network.pretrained import parse_config, read_config
 from winclip.pictures.images import CLIP_MEAN, CLIP_STD, read_image, resized_pixels
 from winclip.prompts import REFERENCE
@@ -180,18 +181,18 @@ def computed_stages(backbone: Backbone) -> dict[str, torch.Tensor]:
 
 def random_backbone(model: str, device: torch.device, precision: str) -> Backbone:
     """A backbone of an architecture that open_clip or a config .json names, with random weights."""
-    config, dtype = parse_config(read_config(model)[0], model), resolve_precision(precision, device)
-    kernels = choose_kernels(config, device, dtype)
+    config, precision = parse_config(read_config(model)[0], model), resolve_precision(precision, device)
+    kernels = choose_kernels(config, device, PRECISIONS[precision])
     with torch.device("meta"):
         clip = Clip(config)
     clip = clip.to_empty(device=device).requires_grad_(False).eval()
     for weights in clip.parameters():
         # So that what goes through the layers keeps its size.
         weights.normal_(std=weights.shape[-1] ** -0.5 if weights.dim() > 1 else 1.0)
-    clip = clip.to(dtype)
+    clip = clip.to(PRECISIONS[precision])
     if kernels == "packed":
-        clip.visual.pack()
-    return Backbone(clip, model, "random", "", CLIP_MEAN, CLIP_STD, device, dtype, kernels, precision == "tf32")
+        pack(clip.visual)
+    return ClipBackbone(clip, model, "random", "", CLIP_MEAN, CLIP_STD, device, precision, kernels)
 
 
 def speed(model: str, device: torch.device, precision: str) -> list[list[str]]:

@@ -1,301 +1,90 @@
-"""The backbone: the seam between the method and the network that embeds images and prompts.
-
-Everything else asks a ``Backbone`` for sizes, embeddings and what tells two of them apart; a network
-of another kind works if it answers the same.
-"""
+"""The seam between the method and the network that embeds images and prompts: all that the method asks of one."""
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
-from winclip.defaults import DEFAULT_MODEL, DEFAULT_PRETRAINED, DEMO_MODEL, DEMO_PRETRAINED, SCALES, check_scales
 from winclip.embeddings import Embeddings
-from winclip.network.clip import Clip, ClipConfig, ImageTower
-from winclip.network.devices import Room, check_tf32, float32_products, resolve_device, to_device
-from winclip.network.linear import linear_rates, slowdown
-from winclip.network.pretrained import find_checkpoint, parse_config, read_checkpoint, read_config, tokenize
-from winclip.pictures.images import CLIP_MEAN, CLIP_STD, normalise
-from winclip.support.errors import InputError
-from winclip.support.files import file_sha256
-
-_log = logging.getLogger("winclip")
-
-PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """A loaded model and what has to be known to use it.
+class Backbone(Protocol):
+    """A network that is loaded, on a device. Plain attributes do for the properties."""
 
-    Attributes:
-        clip: both towers, on ``device`` in ``dtype``, in evaluation mode.
-        model: model name or path of its config.
-        pretrained: tag or path of the checkpoint.
-        weights_sha256: of the checkpoint file.
-        mean, std: image normalisation per channel.
-        device, dtype: where and in what precision the towers run.
-        kernels: on the CPU ``packed`` or ``plain`` (``winclip.network.linear``), else ``device``.
-        tf32: multiply float32 matrices in TF32; without it they are multiplied in float32 in full.
-        room: how many images ``device`` was found to hold at once.
-    """
+    @property
+    def model(self) -> str:
+        """Name of the model, or path of its config."""
 
-    clip: Clip
-    model: str
-    pretrained: str
-    weights_sha256: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    device: torch.device
-    dtype: torch.dtype
-    kernels: str
-    tf32: bool = False
-    room: Room = field(default_factory=Room, compare=False)
+    @property
+    def pretrained(self) -> str:
+        """Where its weights are from: a tag, or the path of a file."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """Checksum of that file."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where embeddings come out."""
+
+    @property
+    def precision(self) -> str:
+        """In which it computes, as an option names it: ``fp32``, ``tf32``, ``bf16`` or ``fp16``."""
+
+    @property
+    def kernels(self) -> str:
+        """Which of several implementations runs here, where they round differently."""
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What has to be the same for embeddings to be the same, as JSON gives it back."""
 
     @property
     def image_size(self) -> int:
         """Side of the input image in pixels."""
-        return self.clip.config.image_size
 
     @property
     def patch_size(self) -> int:
         """Side of a patch in pixels."""
-        return self.clip.config.patch_size
 
     @property
     def grid(self) -> int:
         """Patches along a side of the image."""
-        return self.clip.config.grid
 
     @property
     def scales(self) -> tuple[int, ...]:
         """Sides of the windows in patches."""
-        return self.clip.visual.scales
 
     @property
     def embed_dim(self) -> int:
         """Width of the embeddings that images, windows and prompts share."""
-        return self.clip.config.embed_dim
+
+    @property
+    def patch_width(self) -> int:
+        """Width of the embeddings of patches."""
 
     @property
     def context_length(self) -> int:
-        """Tokens that a prompt may have, start and end of text included."""
-        return self.clip.config.context_length
-
-    @property
-    def precision(self) -> str:
-        """``float32``, ``tf32``, ``bfloat16`` or ``float16``."""
-        return "tf32" if self.tf32 else str(self.dtype).split(".")[-1]
-
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        """What has to be the same for embeddings to be the same, as JSON gives it back.
-
-        Of a config file only the name counts: the checksum and the settings say the rest.
-        """
-        return {
-            "model": Path(self.model).name if self.model.endswith(".json") else self.model,
-            "weights_sha256": self.weights_sha256,
-            "image_size": self.image_size,
-            "image_mean": list(self.mean),
-            "image_std": list(self.std),
-            "scales": list(self.scales),
-            # The weights say nothing of the activation and the heads.
-            "quick_gelu": self.clip.config.quick_gelu,
-            "heads": [self.clip.config.heads, self.clip.config.text_heads],
-            "precision": self.precision,
-        }
-
-    def encode(self, images: torch.Tensor) -> Embeddings:
-        """Embed images from any device; see ``Embeddings``.
-
-        Where a GPU's memory runs out, fewer go through the tower at once; a warning says so the first time.
-
-        Args:
-            images: (N, S, S, 3) uint8 RGB pixels, or (N, 3, S, S) float32, preprocessed.
-        """
-        with torch.inference_mode(), float32_products(self.tf32):
-            return self.room.encode(self._encode, to_device(images, self.device))
-
-    def _encode(self, images: torch.Tensor) -> Embeddings:
-        if images.dtype == torch.uint8:
-            images = normalise(images, self.mean, self.std)
-        embeddings: Embeddings = self.clip.visual(images)
-        return embeddings
-
-    @torch.inference_mode()
-    def embed_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Embed prompts; those of one length go together, so that no padding is computed.
-
-        Returns:
-            (N, embed_dim) float32 on the backbone's device, not normalised.
-
-        Raises:
-            InputError: if a prompt has more tokens than the model's context.
-        """
-        tokens, lengths = self._tokenize(prompts)
-        embeddings = torch.empty(len(tokens), self.embed_dim, device=self.device)
-        with float32_products(self.tf32):
-            for length in np.unique(lengths):
-                chosen = np.flatnonzero(lengths == length)
-                cut = torch.from_numpy(tokens[chosen, :length]).to(self.device)
-                embeddings[torch.from_numpy(chosen).to(self.device)] = self.clip.encode_text(cut)
-        return embeddings
+        """Tokens that a prompt may have, those included that mark its start and end."""
 
     def longest_prompt(self, prompts: Sequence[str]) -> int:
-        """Tokens of the longest of the prompts, start and end of text included.
+        """Tokens of the longest of the prompts, likewise.
 
         Raises:
-            InputError: if a prompt has more tokens than the model's context.
+            InputError: if a prompt has more tokens than ``context_length``.
         """
-        return int(self._tokenize(prompts)[1].max())
 
-    def plain_image_tower(self) -> ImageTower:
-        """The image tower with the same weights in plain layers, which can be traced; packed ones cannot."""
-        with torch.device("meta"):
-            tower = ImageTower(self.clip.config, self.scales).requires_grad_(False)
-        tower.load_state_dict(self.clip.visual.state_dict(), assign=True)
-        return tower
+    def encode(self, images: torch.Tensor) -> Embeddings:
+        """Embed (N, image_size, image_size, 3) uint8 RGB pixels from any device."""
 
-    def _tokenize(self, prompts: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Token numbers, (N, L), and the number of tokens of each prompt, (N,)."""
-        tokens: npt.NDArray[np.int64] = tokenize(list(prompts), self.context_length).numpy()
-        lengths = tokens.argmax(axis=-1) + 1
-        if int(lengths.max()) > self.context_length:
-            worst = int(lengths.argmax())
-            raise InputError(
-                f"prompt {prompts[worst]!r} has {int(lengths[worst])} tokens, {self.model} takes"
-                f" {self.context_length}; use a shorter class name or state"
-            )
-        return tokens, lengths
+    def embed_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Embed N prompts.
 
+        Returns:
+            (N, embed_dim) float32 on ``device``, not normalised.
 
-def load_backbone(
-    model: str = DEFAULT_MODEL,
-    pretrained: str | None = None,
-    *,
-    image_size: int | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    scales: Sequence[int] = SCALES,
-) -> Backbone:
-    """Load a backbone.
-
-    Args:
-        model: an open_clip model name, ``demo-vit-240``, or the path of an open_clip config .json.
-        pretrained: an open_clip tag or the path of a checkpoint; by default ``laion400m_e31``, and
-            for the demo backbone its own weights.
-        image_size: side in pixels, a multiple of the patch size; by default the model's own.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        precision: ``auto`` (fp32), ``fp32``, ``bf16``, ``fp16``, or ``tf32`` (CUDA alone): float32 whose
-            matrix products keep 10 bits of the mantissa.
-        scales: sides of the windows in patches.
-
-    Raises:
-        InputError: if anything given is unknown, unreachable, or does not fit together.
-    """
-    torch_device = resolve_device(device)
-    dtype = resolve_precision(precision, torch_device)
-    if pretrained is None:
-        pretrained = DEMO_PRETRAINED if model == DEMO_MODEL else DEFAULT_PRETRAINED
-    raw, preprocessing = read_config(model)
-    checkpoint, tag = find_checkpoint(model, pretrained)
-    # The OpenAI weights were trained with QuickGELU even where the model name does not say so.
-    raw["quick_gelu"] = bool(raw.get("quick_gelu") or tag.get("quick_gelu") or pretrained == "openai")
-    scales = check_scales(scales)
-    config = parse_config(raw, model, image_size, scales)
-    # Before the checksum, which takes as long as the rest and is taken beside it: the measurement is undisturbed.
-    kernels = choose_kernels(config, torch_device, dtype)
-    with ThreadPoolExecutor(1) as beside:
-        checksum = beside.submit(file_sha256, checkpoint)
-        state = read_checkpoint(checkpoint)
-        _resize_positional_embedding(state, config)
-        with torch.device("meta"):
-            clip = Clip(config, scales)
-        _check_fit(state, clip, checkpoint, model)
-        clip.load_state_dict(state, assign=True)
-        clip = clip.to(torch_device, dtype).eval().requires_grad_(False)
-        if kernels == "packed":
-            clip.visual.pack()
-    preprocessing = {**preprocessing, **tag}
-    return Backbone(
-        clip=clip,
-        model=model,
-        pretrained=pretrained,
-        weights_sha256=checksum.result(),
-        mean=tuple(preprocessing.get("mean") or CLIP_MEAN),
-        std=tuple(preprocessing.get("std") or CLIP_STD),
-        device=torch_device,
-        dtype=dtype,
-        kernels=kernels,
-        tf32=precision == "tf32",
-    )
-
-
-def choose_kernels(config: ClipConfig, device: torch.device, dtype: torch.dtype) -> str:
-    """``packed`` or ``plain``, the image tower's linear layers that are faster on this machine; off the CPU ``device``.
-
-    Warns if a half precision is slower than fp32 here, as it is on processors without its arithmetic.
-    """
-    if device.type != "cpu":
-        return "device"
-    sizes = config.width, config.mlp_width
-    times = slowdown(*sizes, dtype)
-    if times > 1:
-        _log.warning(
-            "%s is %.1f times as slow as fp32 on this processor, and less exact: better use --precision fp32",
-            str(dtype).split(".")[-1],
-            times,
-        )
-    return linear_rates(*sizes, dtype).kernels
-
-
-def resolve_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of the towers for an option value; ``auto`` is fp32.
-
-    Raises:
-        InputError: if the name is unknown, or tf32 is asked of a device that lacks it.
-    """
-    if name not in ("auto", *PRECISIONS):
-        raise InputError(f"precision '{name}' is unknown; use auto, {', '.join(PRECISIONS)}")
-    if name == "tf32":
-        check_tf32(device)
-    return PRECISIONS.get(name, torch.float32)
-
-
-def _resize_positional_embedding(state: dict[str, torch.Tensor], config: ClipConfig) -> None:
-    """Bicubic, antialiased, class token kept, as open_clip does when the image size differs."""
-    name = "visual.positional_embedding"
-    if name not in state or state[name].dim() != 2 or state[name].shape[1] != config.width:
-        return
-    grid = config.grid
-    class_token, patches = state[name][:1], state[name][1:]
-    old = math.isqrt(len(patches))
-    if old == grid or old * old != len(patches) or old == 0:
-        return
-    square = patches.reshape(1, old, old, -1).permute(0, 3, 1, 2)
-    resized = F.interpolate(square, size=(grid, grid), mode="bicubic", antialias=True, align_corners=False)
-    state[name] = torch.cat([class_token, resized.flatten(2).squeeze(0).T])
-
-
-def _check_fit(state: Mapping[str, torch.Tensor], clip: Clip, checkpoint: Path, model: str) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in clip.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    differing = [name for name in sorted({*expected, *found}) if expected.get(name) != found.get(name)]
-    if differing:
-        shown = "; ".join(
-            f"{name[:100]} is {found.get(name, 'missing')} in the file, {expected.get(name, 'absent')} in the model"
-            for name in differing[:3]
-        )
-        more = f"; and {len(differing) - 3} more tensors" if len(differing) > 3 else ""
-        raise InputError(f"checkpoint {checkpoint} does not fit model {model}: {shown}{more}")
+        Raises:
+            InputError: if a prompt has more tokens than ``context_length``.
+        """

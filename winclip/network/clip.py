@@ -19,9 +19,11 @@ from torch import nn
 
 from winclip.defaults import SCALES
 from winclip.embeddings import Embeddings
-from winclip.network.linear import ROWS, Layer, packed_linear
 from winclip.windows import window_patches
 
+# Rows that go through the layers together on the CPU, and that the packed layout of weights is chosen for. More
+# would make activations that malloc gives back to the system after every use, and page faults with them.
+ROWS = 1024
 # Tokens up to which a sequence counts as short: a window of 3 x 3 patches has ten.
 _SHORT = 16
 # Sequences that CUDA's fused attention kernels take at once: they are counted in a grid's second or third dimension.
@@ -83,17 +85,10 @@ class Attention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = nn.Linear(width, width)
-        self.packed: dict[str, Layer | None] = {}
-
-    def pack(self) -> None:
-        """Pack the weights for the CPU."""
-        self.packed["in"] = packed_linear(self.in_proj_weight, self.in_proj_bias)
-        self.packed["out"] = packed_linear(self.out_proj.weight, self.out_proj.bias)
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
         """(..., width) to (..., 3 * width): queries, keys and values side by side."""
-        packed = self.packed.get("in")
-        return packed(x) if packed else F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        return F.linear(x, self.in_proj_weight, self.in_proj_bias)
 
     def attend(self, queries: torch.Tensor, keys_values: torch.Tensor, causal: bool = False) -> torch.Tensor:
         """(N, Q, width) queries over (N, L, 2 * width) keys and values: (N, Q, width)."""
@@ -104,7 +99,7 @@ class Attention(nn.Module):
             attended = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1) @ v
         else:
             attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        return (self.packed.get("out") or self.out_proj)(attended.transpose(1, 2).flatten(2))
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
 
     def attend_first(self, x: torch.Tensor) -> torch.Tensor:
         """Attention of the first token alone, (N, L, width) normalised tokens to (N, width).
@@ -119,7 +114,7 @@ class Attention(nn.Module):
         directions = (queries.transpose(0, 1) * queries.shape[-1] ** -0.5 @ of_key).transpose(0, 1)
         averages = (directions @ x.transpose(1, 2)).softmax(dim=-1) @ x
         values = (averages.transpose(0, 1) @ of_value.transpose(1, 2)).transpose(0, 1)
-        return (self.packed.get("out") or self.out_proj)(values.flatten(1) + value_bias)
+        return self.out_proj(values.flatten(1) + value_bias)
 
 
 class Mlp(nn.Module):
@@ -130,16 +125,9 @@ class Mlp(nn.Module):
         self.c_fc = nn.Linear(width, hidden)
         self.c_proj = nn.Linear(hidden, width)
         self.activate: Callable[[torch.Tensor], torch.Tensor] = _quick_gelu if quick_gelu else _gelu
-        self.packed: dict[str, Layer | None] = {}
-
-    def pack(self) -> None:
-        """Pack the weights for the CPU."""
-        self.packed["c_fc"] = packed_linear(self.c_fc.weight, self.c_fc.bias)
-        self.packed["c_proj"] = packed_linear(self.c_proj.weight, self.c_proj.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        hidden = (self.packed.get("c_fc") or self.c_fc)(x)
-        return (self.packed.get("c_proj") or self.c_proj)(self.activate(hidden))
+        return self.c_proj(self.activate(self.c_fc(x)))
 
 
 class Block(nn.Module):
@@ -151,11 +139,6 @@ class Block(nn.Module):
         self.attn = Attention(width, heads)
         self.ln_2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, mlp_width, quick_gelu)
-
-    def pack(self) -> None:
-        """Pack the weights for the CPU."""
-        self.attn.pack()
-        self.mlp.pack()
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
         """What attention needs of each token on its own: (..., 3 * width)."""
@@ -198,11 +181,6 @@ class ImageTower(nn.Module):
         self.ln_post = nn.LayerNorm(config.width)
         self.proj = nn.Parameter(torch.empty(config.width, config.embed_dim))
 
-    def pack(self) -> None:
-        """Pack the weights for the CPU, once they are loaded; on other devices nothing changes."""
-        for block in self._blocks:
-            block.pack()
-
     def forward(self, images: torch.Tensor) -> Embeddings:
         """Embed (N, 3, S, S) normalised images; see ``Embeddings`` for what comes out.
 
@@ -220,9 +198,9 @@ class ImageTower(nn.Module):
         ``rows`` bounds the tokens of all windows that go through the blocks together.
         """
         tokens = self._tokens(images)
-        projected = self._blocks[0].project(tokens)
-        x = self._blocks[0](tokens, projected)
-        for block in self._blocks[1:]:
+        projected = self.blocks[0].project(tokens)
+        x = self.blocks[0](tokens, projected)
+        for block in self.blocks[1:]:
             x = block(x)
         windows = tuple(self._embed_windows(tokens, projected, side, rows) for side in self.scales)
         return Embeddings(self._project(x[:, 0]), windows, x[:, 1:].float(), self.scales)
@@ -242,14 +220,15 @@ class ImageTower(nn.Module):
     def _embed_sequences(self, tokens: torch.Tensor, projected: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor:
         """The class token's embedding for every sequence of token numbers: (N, sequences, embed_dim)."""
         x = tokens[:, sequences].flatten(0, 1)
-        if len(self._blocks) > 1:
-            x = self._blocks[0](x, projected[:, sequences].flatten(0, 1))
-            for block in self._blocks[1:-1]:
+        if len(self.blocks) > 1:
+            x = self.blocks[0](x, projected[:, sequences].flatten(0, 1))
+            for block in self.blocks[1:-1]:
                 x = block(x)
-        return self._project(self._blocks[-1].forward_first(x)).unflatten(0, (len(tokens), -1))
+        return self._project(self.blocks[-1].forward_first(x)).unflatten(0, (len(tokens), -1))
 
     @property
-    def _blocks(self) -> list[Block]:
+    def blocks(self) -> list[Block]:
+        """Of the transformer, in their order."""
         return list(self.transformer.resblocks)  # type: ignore[arg-type]
 
     def _tokens(self, images: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ from winclip.support.errors import InputError
 
 _log = logging.getLogger("winclip")
 
+PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Tensor cores take float32 from this compute capability on.
 _TF32_CAPABILITY = (8, 0)
 
@@ -35,14 +36,17 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(wanted)
 
 
-def check_tf32(device: torch.device) -> None:
-    """Refuse tf32 where it does not exist.
+def resolve_precision(name: str, device: torch.device) -> str:
+    """A name of ``PRECISIONS`` for an option value; ``auto`` is fp32.
 
     Raises:
-        InputError: if the device is no CUDA device of compute capability 8.0 or higher.
+        InputError: if the name is unknown, or tf32 is asked of a device that lacks it.
     """
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < _TF32_CAPABILITY:
+    if name not in ("auto", *PRECISIONS):
+        raise InputError(f"precision '{name}' is unknown; use auto, {', '.join(PRECISIONS)}")
+    if name == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < _TF32_CAPABILITY):
         raise InputError(f"precision 'tf32' needs a CUDA device of compute capability 8.0, not {device}; use fp32")
+    return "fp32" if name == "auto" else name
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -67,29 +71,21 @@ def float32_products(tf32: bool = False) -> Iterator[None]:
 
     torch's setting is one for all threads; it is put back at the end.
     """
-    precision, restore = "high" if tf32 else "highest", _remembered_products()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        restore()
-
-
-def _remembered_products() -> Callable[[], None]:
-    """What puts torch's setting back to what it is now."""
+    before, by_backend = None, []
     try:
         before = torch.get_float32_matmul_precision()
-        return lambda: torch.set_float32_matmul_precision(before)
     except RuntimeError:
         # The program around has set it by the backend, as newer releases of torch offer.
         backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-        found = [(backend, backend.fp32_precision) for backend in backends]
-
-    def restore() -> None:
-        for backend, value in found:
+        by_backend = [(backend, backend.fp32_precision) for backend in backends]
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    try:
+        yield
+    finally:
+        if before is not None:
+            torch.set_float32_matmul_precision(before)
+        for backend, value in by_backend:
             backend.fp32_precision = value
-
-    return restore
 
 
 @dataclass
@@ -110,29 +106,22 @@ class Room:
         start = 0
         while start < len(images) or not parts:
             part = images[start : start + (self.images or max(len(images), 1))]
-            found = self._encode_or_halve(encode, part)
-            if found is not None:
-                parts.append(found)
+            try:
+                parts.append(encode(part))
+            except RuntimeError as error:
+                # MPS raises a plain RuntimeError.
+                if len(part) < 2 or "out of memory" not in str(error):
+                    raise
+                self._halve(len(part))
+            else:
                 start += len(part)
         return parts[0] if len(parts) == 1 else Embeddings.concatenate(parts)
 
-    def _encode_or_halve(self, encode: Callable[[torch.Tensor], Embeddings], part: torch.Tensor) -> Embeddings | None:
-        """The embeddings, or None after memory ran out; what the failed attempt held is free by then."""
-        try:
-            return encode(part)
-        except RuntimeError as error:
-            if len(part) < 2 or not _is_out_of_memory(error):
-                raise
+    def _halve(self, tried: int) -> None:
         if self.images is None:
             _log.warning(
                 "the device's memory does not hold %d images at once; going on with fewer, a smaller --batch_size"
                 " spares the attempt",
-                len(part),
+                tried,
             )
-        self.images = len(part) // 2
-        return None
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # MPS raises a plain RuntimeError.
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error)
+        self.images = tried // 2

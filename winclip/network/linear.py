@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import platform
 import time
@@ -23,15 +22,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from winclip.network.clip import ROWS, ImageTower
 from winclip.network.devices import float32_products
 from winclip.support.errors import InputError
 from winclip.support.files import cache_folder, write_atomically
 
 Layer = Callable[[torch.Tensor], torch.Tensor]
-
-# Rows that go through the layers together on the CPU, and that the packed layout is chosen for. More
-# would make activations that malloc gives back to the system after every use, and page faults with them.
-ROWS = 1024
 _AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 
 # Packed weights take memory of their own, so they have to be faster by this much. It also keeps noise
@@ -63,6 +59,20 @@ class Rates:
     def best(self) -> float:
         """The rate of the one to use."""
         return self.packed if self.kernels == "packed" else self.plain
+
+
+def pack(tower: ImageTower) -> None:
+    """Let the linear layers of an image tower on the CPU use packed weights; its parameters stay as they are."""
+    for block in tower.blocks:
+        plain = (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj)
+        layers = [(layer, "forward", layer.weight, layer.bias) for layer in plain]
+        for module, method, weight, bias in [
+            (block.attn, "project", block.attn.in_proj_weight, block.attn.in_proj_bias),
+            *layers,
+        ]:
+            packed = packed_linear(weight, bias)
+            if packed:
+                setattr(module, method, packed)
 
 
 def packed_linear(weight: torch.Tensor, bias: torch.Tensor) -> Layer | None:
@@ -142,12 +152,10 @@ def _machine_key() -> str:
 
 
 def _read(entry: Path) -> Rates | None:
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads(entry.read_text(encoding="utf-8"))
-        rates = Rates(float(content["plain"]), float(content["packed"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return rates if all(math.isfinite(rate) and rate >= 0 for rate in (rates.plain, rates.packed)) else None
+        return Rates(float(content["plain"]), float(content["packed"]))
+    return None
 
 
 @torch.inference_mode()

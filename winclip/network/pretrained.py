@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import math
-import reprlib
 import zipfile
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
@@ -24,7 +23,7 @@ from winclip.defaults import DEMO_MODEL, DEMO_PRETRAINED, SCALES
 from winclip.network.clip import ClipConfig
 from winclip.network.weights import find_weights
 from winclip.support.errors import InputError
-from winclip.support.texts import read_json
+from winclip.support.files import read_json
 
 _DEMO_FOLDER = Path(__file__).parent.parent / "demo"
 _CHECKPOINT_ENDINGS = (".pt", ".bin", ".pth", ".safetensors")
@@ -39,21 +38,9 @@ _VISION_SETTINGS = {"image_size", "layers", "width", "head_width", "mlp_ratio", 
 _TEXT_SETTINGS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
 _WITHOUT_EFFECT = {"pool_type": ("tok", "argmax"), "pos_embed_type": ("learnable",)}
 
-# Beyond those of any published model, and small enough that nothing made of them fills a machine's memory.
-_LARGEST = {
-    "embed_dim": 4096,
-    "image_size": 4096,
-    "patch_size": 512,
-    "width": 4096,
-    "layers": 128,
-    "head_width": 1024,
-    "heads": 128,
-    "context_length": 1024,
-    "vocab_size": 1_000_000,
-}
-_WIDEST, _MOST_PATCHES = 16_384, 128
-
-_NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# Beyond any published model, and small enough that nothing made of them fills a machine's memory.
+_LARGEST = {"layers": 128, "vocab_size": 1_000_000, "mlp_ratio": 8}
+_LARGEST_SIZE, _MOST_PATCHES = 4096, 128
 
 # Found in checkpoints, not needed here.
 _UNUSED_TENSORS = {"logit_scale", "logit_bias", "attn_mask", "input_resolution", "context_length", "vocab_size"}
@@ -64,7 +51,7 @@ def read_config(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if model == DEMO_MODEL:
         model = str(_DEMO_FOLDER / f"{DEMO_MODEL}.json")
     if not model.endswith(".json"):
-        configs = _open_clip_configs()
+        configs = {path.stem: path for path in sorted(_open_clip_folder().glob("model_configs/*.json"))}
         if model not in configs:
             near = difflib.get_close_matches(model, [*configs, DEMO_MODEL], n=3, cutoff=0.4)
             raise InputError(
@@ -77,23 +64,12 @@ def read_config(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
     preprocessing = content.get("preprocess_cfg", {}) if isinstance(content, dict) else {}
     if not isinstance(config, dict) or not isinstance(preprocessing, dict):
         raise InputError(f"model config {model} is not made of JSON objects; compare it with open_clip's")
-    for name in ("mean", "std"):
-        _check_channels(model, name, preprocessing.get(name))
+    for name, lowest in (("mean", -math.inf), ("std", 0.0)):
+        values = preprocessing.get(name)
+        numbers = [value for value in values if type(value) in (int, float)] if isinstance(values, list) else []
+        if values and (len(values) != 3 or len(numbers) != 3 or min(numbers) <= lowest):
+            raise InputError(f"model config {model}: preprocess_cfg.{name} is {values!r:.200}; expected three numbers")
     return config, preprocessing
-
-
-def _check_channels(model: str, name: str, values: Any) -> None:
-    """Normalisation is of three channels, of plain numbers, and nothing is divided by 0."""
-    lowest = 0.001 if name == "std" else -1
-    if values and not (
-        isinstance(values, list)
-        and len(values) == 3
-        and all(type(value) in (int, float) and lowest <= value <= 10 for value in values)
-    ):
-        raise InputError(
-            f"model config {model}: preprocess_cfg.{name} is {reprlib.repr(values)}; expected three numbers from"
-            f" {lowest} to 10"
-        )
 
 
 def _open_clip_folder() -> Path:
@@ -101,11 +77,6 @@ def _open_clip_folder() -> Path:
     specification = importlib.util.find_spec("open_clip")
     assert specification is not None and specification.origin is not None  # a requirement
     return Path(specification.origin).parent
-
-
-def _open_clip_configs() -> dict[str, Path]:
-    """The config files of open_clip's models by name."""
-    return {path.stem: path for path in sorted(_open_clip_folder().glob("model_configs/*.json"))}
 
 
 @cache
@@ -136,75 +107,56 @@ def parse_config(
     vision, text = raw.get("vision_cfg"), raw.get("text_cfg")
     if not isinstance(vision, Mapping) or not isinstance(text, Mapping):
         raise InputError(f"model config {model} has no vision_cfg or no text_cfg; an open_clip config has both")
-    for part, settings, known in (
-        ("vision_cfg.", vision, _VISION_SETTINGS),
-        ("text_cfg.", text, _TEXT_SETTINGS),
-        ("", raw, _TOP_SETTINGS),
-    ):
-        _refuse_unknown_settings(model, part, settings, known)
+    _refuse_unknown_settings(model, "vision_cfg.", vision, _VISION_SETTINGS)
+    _refuse_unknown_settings(model, "text_cfg.", text, _TEXT_SETTINGS)
+    _refuse_unknown_settings(model, "", raw, _TOP_SETTINGS)
     if isinstance(vision.get("layers"), list):
         raise InputError(f"model '{model}' has a ResNet image tower; {_WORKING_KINDS}")
-
-    if not isinstance(raw.get("quick_gelu") or False, bool):
-        raise InputError(f"model config {model}: quick_gelu is {raw['quick_gelu']!r:.100}; expected true or false")
     side = vision.get("image_size")
     if isinstance(side, (list, tuple)) and len(side) == 2 and side[0] == side[1]:
         vision = {**vision, "image_size": side[0]}
-    of_image = partial(_size, model, "vision_cfg.", vision)
-    of_text = partial(_size, model, "text_cfg.", text)
+    of_image = partial(_number, model, "vision_cfg.", vision)
+    of_text = partial(_number, model, "text_cfg.", text)
     width, text_width = of_image("width", 768), of_text("width", 512)
     config = ClipConfig(
-        embed_dim=_size(model, "", raw, "embed_dim"),
+        embed_dim=_number(model, "", raw, "embed_dim"),
         image_size=of_image("image_size", 224) if image_size is None else image_size,
         patch_size=of_image("patch_size", 16),
         width=width,
         layers=of_image("layers", 12),
         heads=width // of_image("head_width", 64),
-        mlp_width=_hidden_width(model, "vision_cfg.", vision, width),
+        mlp_width=int(width * of_image("mlp_ratio", 4.0)),
         context_length=of_text("context_length", 77),
         vocab_size=of_text("vocab_size", 49408),
         text_width=text_width,
         text_layers=of_text("layers", 12),
         text_heads=of_text("heads", 8),
-        text_mlp_width=_hidden_width(model, "text_cfg.", text, text_width),
+        text_mlp_width=int(text_width * of_text("mlp_ratio", 4.0)),
         quick_gelu=bool(raw.get("quick_gelu")),
     )
     for part, parted, heads in (("vision_cfg", width, config.heads), ("text_cfg", text_width, config.text_heads)):
         if not heads or parted % heads:
             raise InputError(f"model config {model}: {part}.width {parted} cannot be parted into {heads} heads alike")
-    patch, largest = config.patch_size, max(scales)
-    if config.image_size % patch or config.grid < largest:
+    patch, fewest = config.patch_size, max(scales)
+    if config.image_size % patch or not fewest <= config.grid <= _MOST_PATCHES:
+        nearest = min(max(fewest, round(config.image_size / patch)), _MOST_PATCHES) * patch
         raise InputError(
             f"image size {config.image_size} does not work with {model}: it must be a multiple of the patch size"
-            f" {patch}, at least {largest * patch} for windows of {largest} patches a side; the nearest is"
-            f" {max(largest, round(config.image_size / patch)) * patch}"
-        )
-    if config.grid > _MOST_PATCHES:
-        raise InputError(
-            f"image size {config.image_size} does not work with {model}: it has {config.grid} patches of {patch} pixels"
-            f" a side; the limit is {_MOST_PATCHES}"
+            f" {patch}, at least {fewest * patch} for windows of {fewest} patches a side, at most"
+            f" {_MOST_PATCHES * patch}; the nearest is {nearest}"
         )
     return config
 
 
-def _size(model: str, part: str, settings: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    value = settings.get(key, default)
-    if type(value) is not int or not 1 <= value <= _LARGEST[key]:
+def _number(model: str, part: str, settings: Mapping[str, Any], key: str, default: float | None = None) -> Any:
+    """A setting, a whole number; but ``mlp_ratio`` may be a fraction."""
+    value, largest = settings.get(key, default), _LARGEST.get(key, _LARGEST_SIZE)
+    if type(value) not in ((int, float) if key == "mlp_ratio" else (int,)) or not 1 <= value <= largest:
         raise InputError(
-            f"model config {model}: {part}{key} is {reprlib.repr(value)}; expected a whole number from 1 to"
-            f" {_LARGEST[key]:,}; compare it with open_clip's"
+            f"model config {model}: {part}{key} is {value!r:.100}; expected a number from 1 to {largest:,}; compare it"
+            " with open_clip's"
         )
     return value
-
-
-def _hidden_width(model: str, part: str, settings: Mapping[str, Any], width: int) -> int:
-    ratio = settings.get("mlp_ratio", 4.0)
-    if type(ratio) not in (int, float) or not 1 <= ratio * width <= _WIDEST:
-        raise InputError(
-            f"model config {model}: {part}mlp_ratio is {reprlib.repr(ratio)}; expected a number that makes of width"
-            f" {width} one from 1 to {_WIDEST:,}"
-        )
-    return int(width * ratio)
 
 
 def _refuse_unknown_settings(model: str, part: str, settings: Mapping[str, Any], known: set[str]) -> None:
@@ -212,8 +164,7 @@ def _refuse_unknown_settings(model: str, part: str, settings: Mapping[str, Any],
         without_effect = value in (None, False) or value in _WITHOUT_EFFECT.get(key, ())
         if key not in known and not without_effect:
             raise InputError(
-                f"model '{model}' does not work here because of {part}{key[:100]} = {reprlib.repr(value)};"
-                f" {_WORKING_KINDS}"
+                f"model '{model}' does not work here because of {part}{key} = {value!r:.100}; {_WORKING_KINDS}"
             )
 
 
@@ -265,19 +216,18 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             content: Any = safetensors.torch.load_file(path)
         else:
-            if zipfile.is_zipfile(path) and any("/code/" in name for name in zipfile.ZipFile(path).namelist()):
+            zipped = zipfile.is_zipfile(path)
+            if zipped and any("/code/" in name for name in zipfile.ZipFile(path).namelist()):
                 raise InputError(
-                    f"checkpoint {path} is a TorchScript archive, which holds code; use the weights as"
-                    " .safetensors, for example open_clip_model.safetensors of the model's page on the hub"
+                    "it is a TorchScript archive, which holds code; use the weights as .safetensors, for example"
+                    " open_clip_model.safetensors of the model's page on the hub"
                 )
             # Mapped, so that nothing is copied; the old format, before torch 1.6, cannot be.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except InputError:
-        raise
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # torch and zipfile raise errors of many kinds on damaged bytes
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
-            f"checkpoint {path} cannot be read as plain tensors ({reason}); it may be damaged, or hold code,"
+            f"checkpoint {path} cannot be read as plain tensors ({reason[0]:.200}); it may be damaged, or hold code,"
             " which is never executed"
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
@@ -294,18 +244,13 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
 
 def _plain(path: Path, name: str, value: torch.Tensor) -> torch.Tensor:
     """A tensor of finite numbers in float32 that is no larger than what the file holds for it."""
-    kind = str(value.dtype).split(".")[-1]
-    if value.dtype not in _NUMBERS or value.layout != torch.strided or value.device.type != "cpu":
-        raise InputError(
-            f"checkpoint {path}: {name[:100]} is of {kind} or no dense tensor; expected plain weights in float16,"
-            " bfloat16, float32 or float64"
-        )
-    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        raise InputError(f"checkpoint {path}: {name[:100]} claims {value.numel():,} numbers, more than it holds")
+    dense = value.is_floating_point() and value.layout == torch.strided and value.device.type == "cpu"
+    if not dense or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise InputError(f"checkpoint {path}: {name} is {value.dtype} of {tuple(value.shape)}, not plain weights")
     value = value.float()
     # One pass: what is infinite or NaN makes the sum so.
     if not math.isfinite(float(value.sum())):
-        raise InputError(f"checkpoint {path}: {name[:100]} holds NaN or infinite numbers; fetch the file again")
+        raise InputError(f"checkpoint {path}: {name} holds NaN or infinite numbers; fetch the file again")
     return value
 
 

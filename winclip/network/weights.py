@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from winclip.support.errors import InputError
 from winclip.support.files import cache_folder, file_sha256
-
-Answer = TypeVar("Answer")
 
 # Seconds in which a server has to say what it has; HF_HUB_ETAG_TIMEOUT is another number.
 _ANSWER_SECONDS = 5.0
@@ -66,7 +63,7 @@ def find_weights(tag: Mapping[str, Any]) -> Path:
         Exception: whatever the hub's client raises if the file cannot be fetched.
     """
     folder = cache_folder("weights")
-    return _cached(tag, folder) or _fetch(_within(_answer_seconds(), lambda: _ask(tag)), folder)
+    return _cached(tag, folder) or _fetch(_ask(tag), folder)
 
 
 def _hub_files(tag: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -114,7 +111,8 @@ def _ask(tag: Mapping[str, Any]) -> Found:
     from huggingface_hub.utils import EntryNotFoundError  # type: ignore[attr-defined]
 
     # Without the user's token: these files are public, and not all are on the hub.
-    ask = partial(get_hf_file_metadata, token=False, timeout=_answer_seconds())
+    seconds = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or _ANSWER_SECONDS)
+    ask = partial(get_hf_file_metadata, token=False, timeout=seconds)
     files = _hub_files(tag)
     for repository, file in files:
         url = hf_hub_url(repository, file)
@@ -132,38 +130,6 @@ def _ask(tag: Mapping[str, Any]) -> Found:
     if answer.location != url:  # GitHub's releases are on another server, which knows their size
         answer = ask(answer.location)
     return Found(url, Path(url).name, answer.size, _url_sha256(url))
-
-
-def _answer_seconds() -> float:
-    return float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or _ANSWER_SECONDS)
-
-
-def _within(seconds: float, ask: Callable[[], Answer]) -> Answer:
-    """The answer of a call, or what it raises.
-
-    The timeouts of a connection hold for each address of a server and not at all for the look-up of its name, so
-    the call gets a thread, which is left behind when it is late.
-
-    Raises:
-        TimeoutError: if there is no answer in time.
-    """
-    answers: list[Answer] = []
-    errors: list[Exception] = []
-
-    def call() -> None:
-        try:
-            answers.append(ask())
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not answers:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return answers[0]
 
 
 def _fetch(found: Found, folder: Path) -> Path:

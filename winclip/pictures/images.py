@@ -232,23 +232,3 @@ def normalise(pixels: torch.Tensor, mean: Sequence[float] = CLIP_MEAN, std: Sequ
     # Plain numbers: a tensor of them would be one more copy to the device, and one that waits.
     channels = [pixels[..., channel].float().div_(255).sub_(mean[channel]).div_(std[channel]) for channel in range(3)]
     return torch.stack(channels, dim=1)
-
-
-def preprocess(
-    image: Image.Image,
-    size: int,
-    mean: tuple[float, float, float] = CLIP_MEAN,
-    std: tuple[float, float, float] = CLIP_STD,
-) -> torch.Tensor:
-    """Resize straight to ``size`` x ``size`` (bicubic, antialiased) and normalise.
-
-    Args:
-        image: any mode and size; the aspect ratio is not kept.
-        size: side in pixels.
-        mean: per channel, in [0, 1].
-        std: per channel, in [0, 1].
-
-    Returns:
-        (3, size, size) float32.
-    """
-    return normalise(torch.tensor(resized_pixels(image, size))[None], mean, std)[0]

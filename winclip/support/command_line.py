@@ -57,23 +57,25 @@ class ModelOptions:
         check_temperature(self.temperature)
         check_scales(self.scales)
 
-    def load(self) -> WinCLIP:
-        """The model, without a class.
+    def load(self, weights: bool = True) -> WinCLIP:
+        """The model, without a class; without its weights it can say what it is, and scores nothing.
 
         Raises:
             InputError: if anything given is unknown, unreachable, or does not fit together.
         """
         from winclip.model import WinCLIP
+        from winclip.network.clip_backbone import load_backbone
 
-        return WinCLIP.from_pretrained(
+        backbone = load_backbone(
             self.model,
             self.pretrained,
             device=self.device,
             precision=self.precision,
             image_size=self.image_size,
             scales=self.scales,
-            temperature=self.temperature,
+            weights=weights,
         )
+        return WinCLIP(backbone, self.temperature)
 
 
 @dataclass(frozen=True)
@@ -155,4 +157,3 @@ def log_to_terminal(log: logging.Logger, *more: logging.Handler) -> None:
 
     log.handlers[:] = [ToTerminal(), *more]
     log.setLevel(logging.INFO)
-    log.propagate = False

@@ -1,30 +1,27 @@
-"""Writing files so that each is complete or absent, by one run at a time; and telling files apart."""
+"""Files: each written complete or not at all, by one run at a time; read within bounds; and told apart."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import json
 import logging
 import os
-import platform
 import re
 import secrets
-import sys
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from winclip.support.errors import InputError
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
-
 _log = logging.getLogger("winclip")
 _LOCK = ".winclip.lock"
-_HOLDER = re.compile(r"\d+ on \S+")
 _TEMPORARY = re.compile(r"\.winclip-[0-9a-f]{16}\.tmp")
+# Of a text file; a list of 200,000 images stays below.
+_MAX_BYTES = 64 << 20
 
 
 def write_atomically(path: str | PathLike[str], content: str | bytes | Iterable[bytes]) -> None:
@@ -44,7 +41,8 @@ def write_atomically(path: str | PathLike[str], content: str | bytes | Iterable[
     target = Path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
     parts = [data] if isinstance(data, bytes) else data
-    temporary = temporary_beside(target)
+    # Short, since the file's own name may be long.
+    temporary = target.parent / f".winclip-{secrets.token_hex(8)}.tmp"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _write_to_disk(temporary, parts)
@@ -58,17 +56,12 @@ def write_atomically(path: str | PathLike[str], content: str | bytes | Iterable[
             temporary.unlink()
 
 
-def temporary_beside(target: Path) -> Path:
-    """A hidden name in a file's folder, for its content until it is complete; short, since the file's may be long."""
-    return target.parent / f".winclip-{secrets.token_hex(8)}.tmp"
-
-
 @contextlib.contextmanager
 def lock_folder(folder: Path, option: str = "--save_path") -> Iterator[None]:
     """Let one run at a time write to an output folder, which is made where it is missing.
 
-    The lock is the system's, on a hidden file that is removed at the end, so it is free again when its
-    process is gone, however that ended. Temporary files of a run that was killed are removed first.
+    The lock is the system's, on a hidden file that is removed at the end, so it is free again when its process is
+    gone, however that ended. Temporary files of a run that was killed are removed first.
 
     Args:
         folder: the output folder.
@@ -77,26 +70,70 @@ def lock_folder(folder: Path, option: str = "--save_path") -> Iterator[None]:
     Raises:
         InputError: if another run holds the folder, or the folder cannot be written to.
     """
+    # Late, because only what writes needs it.
+    from filelock import FileLock, Timeout
+
     path = folder / _LOCK
+    lock = FileLock(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _open_locked(path, option)
+        left = path.exists()  # by a run that was killed, if the lock is free
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(f"another run writes to {folder}; wait for its end, or choose another {option}") from error
     except OSError as error:
-        raise InputError(f"cannot write to {folder} ({error.strerror or error}); choose another {option}") from error
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise InputError(
+                f"cannot write to {folder} ({error.strerror or error}); choose another {option}"
+            ) from error
+        _log.warning("%s knows no locks (%s); see to it that one run at a time writes there", folder, error)
     try:
-        if os.fstat(descriptor).st_size:  # its run was killed
+        if left:
             _remove_temporary(folder)
-        with contextlib.suppress(OSError):  # only the line that refuses a second run needs it
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{os.getpid()} on {platform.node()}".encode())
         yield
     finally:
-        if sys.platform == "win32":  # where an open file cannot be removed
-            os.close(descriptor)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # while it is held: a file that is released could be another run's by now
             path.unlink()
-        if sys.platform != "win32":  # where a file that is closed first could be another run's by now
-            os.close(descriptor)
+        lock.release()
+
+
+def read_text(path: str | PathLike[str], what: str) -> str:
+    """A text file in UTF-8, with a byte order mark or without.
+
+    Args:
+        path: the file.
+        what: it is, for messages: ``prompt set``.
+
+    Raises:
+        InputError: if it cannot be read, is larger than 64 MB, or is not UTF-8.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise InputError(f"{what} {path} is larger than {_MAX_BYTES >> 20} MB, the limit")
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{what} {path} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what} {path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+
+
+def read_json(path: str | PathLike[str], what: str) -> Any:
+    """The content of a JSON file; see ``read_text`` and ``parse_json``."""
+    return parse_json(read_text(path, what), f"{what} {path}")
+
+
+def parse_json(text: str, name: str) -> Any:
+    """The content of a JSON text; ``name`` is said in errors.
+
+    Raises:
+        InputError: if it is not JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name} is not JSON ({error})") from error
 
 
 def remove_file(path: Path) -> None:
@@ -112,22 +149,18 @@ def remove_file(path: Path) -> None:
 
 
 def is_file(path: str | PathLike[str]) -> bool:
-    """Whether there is such a file. Of a name that is too long for one, pathlib's raises an error."""
-    with contextlib.suppress(OSError):
-        return Path(path).is_file()
-    return False
+    """Whether there is such a file. Of a name that is too long for one, pathlib's raises an error; this does not."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def is_folder(path: str | PathLike[str]) -> bool:
     """Whether there is such a folder, likewise."""
-    with contextlib.suppress(OSError):
-        return Path(path).is_dir()
-    return False
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def exists(path: str | PathLike[str]) -> bool:
     """Whether there is such a file or folder, likewise."""
-    return is_file(path) or is_folder(path)
+    return os.path.exists(path)  # noqa: PTH110
 
 
 def cache_folder(part: str) -> Path:
@@ -152,42 +185,6 @@ def _write_to_disk(path: Path, parts: Iterable[bytes]) -> None:
         file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _open_locked(path: Path, option: str) -> int:
-    """A descriptor of the lock file, with the lock."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            _lock(descriptor)
-            # The run before may have removed the file since it was opened.
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-        except FileNotFoundError:
-            pass
-        except (BlockingIOError, PermissionError) as error:
-            found = _HOLDER.fullmatch(os.read(descriptor, 300).decode("utf-8", "replace"))
-            holder = f" (process {found[0]})" if found else ""
-            os.close(descriptor)
-            raise InputError(
-                f"another run{holder} writes to {path.parent}; wait for its end, or choose another {option}"
-            ) from error
-        except OSError as error:
-            _log.warning("%s knows no locks (%s); see to it that one run at a time writes there", path.parent, error)
-            return descriptor
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> None:
-    if sys.platform == "win32":
-        # Bytes that are locked cannot be read there; this one lies behind what is written.
-        os.lseek(descriptor, 1 << 20, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        finally:
-            os.lseek(descriptor, 0, os.SEEK_SET)
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _remove_temporary(folder: Path) -> None:
