@@ -100,7 +100,7 @@ def test_differences_are_those_of_the_runs_and_of_a_plain_loop(
         differences.append({metric: 100 * (means[one][metric] - means[zero][metric]) for metric in METRICS})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(winclip.metrics.bootstrap, "RESAMPLES", 120)
-        quick = compare((read_run(zero), read_run(one)), (None, None), None).intervals["bolt"]
+        quick = compare((read_run(zero), read_run(one)), (None, None)).intervals["bolt"]
     for metric in METRICS:
         expected = np.quantile([values[metric] for values in differences], [0.025, 0.975])
         np.testing.assert_allclose(100 * np.array(quick[metric]), expected, atol=0.2 if metric in METRICS[:4] else 1e-9)
@@ -123,7 +123,6 @@ def test_what_only_one_run_has_is_left_out_and_said(
     copies: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     zero, one = copies
-    shutil.rmtree(one / "maps" / "1shot-seed4")
     lines = (one / "scores.csv").read_text().splitlines()
     kept = [line for line in lines if ",felt," not in line and "bolt/test/good/0.png" not in line]
     (one / "scores.csv").write_text("\n".join(kept) + "\n")
@@ -133,37 +132,28 @@ def test_what_only_one_run_has_is_left_out_and_said(
     (one / "config.json").write_text(json.dumps(config))
     assert main([str(zero), str(one), "--save_path", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
-    assert set(rows(tmp_path / "out" / "comparison.csv")) == {(n, m) for n in ("bolt", "mean") for m in METRICS[4:]}
+    assert set(rows(tmp_path / "out" / "comparison.csv")) == {(n, m) for n in ("bolt", "mean") for m in METRICS}
     for note in (
         f"{one} did not come to its end.",
         "The runs have --aupro exact and steps, exact is taken.",
         "Left out, since only the first run has them: felt.",
         "Left out, since only the first run has them: 1 images of the other classes.",
-        f"Image metrics only of bolt: {one} has no maps of 1-shot, seed 4, which --save_maps writes.",
     ):
         assert note in out
 
 
-@pytest.mark.parametrize("trouble", ["moved", "unmasked"])
 def test_without_masks_there_are_image_metrics(
-    trouble: str, runs: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = tmp_path / "elsewhere"
-    if trouble == "unmasked":
-        data.mkdir()
-        text = (runs[0] / "meta.json").read_text().replace('"mask_path": "bolt', '"mask_path": "", "was": "bolt')
-        (data / "meta.json").write_text(text)
-        shutil.copytree(runs[0] / "felt", data / "felt")
-    arguments = [*map(str, runs[1:]), "--save_path", str(tmp_path / "out"), "--data_path", str(data)]
-    assert main(arguments) == 0
-    names = {name for name, metric in rows(tmp_path / "out" / "comparison.csv") if metric == "aupro"}
-    out = capsys.readouterr().out
-    if trouble == "unmasked":
-        assert names == {"felt", "mean"}
-        assert f"Image metrics only of bolt: {data} has no mask of bolt/test/scratch/0.png." in out
-    else:
-        assert not names
-        assert "Image metrics only of bolt, felt: there are no masks, " in out and "or give --data_path." in out
+    data = make_data(tmp_path / "data")
+    text = (data / "meta.json").read_text().replace('"mask_path": "bolt', '"mask_path": "", "was": "bolt')
+    (data / "meta.json").write_text(text)
+    assert evaluate(data, tmp_path / "out", "--k_shot", "0", "1") == 0
+    run = str(tmp_path / "out")
+    assert main([run, run, "--k_shot", "0", "1", "--save_path", str(tmp_path / "compared")]) == 0
+    names = {name for name, metric in rows(tmp_path / "compared" / "comparison.csv") if metric == "aupro"}
+    assert names == {"felt", "mean"}
+    assert "Image metrics only of bolt: 3 of 6 test images are anomalous and have no mask." in capsys.readouterr().out
 
 
 def test_bad_input(copies: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,6 +174,9 @@ def test_bad_input(copies: tuple[Path, Path], tmp_path: Path, capsys: pytest.Cap
     assert f"{one / 'scores.csv'}, line 26: not a score of a run; make the run again" in refused(capsys, zero, one)
     (one / "scores.csv").write_text(scores.splitlines()[0])
     assert f"{one / 'scores.csv'} holds no scores" in refused(capsys, zero, one)
+    (one / "scores.csv").write_text(scores)
+    shutil.rmtree(one / "scores")
+    assert f"{one / 'scores'}" in refused(capsys, zero, one)
     (one / "config.json").write_text('{"options": {"dataset": 3}}')
     assert f"{one / 'config.json'} is not the config of a run; name its output folder" in refused(capsys, zero, one)
     assert not (tmp_path / "out").exists()

@@ -57,7 +57,7 @@ BACKBONE: Backbone = ColourMeans()
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Entry points get this backbone, whatever they ask for."""
-    monkeypatch.setattr("winclip.model.load_backbone", lambda *_, **__: BACKBONE)
+    monkeypatch.setattr("winclip.network.clip_backbone.load_backbone", lambda *_, **__: BACKBONE)
 
 
 def drawn() -> list[Image.Image]:
