@@ -380,7 +380,7 @@ def _unpacked(path: Path, settings: Sequence[Setting]) -> Part:
     with safetensors.safe_open(str(path), framework="pt") as file:
         own = [setting for setting in settings if [setting.k_shot, setting.seed] in known["settings"]]
         bits = np.unpackbits(file.get_tensor("masks").numpy(), axis=1, count=side * side).astype(np.bool_)
-        masks = iter(bits.reshape(-1, side, side))
+        masks = iter(bits.reshape(len(bits), side, side))
         scores = ClassScores(
             [Item(**fields) for fields in known["items"]],
             [next(masks) if masked else None for masked in known["masked"]],
