@@ -19,11 +19,8 @@ from tests.conftest import ROOT
 
 Done = subprocess.CompletedProcess[str]
 MVTEC_FILES = (
-    "bottle/train/good/000.png",
-    "bottle/test/good/000.png",
-    "bottle/test/broken/000.png",
-    "bottle/ground_truth/broken/000_mask.png",
-    "license.txt",
+    *("bottle/train/good/000.png", "bottle/test/good/000.png", "bottle/test/broken/000.png"),
+    *("bottle/ground_truth/broken/000_mask.png", "license.txt"),
 )
 VISA_FILES = {
     "candle/0.JPG": b"0",
@@ -41,7 +38,7 @@ def make_archive(path: Path, files: dict[str, bytes], wrapper: str = "") -> str:
         (source / wrapper / name).write_bytes(content)
     with tarfile.open(path, "w:xz" if path.suffix == ".xz" else "w") as archive:
         for entry in source.iterdir():
-            archive.add(entry, entry.name, filter=lambda member: member.replace(mode=0o555))
+            archive.add(entry, entry.name, filter=lambda member: member.replace(mode=0o555, deep=False))
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -139,8 +136,8 @@ def test_download_goes_on_where_it_broke_off(
 ) -> None:
     archive, root, variables = mvtec
     content = archive.read_bytes()
+    root.mkdir()
     if part:
-        root.mkdir()
         (root / "mvtec.tar.xz.part").write_bytes(content if part < 0 else content[:part])
     with serve(archive, ranges, break_after) as server:
         expect_mvtec(run("mvtec", MVTEC_URL=f"{server.address}/a/mvtec.tar.xz?key=1", **variables), root)
