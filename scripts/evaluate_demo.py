@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from datasets.samples import resize_mask
 from winclip.defaults import DEMO_MODEL
-from winclip.demo.sample import CLASSES, TRAIN_GOOD, changed_pixels, draw_pair
+from winclip.demo.sample import CLASSES, TRAIN_GOOD, changed_pixels, draw_pair, numbered_defects
 from winclip.metrics.exact import image_metrics, label_defects, pixel_metrics
 from winclip.model import WinCLIP
 
@@ -30,10 +30,8 @@ def measure(model: WinCLIP, name: str, seed: int) -> dict[str, dict[str, float]]
     """Figures of a class of a sample, as shares: the metrics by number of references, and of the threshold rule."""
     references = [draw_pair(name, seed, "train/good", index)[0] for index in range(TRAIN_GOOD)]
     pairs = [draw_pair(name, seed, "test/good", index) for index in range(TEST_GOOD)]
-    defects = list(CLASSES[name][1])
-    for number in range(TEST_DEFECTIVE):
-        defect = defects[number % len(defects)]
-        pairs.append(draw_pair(name, seed, f"test/{defect}", number // len(defects), defect))
+    for defect, index in numbered_defects(name, TEST_DEFECTIVE):
+        pairs.append(draw_pair(name, seed, f"test/{defect}", index, defect))
     labels = np.repeat([0, 1], [TEST_GOOD, TEST_DEFECTIVE])
     size = model.backbone.image_size
     masks = label_defects(np.stack([resize_mask(changed_pixels(*pair) > 0, size) for pair in pairs]))
