@@ -62,7 +62,8 @@ class FolderLayout:
                 an anomalous image has no mask, two masks or images of a folder have the same name, or a
                 folder differs from that of good images in upper and lower case.
         """
-        fitting, others = [], []
+        fitting: list[str] = []
+        others: list[str] = []
         for folder in list_folders(root):
             fits = any((folder / part).is_dir() for part in ("train", self.test))
             (fitting if fits or folder.name in self.classes else others).append(folder.name)

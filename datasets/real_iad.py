@@ -83,11 +83,11 @@ def _read_class(root: Path, path: Path) -> Iterator[tuple[str, Item]]:
         )
     folder = PurePosixPath(images) / prefix
     for part, kind, image, mask in entries:
-        paths = [(folder / below).as_posix() if below else "" for below in (image, mask)]
-        for whole in filter(None, paths):
+        image_path, mask_path = ((folder / below).as_posix() if below else "" for below in (image, mask))
+        for whole in filter(None, (image_path, mask_path)):
             if not stays_inside(whole) or not is_file(root / whole):
                 raise InputError(f"{path}: lists {whole}, which does not exist in {root}; complete the data set")
         if kind == normal:
-            yield part, Item(paths[0], "", path.stem, "good", 0)
+            yield part, Item(image_path, "", path.stem, "good", 0)
         else:
-            yield part, Item(*paths, path.stem, kind, 1)
+            yield part, Item(image_path, mask_path, path.stem, kind, 1)
