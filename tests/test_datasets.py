@@ -9,13 +9,12 @@ import stat
 import subprocess
 import sys
 import warnings
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from torchvision import transforms  # type: ignore[import-untyped]
 
@@ -25,11 +24,8 @@ from datasets.items import DatasetIndex, Item
 from datasets.mvtec import FolderLayout
 from datasets.references import draw_references, read_reference_list
 from datasets.registry import DATA_SETS, published_order, with_published_tables
-from datasets.samples import Mask, load_sample, read_mask, resize_mask
+from datasets.samples import load_sample, read_mask, resize_mask
 from tests.conftest import ROOT
-from winclip.network.backbone import Backbone
-from winclip.pictures.images import resized_pixels
-from winclip.pictures.reading import Batch, BatchReader
 from winclip.support.errors import InputError
 from winclip.support.files import write_atomically
 
@@ -245,20 +241,14 @@ def train_items(count: int, cls_name: str = "nut") -> list[Item]:
     return [Item(f"{cls_name}/{number:03}.png", "", cls_name, "good", 0) for number in range(count)]
 
 
-def test_draws_are_nested_and_without_replacement() -> None:
+def test_draws_are_nested_without_replacement_and_depend_on_seed_and_class_alone() -> None:
     items = train_items(20)
     whole = draw_references(items, "nut", 20, seed=10)
     assert sorted(item.img_path for item in whole) == [item.img_path for item in items]
     for k in range(20):
-        assert draw_references(items, "nut", k, seed=10) == whole[:k]
-
-
-def test_draw_depends_on_seed_and_class_and_not_on_order() -> None:
-    items = train_items(50)
-    drawn = draw_references(items, "nut", 8, seed=10)
-    assert draw_references(items[::-1], "nut", 8, seed=10) == drawn
-    assert draw_references(items, "nut", 8, seed=11) != drawn
-    assert draw_references(items, "bolt", 8, seed=10) != drawn
+        assert draw_references(items[::-1], "nut", k, seed=10) == whole[:k]
+    assert draw_references(items, "nut", 8, seed=11) != whole[:8]
+    assert draw_references(items, "bolt", 8, seed=10) != whole[:8]
 
 
 def test_draw_ignores_and_keeps_the_global_state() -> None:
@@ -390,77 +380,44 @@ def test_mask_keeps_its_place_and_values() -> None:
     np.testing.assert_array_equal(resize_mask(mask, 4), expected)
 
 
-# --- batches ---
+# --- samples ---
 
 
-def write_images(root: Path, count: int = 5) -> list[Item]:
-    """Images 000, 001 ...; odd ones anomalous with the upper half masked."""
-    items = []
-    for number in range(count):
+def write_samples(root: Path) -> tuple[Item, Item]:
+    """A normal image and an anomalous one, whose upper half is masked."""
+    mask = np.zeros((20, 30), np.uint8)
+    mask[:10] = 255
+    Image.fromarray(mask).save(root / "001_mask.png")
+    for number in range(2):
         noise = np.random.RandomState(number).randint(0, 256, (20, 30, 3)).astype(np.uint8)
         Image.fromarray(noise).save(root / f"{number:03}.png")
-        mask_path = ""
-        if number % 2:
-            mask = np.zeros((20, 30), np.uint8)
-            mask[:10] = 255
-            mask_path = f"{number:03}_mask.png"
-            Image.fromarray(mask).save(root / mask_path)
-        items.append(Item(f"{number:03}.png", mask_path, "nut", "crack" if number % 2 else "good", number % 2))
-    return items
+    return Item("000.png", "nowhere.png", "nut", "good", 0), Item("001.png", "001_mask.png", "nut", "crack", 1)
 
 
-def read(
-    items: list[Item], root: Path, backbone: Backbone, batch_size: int = 8, num_workers: int = 0
-) -> list[Batch[Item, Mask | None]]:
-    load = partial(load_sample, root=root, size=8)
-    with BatchReader(backbone.image_size, batch_size, num_workers) as reader:
-        return list(reader.batches(items, load))
-
-
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_batches_hold_images_and_masks_in_order(backbone: Backbone, num_workers: int, tmp_path: Path) -> None:
-    items = write_images(tmp_path)
-    batches = read(items, tmp_path, backbone, 2, num_workers)
-    assert [len(batch.entries) for batch in batches] == [2, 2, 1]
-    assert [item for batch in batches for item in batch.entries] == items
-    images = torch.cat([batch.images for batch in batches])
-    assert images.shape == (5, 96, 96, 3)
-    assert images.dtype == torch.uint8
-    for item, image in zip(items, images):
-        np.testing.assert_array_equal(image, resized_pixels(Image.open(tmp_path / item.img_path), 96))
+def test_sample_is_an_image_and_its_mask(tmp_path: Path) -> None:
     upper = np.arange(8)[:, None].repeat(8, axis=1) < 4
-    for item, mask in zip(items, (mask for batch in batches for mask in batch.extras)):
+    for item in write_samples(tmp_path):  # masks of normal images are not read
+        image, mask = load_sample(item, tmp_path, 8)
+        np.testing.assert_array_equal(image, Image.open(tmp_path / item.img_path))
         assert mask is not None
         np.testing.assert_array_equal(mask, upper & bool(item.anomaly))
+    assert load_sample(replace(item, mask_path=""), tmp_path, 8)[1] is None
 
 
-def test_anomalous_item_without_a_mask_has_none_and_normal_masks_are_not_read(tmp_path: Path) -> None:
-    items = write_images(tmp_path, 2)
-    assert load_sample(Item(items[1].img_path, "", "nut", "crack", 1), tmp_path, 8)[1] is None
-    _, mask = load_sample(Item(items[0].img_path, "nowhere.png", "nut", "good", 0), tmp_path, 8)
-    assert mask is not None and mask.shape == (8, 8) and not mask.any()
-
-
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_unreadable_images_and_masks_are_named(backbone: Backbone, num_workers: int, tmp_path: Path) -> None:
-    items = write_images(tmp_path, 4)
-    (tmp_path / "000.png").unlink()
-    (tmp_path / "001_mask.png").write_bytes((tmp_path / "001_mask.png").read_bytes()[:50])
-    (tmp_path / "003_mask.png").unlink()
-    batches = read(items, tmp_path, backbone, 2, num_workers)
-    assert [len(batch.entries) for batch in batches] == [0, 1]
-    assert batches[0].images.shape == (0, 96, 96, 3)
-    unreadable = [entry for batch in batches for entry in batch.unreadable]
-    assert [item for item, _ in unreadable] == [items[0], items[1], items[3]]
-    for (_, why), name in zip(unreadable, ("000.png", "001_mask.png", "003_mask.png")):
-        assert str(tmp_path / name) in why
-
-
-def test_mask_of_another_size_than_its_image(tmp_path: Path) -> None:
-    items = write_images(tmp_path, 2)
-    Image.new("L", (20, 30)).save(tmp_path / "001_mask.png")
+def test_unreadable_images_and_masks_are_named(tmp_path: Path) -> None:
+    good, bad = write_samples(tmp_path)
+    mask = tmp_path / bad.mask_path
+    content = mask.read_bytes()
+    (tmp_path / good.img_path).unlink()
+    with pytest.raises(InputError, match=re.escape(str(tmp_path / good.img_path))):
+        load_sample(good, tmp_path, 8)
+    for damage in (lambda: mask.write_bytes(content[:50]), mask.unlink):
+        damage()
+        with pytest.raises(InputError, match=re.escape(str(mask))):
+            load_sample(bad, tmp_path, 8)
+    Image.new("L", (20, 30)).save(mask)
     with pytest.raises(InputError, match=r"001_mask\.png is 20x30 .*001\.png is 30x20"):
-        load_sample(items[1], tmp_path, 8)
+        load_sample(bad, tmp_path, 8)
 
 
 # --- registry and layouts ---
