@@ -85,12 +85,7 @@ def _labelled_items(
 def list_dagm(root: Path, warn: Warn, *, all_classes: bool = False) -> DatasetIndex:
     """List ``ClassN/Train/*.PNG`` and ``ClassN/Test/*.PNG`` with ``Label/NAME_label.PNG`` below each.
 
-    Defective images of ``Train`` are left out.
-
-    Args:
-        root: the folder that holds the class folders.
-        warn: called with one line for whatever is left out.
-        all_classes: take every folder with ``Train`` and ``Test`` in it.
+    Defective images of ``Train`` are left out. With ``all_classes``, every folder with both parts is a class.
 
     Raises:
         InputError: if the root or all classes are missing, or a part of a class has no images or no label images.

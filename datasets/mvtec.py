@@ -48,14 +48,7 @@ class FolderLayout:
     def index(
         self, root: Path, warn: Warn, *, all_classes: bool = False, allow_missing_masks: bool = False
     ) -> DatasetIndex:
-        """List the images of a data set.
-
-        Args:
-            root: the folder that holds the class folders.
-            warn: called with one line for classes that are missing, folders and images that are left
-                out, and masks without an image.
-            all_classes: take every class folder, not only those of the layout.
-            allow_missing_masks: list an anomalous image without a mask, too.
+        """List the images of a data set, whose class folders are in ``root``.
 
         Raises:
             InputError: if the root or all classes are missing, a class has no train or no test images,

@@ -38,13 +38,7 @@ _IMAGES = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw", ".")
 def list_real_iad(
     root: Path, warn: Warn, *, all_classes: bool = False, allow_missing_masks: bool = False
 ) -> DatasetIndex:
-    """List the images that the JSON files list; every view counts as an image.
-
-    Args:
-        root: the folder that holds JSON files and images.
-        warn: called with one line for classes that are missing and those that are left out.
-        all_classes: take every JSON file, not only those of the published classes.
-        allow_missing_masks: list an anomalous image without a mask, too.
+    """List the images that the JSON files below ``root`` list; every view counts as an image.
 
     Raises:
         InputError: if the root, all JSON files or the images of a class are missing, a file is not as described

@@ -25,7 +25,9 @@ class DataSet:
     Attributes:
         name: as ``--dataset`` takes it.
         title: in words, for the help text.
-        lister: called with the root, a function that prints a warning, and ``choices`` as keywords.
+        lister: called with the root, a function that prints a warning, once for each thing left out or missing, and
+            ``choices`` as keywords: ``all_classes`` takes classes that are not of the published data set, too, and
+            ``allow_missing_masks`` anomalous images without a mask.
         why_not: why a file of a listed class is not listed; it may depend on the parts of its path below the root.
         classes: in the order of the published tables, or of its own ones; empty where names are in order.
         published: csv file of the tables that ``--compare`` takes; None if there are none.

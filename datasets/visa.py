@@ -30,15 +30,9 @@ _Row = tuple[str, dict[str, str]]
 
 
 def list_visa(root: Path, warn: Warn, *, all_classes: bool = False, allow_missing_masks: bool = False) -> DatasetIndex:
-    """List the images of a data set in VisA's layout.
+    """List the images of a data set in VisA's layout; ``root`` holds the class folders and ``split_csv``.
 
     A class whose folder is not there is left out, so a copy of some classes works.
-
-    Args:
-        root: the folder that holds the class folders and ``split_csv``.
-        warn: called with one line for classes that are missing and those that are left out.
-        all_classes: take every class of the file, not only those of VisA.
-        allow_missing_masks: list an anomalous image without a mask, too.
 
     Raises:
         InputError: if the file is missing or not as described, lists an image or mask that does not
