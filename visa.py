@@ -2,7 +2,7 @@
 
 import sys
 
-from datasets.command import run
+from datasets.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(run("visa"))
+    sys.exit(main(["visa", *sys.argv[1:]]))

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
-from datasets.command import run
-from datasets.registry import DATA_SETS, with_published_tables
+from datasets.index import META_FILE, write_index
+from datasets.items import DatasetIndex
+from datasets.layout import ARCHIVE_FOLDER, mask_files
+from datasets.registry import DATA_SETS, DataSet, default_root, with_published_tables
+from winclip.defaults import IMAGE_ENDINGS
+from winclip.support.command_line import exit_status
+from winclip.support.files import exists, is_folder
+from winclip.support.names import printable
 
 
-def main(words: list[str]) -> int:
-    """Run the command line and return the exit status."""
+def main(words: Sequence[str]) -> int:
+    """Run the command line; returns the exit status: 0, or one of ``exit_status``."""
     usage = "usage: python -m datasets NAME [--root DIR] ...\n       python -m datasets --names"
     name = words[0] if words else ""
     if name in DATA_SETS:
-        return run(name, words[1:])
+        data_set = DATA_SETS[name]
+        options = build_parser(data_set).parse_args(words[1:])
+        return exit_status(lambda: _write(data_set, options))
     if name in ("-h", "--help"):
         print(usage, *(f"  {entry.name:<14}{entry.title}" for entry in DATA_SETS.values()), sep="\n")
         return 0
@@ -22,6 +34,105 @@ def main(words: list[str]) -> int:
         return 0
     print(f"{usage}\nerror: no data set is called {name!r}; name one of {', '.join(DATA_SETS)}", file=sys.stderr)
     return 2
+
+
+def build_parser(data_set: DataSet) -> argparse.ArgumentParser:
+    """The parser for a data set; imports nothing heavy."""
+    parser = argparse.ArgumentParser(
+        prog=f"{data_set.name}.py" if data_set.published else f"python -m datasets {data_set.name}",
+        description=f"List the images of {data_set.title} in DIR/meta.json, which test.py reads.",
+    )
+    root = default_root(data_set.name)
+    parser.add_argument("--root", metavar="DIR", type=Path, default=root, help="default: %(default)s")
+    helps = {
+        "all_classes": "also take classes that are not of the published data set",
+        "allow_missing_masks": "list anomalous images that have no mask too",
+    }
+    for choice in data_set.choices:
+        parser.add_argument(f"--{choice}", action="store_true", help=helps[choice])
+    return parser
+
+
+def _write(data_set: DataSet, options: argparse.Namespace) -> int:
+    choices = {name: value for name, value in vars(options).items() if name != "root"}
+    index = data_set.lister(options.root, lambda text: print(f"warning: {printable(text)}", file=sys.stderr), **choices)
+    path = write_index(index)
+    if data_set.licence:
+        print(data_set.terms)
+    print(summary(index))
+    print(account(data_set, index))
+    print(f"written: {printable(str(path))}")
+    return 0
+
+
+def summary(index: DatasetIndex) -> str:
+    """A table of the images listed per class and in all, several lines."""
+    counts = {}
+    for name in sorted(index.test):
+        anomalous = sum(item.anomaly for item in index.test[name])
+        counts[name] = (len(index.train[name]), len(index.test[name]) - anomalous, anomalous)
+    train, normal, anomalous = map(sum, zip(*counts.values()))
+    width = max(len("class"), *map(len, counts))
+    lines = [f"{'class':<{width}}   train  normal  anomalous"]
+    for name, row in (*counts.items(), ("all", (train, normal, anomalous))):
+        lines.append(f"{name:<{width}}  {row[0]:>6}  {row[1]:>6}  {row[2]:>9}")
+    lines.append(f"{normal + anomalous} test images: {normal} normal and {anomalous} anomalous; {train} train images")
+    return "\n".join(lines)
+
+
+def account(data_set: DataSet, index: DatasetIndex) -> str:
+    """How many files are below the root, how many of them are listed and, for each reason, how many are not.
+
+    Returns:
+        Several lines; the first file of each reason is named.
+    """
+    items = [item for part in (index.train, index.test) for of_class in part.values() for item in of_class]
+    listed = {
+        PurePosixPath(path) for item in items for path in (item.img_path, *mask_files(index.root, item.mask_path))
+    }
+    folders = {path.parts[0] for path in listed}
+    seen = 0
+    left_out: dict[str, list[str]] = {}
+    for path in _files(str(index.root), frozenset()):
+        below = PurePosixPath(Path(path).relative_to(index.root).as_posix())
+        if str(below) == META_FILE:
+            continue
+        seen += 1
+        if below not in listed:
+            why = _why_not(below.parts, data_set, folders) if exists(path) else "a link to nothing"
+            left_out.setdefault(why, []).append(str(below))
+    count = sum(map(len, left_out.values()))
+    lines = [f"{seen} files: {seen - count} are listed as images or masks, {count} left out{':' if count else ''}"]
+    lines += [f"  {len(paths)} {why}; the first is {printable(paths[0])}" for why, paths in sorted(left_out.items())]
+    return "\n".join(lines)
+
+
+def _why_not(parts: tuple[str, ...], data_set: DataSet, folders: set[str]) -> str:
+    if any(part.startswith(".") or part == ARCHIVE_FOLDER for part in parts):
+        return "hidden, or of an archive program"
+    if not parts[-1].lower().endswith(IMAGE_ENDINGS):
+        return f"with another ending than {' '.join(IMAGE_ENDINGS)}"
+    if len(parts) == 1 or parts[0] not in folders:
+        return "in no class folder that is listed"
+    return data_set.why_not if isinstance(data_set.why_not, str) else data_set.why_not(parts)
+
+
+def _files(folder: str, above: frozenset[str]) -> Iterator[str]:
+    """All files below a folder, in sorted order; links are followed, but not into a folder that they are in."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:  # a folder that cannot be read counts as one file, and is left out
+        if above:
+            yield folder
+        return
+    for entry in entries:
+        if is_folder(entry.path):
+            yield from _files(entry.path, above | {real})
+        else:
+            yield entry.path
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ in between are left out. There are no masks.
 
 from __future__ import annotations
 
-import filecmp
 import importlib.util
 import shutil
 from pathlib import Path, PurePosixPath
@@ -27,16 +26,15 @@ def find_package() -> Path:
     """The data folder of the installed package, with ``labels.csv`` and ``images`` in it.
 
     Raises:
-        InputError: if the package is not installed or holds no labels.
+        InputError: if the package is not installed or has no labels.
     """
     spec = importlib.util.find_spec("elpv_dataset")
-    if spec is None or not spec.submodule_search_locations:
+    folder = Path(spec.submodule_search_locations[0], "data") if spec and spec.submodule_search_locations else None
+    if folder is None or not (folder / "labels.csv").is_file():
         raise InputError(
-            "the Python package elpv-dataset is not installed; install it with: python -m pip install elpv-dataset"
+            "the Python package elpv-dataset is not installed, or has no labels.csv; install it with: python -m pip"
+            " install elpv-dataset"
         )
-    folder = Path(spec.submodule_search_locations[0]) / "data"
-    if not (folder / "labels.csv").is_file():
-        raise InputError(f"the package elpv-dataset has no {folder / 'labels.csv'}; install version 1.0 or newer")
     return folder
 
 
@@ -48,11 +46,10 @@ def read_labels(path: Path) -> dict[str, float]:
     """
     probabilities = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        fields = line.split()
         try:
-            image, probability = fields[0], float(fields[1])
+            image, probability = line.split()[0], float(line.split()[1])
         except (IndexError, ValueError):
-            raise InputError(f"{path}, line {number}: {line!r} is not an image path with a probability") from None
+            image, probability = "", -1
         if not 0 <= probability <= 1 or not stays_inside(image):
             raise InputError(f"{path}, line {number}: {line!r} is not an image path with a probability from 0 to 1")
         probabilities[image] = probability
@@ -61,8 +58,6 @@ def read_labels(path: Path) -> dict[str, float]:
 
 def list_elpv(root: Path, warn: Warn) -> DatasetIndex:
     """Copy the images to ``root`` in the layout of MVTec AD and list them; ``warn`` says how many are left out.
-
-    Images that are there already are compared and not copied again.
 
     Raises:
         InputError: if the package or an image of it is missing, or ``root`` cannot be written to.
@@ -90,8 +85,7 @@ def _copy(package: Path, image: str, root: Path, part: str, specie_name: str) ->
         raise InputError(f"image {source} does not exist; install the package elpv-dataset again")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
-            shutil.copyfile(source, target)
+        shutil.copyfile(source, target)
     except OSError as error:
         raise InputError(f"cannot write {target} ({error.strerror}); name another place with --root") from error
     return Item(img_path, "", CLASS, specie_name, int(specie_name != "good"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from os import PathLike
@@ -17,13 +18,15 @@ from typing import Any
 
 from datasets.items import DatasetIndex, Item, stays_inside
 from datasets.layout import mask_files
-from datasets.registry import how_to_make
 from winclip.support.errors import InputError
 from winclip.support.files import is_file, read_json, write_atomically
 from winclip.support.names import printable
 
 META_FILE = "meta.json"
-
+_HOW_TO_MAKE = (
+    "make it with `python mvtec.py --root DIR`, `python visa.py --root DIR` or `python -m datasets NAME --root DIR`,"
+    " where --help lists the names"
+)
 _TEXT_FIELDS = ("img_path", "mask_path", "cls_name", "specie_name")
 
 
@@ -40,16 +43,16 @@ def load_index(root: str | PathLike[str]) -> DatasetIndex:
     if not folder.is_dir():
         raise InputError(f"data set folder {folder} does not exist; put the data set there or name its place")
     if not path.is_file():
-        raise InputError(f"{path} does not exist; {how_to_make()}")
+        raise InputError(f"{path} does not exist; {_HOW_TO_MAKE}")
     try:
         content = read_json(path, "list of images")
     except InputError as error:
-        raise InputError(f"{error}; {how_to_make()}") from error
+        raise InputError(f"{error}; {_HOW_TO_MAKE}") from error
     if not isinstance(content, dict):
-        raise InputError(f'{path}: expected {{"train": ..., "test": ...}} and found {_kind(content)}')
+        raise InputError(f'{path}: expected {{"train": ..., "test": ...}} and found {reprlib.repr(content)}')
     train, test = (_read_part(path, content, part) for part in ("train", "test"))
     if not test:
-        raise InputError(f"{path}: test lists no class; {how_to_make()}")
+        raise InputError(f"{path}: test lists no class; {_HOW_TO_MAKE}")
     for cls_name, items in test.items():
         if not items:
             raise InputError(f"{path}: test, class {cls_name}: lists no image; add images or take the class out")
@@ -163,15 +166,12 @@ def _wanted(index: DatasetIndex, classes: Iterable[str], references: Iterable[It
 
 
 def _read_part(path: Path, content: dict[str, Any], part: str) -> dict[str, list[Item]]:
-    if part not in content:
-        raise InputError(f"{path}: {part} is missing; expected train and test")
-    classes = content[part]
+    classes = content.get(part)
     if not isinstance(classes, dict):
-        raise InputError(f"{path}: {part}: expected classes with their images and found {_kind(classes)}")
-    items = {}
+        raise InputError(f"{path}: {part}: expected classes with their images and found {reprlib.repr(classes)}")
+    items: dict[str, list[Item]] = {}
     for cls_name, entries in classes.items():
         place = f"{path}: {part}, class {cls_name!r}"
-        _refuse_broken_text(place, cls_name)
         # Class names become names of files and cells of tables.
         if cls_name in ("", ".", "..") or "/" in cls_name or "\\" in cls_name or printable(cls_name) != cls_name:
             raise InputError(
@@ -181,56 +181,45 @@ def _read_part(path: Path, content: dict[str, Any], part: str) -> dict[str, list
         if cls_name == "mean":
             raise InputError(f"{place}: the tables' row of means has this name; rename the class")
         if not isinstance(entries, list):
-            raise InputError(f"{place}: expected a list of images and found {_kind(entries)}")
-        items[cls_name] = [
-            _read_item(f"{path}: {part}, class {cls_name}, entry {number}", entry, cls_name)
-            for number, entry in enumerate(entries)
-        ]
-        _refuse_repeats(f"{path}: {part}, class {cls_name}", items[cls_name])
+            raise InputError(f"{place}: expected a list of images and found {reprlib.repr(entries)}")
+        items[cls_name], seen = [], set[str]()
+        for number, entry in enumerate(entries):
+            place = f"{path}: {part}, class {cls_name}, entry {number}"
+            item = _read_item(place, entry, cls_name)
+            if item.img_path in seen:
+                raise InputError(f"{place}: {item.img_path} is listed twice; take one out")
+            seen.add(item.img_path)
+            items[cls_name].append(item)
     return items
 
 
 def _read_item(place: str, entry: object, cls_name: str) -> Item:
     if not isinstance(entry, dict):
-        raise InputError(f"{place}: expected an object with {', '.join(_TEXT_FIELDS)}, anomaly; found {_kind(entry)}")
+        raise InputError(
+            f"{place}: expected an object with {', '.join(_TEXT_FIELDS)}, anomaly; found {reprlib.repr(entry)}"
+        )
     for field in (*_TEXT_FIELDS, "anomaly"):
         if field not in entry:
             raise InputError(f"{place}: {field} is missing")
     for field in _TEXT_FIELDS:
-        if not isinstance(entry[field], str):
-            raise InputError(f"{place}: {field} is {_kind(entry[field])}; expected text")
-        _refuse_broken_text(f"{place}: {field}", entry[field])
+        text = entry[field]
+        if not isinstance(text, str):
+            raise InputError(f"{place}: {field} is {reprlib.repr(text)}; expected text")
+        # JSON can hold halves of surrogate pairs, which no result file could be written with, and NUL, which no path
+        # holds.
+        if any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in text):
+            raise InputError(f"{place}: {field}: {text!r} is not valid Unicode; rename it")
+        if field in ("img_path", "mask_path") and not stays_inside(text):
+            raise InputError(
+                f"{place}: {field} {text!r} leads out of the data set folder; expected a path relative to it"
+            )
     # `type`, because True and 1.0 are equal to 1 too.
     if type(entry["anomaly"]) is not int or entry["anomaly"] not in (0, 1):
-        raise InputError(f"{place}: anomaly is {json.dumps(entry['anomaly'])}; expected 0 or 1")
+        raise InputError(f"{place}: anomaly is {reprlib.repr(entry['anomaly'])}; expected 0 or 1")
     if entry["cls_name"] != cls_name:
         raise InputError(
             f"{place}: cls_name is {entry['cls_name']!r}; expected {cls_name!r}, the class it is listed under"
         )
     if not entry["img_path"]:
         raise InputError(f"{place}: img_path is empty; expected a path relative to the root")
-    for field in ("img_path", "mask_path"):
-        if not stays_inside(entry[field]):
-            raise InputError(
-                f"{place}: {field} {entry[field]!r} leads out of the data set folder; expected a path relative to it"
-            )
     return Item(**{field: entry[field] for field in (*_TEXT_FIELDS, "anomaly")})
-
-
-def _refuse_broken_text(place: str, text: str) -> None:
-    # JSON can hold halves of surrogate pairs, which no result file could be written with, and NUL, which no path holds.
-    if any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in text):
-        raise InputError(f"{place}: {text!r} is not valid Unicode; rename it")
-
-
-def _refuse_repeats(place: str, items: list[Item]) -> None:
-    seen = set()
-    for number, item in enumerate(items):
-        if item.img_path in seen:
-            raise InputError(f"{place}, entry {number}: {item.img_path} is listed twice; take one out")
-        seen.add(item.img_path)
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")

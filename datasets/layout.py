@@ -36,25 +36,15 @@ def _list(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     try:
-        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise InputError(f"folder {folder} cannot be read ({error.strerror})") from error
-    for path in paths:
-        if any("\ud800" <= sign <= "\udfff" for sign in path.name):
-            raise InputError(f"the name of {str(path)!r} is not valid Unicode; rename it")
-    return paths
-
-
-def require_root(root: Path) -> None:
-    """Raises: InputError: if the data set folder does not exist."""
-    if not root.is_dir():
-        raise InputError(f"data set folder {root} does not exist; name its place with --root")
 
 
 def found_in(folder: Path) -> str:
     """What a folder holds, for errors that say what was expected there: ``"DIR holds a, b, c, d, e and 7 more"``."""
     if not folder.is_dir():
-        return f"{folder} does not exist"
+        return f"{folder} does not exist; --root names the place of a data set"
     names = [path.name for path in _list(folder)]
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"{folder} holds {', '.join(names[:5]) or 'nothing'}{more}"
@@ -128,13 +118,27 @@ def make_item(root: Path, image: Path, cls_name: str, specie_name: str, mask: Pa
     return Item(image.relative_to(root).as_posix(), mask_path, cls_name, specie_name, int(specie_name != "good"))
 
 
-def assemble(root: Path, items: Iterable[tuple[str, Item]], warn: Warn) -> DatasetIndex:
+def assemble(
+    root: Path,
+    items: Iterable[tuple[str, Item]],
+    warn: Warn,
+    expected_mask: str = "",
+    allow_missing_masks: bool = False,
+) -> DatasetIndex:
     """An index of items that each come with their part, ``train`` or ``test``.
 
-    Defective images of the train part are left out, and ``warn`` says how many they are.
+    Defective images of the train part are left out, and ``warn`` says how many they are; and how many anomalous
+    images have no mask where that is allowed.
+
+    Args:
+        root: the data set's folder.
+        items: part and item of every image.
+        warn: called with one line each.
+        expected_mask: where a mask was looked for, for the error.
+        allow_missing_masks: take anomalous test images without a mask, too.
 
     Raises:
-        InputError: if a class has no normal train image or no test image.
+        InputError: if a class has no normal train image or no test image, or an anomalous test image no mask.
     """
     train: dict[str, list[Item]] = {}
     test: dict[str, list[Item]] = {}
@@ -153,4 +157,10 @@ def assemble(root: Path, items: Iterable[tuple[str, Item]], warn: Warn) -> Datas
         for name, listed in classes.items():
             if not listed:
                 raise InputError(f"class {name} has no {kind} images in {root}; complete or remove it")
+    unmasked = [item.img_path for listed in test.values() for item in listed if item.anomaly and not item.mask_path]
+    if unmasked:
+        text = f"{len(unmasked)} anomalous images have no mask, the first is {root / unmasked[0]}"
+        if not allow_missing_masks:
+            raise InputError(f"{text}; expected {expected_mask}; --allow_missing_masks lists them without")
+        warn(text)
     return DatasetIndex(root, train, test)

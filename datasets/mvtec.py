@@ -1,29 +1,129 @@
-"""MVTec AD, and data of your own in its layout."""
+"""Lists a data set whose folders say class, part and defect, as those of MVTec AD do.
+
+``CLASS/train/good/*``, ``CLASS/test/DEFECT/*`` (DEFECT may be ``good``), and the masks in
+``CLASS/ground_truth/DEFECT/*``; some copies name that folder ``groundtruth``. A mask is an image, or a
+folder of images that are joined, as in MVTec LOCO.
+"""
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from datasets.folders import FolderLayout, list_folders_of_defects
+from datasets.items import DatasetIndex, Item
+from datasets.layout import (
+    Warn,
+    assemble,
+    choose_classes,
+    found_in,
+    list_folders,
+    list_images,
+    make_item,
+    match_masks,
+)
+from winclip.support.errors import InputError
+
+
+@dataclass(frozen=True)
+class FolderLayout:
+    """What such a data set calls its folders.
+
+    Attributes:
+        title: name of the data set.
+        classes: names of its class folders.
+        good: name of the folders of normal images; they are listed as ``good`` whatever it is.
+        test: name of the folders of test images.
+        masks: names of the folders of masks, which may lie in that of test images.
+        aside: folders of a class that are not listed, with the reason.
+    """
+
+    title: str
+    classes: tuple[str, ...]
+    good: str = "good"
+    test: str = "test"
+    masks: tuple[str, ...] = ("ground_truth", "groundtruth")
+    aside: Mapping[str, str] = field(default_factory=dict)
+
+    def index(
+        self, root: Path, warn: Warn, *, all_classes: bool = False, allow_missing_masks: bool = False
+    ) -> DatasetIndex:
+        """List the images of a data set, whose class folders are in ``root``.
+
+        Raises:
+            InputError: if the root or all classes are missing, a class has no train or no test images,
+                an anomalous image has no mask, two masks or images of a folder have the same name, or a
+                folder differs from that of good images in upper and lower case.
+        """
+        fitting: list[str] = []
+        others: list[str] = []
+        for folder in list_folders(root):
+            fits = any((folder / part).is_dir() for part in ("train", self.test))
+            (fitting if fits or folder.name in self.classes else others).append(folder.name)
+        example = f"{root / self.classes[0]} with train and {self.test} in it"
+        names = choose_classes(self.title, root, self.classes, fitting, all_classes, warn, example)
+        if others:
+            warn(f"no train or {self.test} folder inside, left out: {', '.join(others)}")
+        items = [found for name in names for found in self._items(root / name, warn)]
+        expected = f"CLASS/{self.masks[0]}/DEFECT/NAME_mask.png, or a folder NAME of masks"
+        return assemble(root, items, warn, expected, allow_missing_masks)
+
+    def why_not(self, parts: tuple[str, ...]) -> str:
+        """Why a file of a listed class is not listed; ``parts`` is its path below the root."""
+        _, part, *below = parts
+        if part in self.aside:
+            return self.aside[part]
+        if "/".join(parts[1:]).startswith(tuple(f"{masks}/" for masks in self.masks)):
+            return "masks of no anomalous image that is listed"
+        if part not in ("train", self.test):
+            return f"in none of train, {self.test} and {self.masks[0]}"
+        if len(below) < 2:
+            return f"directly in {part}, in no folder that names good or a defect"
+        if len(below) > 2:
+            return "in folders inside the one that names good or a defect; move them up"
+        return "in a folder of train that is not the one of good images"
+
+    def _items(self, folder: Path, warn: Warn) -> Iterator[tuple[str, Item]]:
+        """Part and item of every image of a class's folder."""
+        root, name, good = folder.parent, folder.name, folder / "train" / self.good
+        for other in (*list_folders(folder / "train"), *list_folders(folder / self.test)):
+            if other.name != self.good and other.name.casefold() == self.good.casefold():
+                raise InputError(
+                    f"{other} is not called {self.good!r}, so its images would not count as good; rename or move it"
+                )
+        train = list_images(good)
+        if not train:
+            place = next(place for place in (good, good.parent, folder) if place.is_dir())
+            raise InputError(
+                f"class {name} has no images in {good}, folders below it left aside; {found_in(place)}; complete or"
+                f" remove {folder}"
+            )
+        yield from (("train", make_item(root, image, name, "good")) for image in train)
+        used: set[Path | None] = set()
+        for part in list_folders(folder / self.test):
+            images = list_images(part)
+            if part.name == self.good:
+                yield from (("test", make_item(root, image, name, "good")) for image in images)
+            elif f"{self.test}/{part.name}" not in self.masks:
+                masks = [mask for place in self.masks for mask in _list_masks(folder / place / part.name)]
+                for image, mask in match_masks(images, masks):
+                    used.add(mask)
+                    yield "test", make_item(root, image, name, part.name, mask)
+        for part in (part for place in self.masks for part in list_folders(folder / place)):
+            unused = [mask for mask in _list_masks(part) if mask not in used]
+            # Some data sets carry black masks for their normal images.
+            if unused and part.name != self.good:
+                warn(f"{len(unused)} masks in {part} belong to no image, the first is {unused[0].name}")
+
+
+def _list_masks(folder: Path) -> list[Path]:
+    return [*list_images(folder), *(parts for parts in list_folders(folder) if list_images(parts))]
+
 
 # In the order of the published tables.
 MVTEC_CLASSES = (
-    "carpet",
-    "bottle",
-    "hazelnut",
-    "leather",
-    "cable",
-    "capsule",
-    "grid",
-    "pill",
-    "transistor",
-    "metal_nut",
-    "screw",
-    "toothbrush",
-    "zipper",
-    "tile",
-    "wood",
-)
-
+    "carpet", "bottle", "hazelnut", "leather", "cable", "capsule", "grid", "pill", "transistor", "metal_nut", "screw",
+    "toothbrush", "zipper", "tile", "wood",
+)  # fmt: skip
 MVTEC = FolderLayout("MVTec AD", MVTEC_CLASSES)
-list_mvtec = partial(list_folders_of_defects, layout=MVTEC)
+list_mvtec = MVTEC.index

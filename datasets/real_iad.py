@@ -12,42 +12,16 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from datasets.items import DatasetIndex, Item, stays_inside
-from datasets.layout import Warn, assemble, choose_classes, found_in, require_root
+from datasets.layout import Warn, assemble, choose_classes, found_in
 from winclip.support.errors import InputError
 from winclip.support.files import is_file, is_folder, read_json
 
 REAL_IAD_CLASSES = (
-    "audiojack",
-    "bottle_cap",
-    "button_battery",
-    "end_cap",
-    "eraser",
-    "fire_hood",
-    "mint",
-    "mounts",
-    "pcb",
-    "phone_battery",
-    "plastic_nut",
-    "plastic_plug",
-    "porcelain_doll",
-    "regulator",
-    "rolled_strip_base",
-    "sim_card_set",
-    "switch",
-    "tape",
-    "terminalblock",
-    "toothbrush",
-    "toy",
-    "toy_brick",
-    "transistor1",
-    "u_block",
-    "usb",
-    "usb_adaptor",
-    "vcpill",
-    "wooden_beads",
-    "woodstick",
-    "zipper",
-)
+    "audiojack", "bottle_cap", "button_battery", "end_cap", "eraser", "fire_hood", "mint", "mounts", "pcb",
+    "phone_battery", "plastic_nut", "plastic_plug", "porcelain_doll", "regulator", "rolled_strip_base", "sim_card_set",
+    "switch", "tape", "terminalblock", "toothbrush", "toy", "toy_brick", "transistor1", "u_block", "usb",
+    "usb_adaptor", "vcpill", "wooden_beads", "woodstick", "zipper",
+)  # fmt: skip
 REAL_IAD_WORDS = {
     "audiojack": "audio jack",
     "terminalblock": "terminal block",
@@ -63,36 +37,22 @@ _IMAGES = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw", ".")
 def list_real_iad(
     root: Path, warn: Warn, *, all_classes: bool = False, allow_missing_masks: bool = False
 ) -> DatasetIndex:
-    """List the images that the JSON files list; every view counts as an image.
-
-    Args:
-        root: the folder that holds JSON files and images.
-        warn: called with one line for classes that are missing and those that are left out.
-        all_classes: take every JSON file, not only those of the published classes.
-        allow_missing_masks: list an anomalous image without a mask, too.
+    """List the images that the JSON files below ``root`` list; every view counts as an image.
 
     Raises:
         InputError: if the root, all JSON files or the images of a class are missing, a file is not as described
             or lists an image or mask that does not exist.
     """
-    require_root(root)
     lists = next((root / place for place in _LISTS if any((root / place).glob("[!.]*.json"))), root)
     names = sorted(path.stem for path in lists.glob("[!.]*.json") if path.name != "meta.json")
     example = f"{root / _LISTS[0] / REAL_IAD_CLASSES[0]}.json"
     chosen = choose_classes("Real-IAD", root, REAL_IAD_CLASSES, names, all_classes, warn, example)
-    items = []
-    unmasked: list[str] = []
-    for name in tqdm(chosen, unit="class", disable=None, dynamic_ncols=True):
-        items += list(_read_class(root, lists / f"{name}.json", unmasked))
-    if unmasked:
-        text = f"{len(unmasked)} anomalous images have no mask, the first is {root / unmasked[0]}"
-        if not allow_missing_masks:
-            raise InputError(f"{text}; --allow_missing_masks lists them without")
-        warn(text)
-    return assemble(root, items, warn)
+    shown = tqdm(chosen, unit="class", disable=None, dynamic_ncols=True)
+    items = (item for name in shown for item in _read_class(root, lists / f"{name}.json"))
+    return assemble(root, items, warn, "the file of mask_path in its JSON file", allow_missing_masks)
 
 
-def _read_class(root: Path, path: Path, unmasked: list[str]) -> Iterator[tuple[str, Item]]:
+def _read_class(root: Path, path: Path) -> Iterator[tuple[str, Item]]:
     content = read_json(path, "list of images")
     try:
         normal, prefix = content["meta"]["normal_class"], content["meta"]["prefix"]
@@ -116,19 +76,11 @@ def _read_class(root: Path, path: Path, unmasked: list[str]) -> Iterator[tuple[s
         )
     folder = PurePosixPath(images) / prefix
     for part, kind, image, mask in entries:
-        paths = [(folder / below).as_posix() if below else "" for below in (image, mask)]
-        for whole in filter(None, paths):
+        image_path, mask_path = ((folder / below).as_posix() if below else "" for below in (image, mask))
+        for whole in filter(None, (image_path, mask_path)):
             if not stays_inside(whole) or not is_file(root / whole):
                 raise InputError(f"{path}: lists {whole}, which does not exist in {root}; complete the data set")
-        anomalous = kind != normal
-        if anomalous and not mask:
-            unmasked.append(paths[0])
-        yield (
-            part,
-            Item(paths[0], paths[1] if anomalous else "", path.stem, kind if anomalous else "good", int(anomalous)),
-        )
-
-
-def why_not_in_lists(parts: tuple[str, ...]) -> str:
-    """Why a file is not listed; ``parts`` is its path below the root."""
-    return "in no JSON file of a listed class, or defective in the train part"
+        if kind == normal:
+            yield part, Item(image_path, "", path.stem, "good", 0)
+        else:
+            yield part, Item(image_path, mask_path, path.stem, kind, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 
@@ -69,7 +68,10 @@ def read_reference_list(
 
     references: dict[str, list[Item]] = {name: [] for name in classes}
     first_line: dict[str, int] = {}
-    for number, line in _lines(Path(path)):
+    for number, text in enumerate(read_text(path, "reference list").split("\n"), start=1):
+        line = text.strip()
+        if not line or line.startswith("#"):
+            continue
         if line in first_line:
             raise InputError(
                 f"{path}, line {number}: {line} is listed before, in line {first_line[line]}; take one out"
@@ -85,9 +87,3 @@ def read_reference_list(
         if not items:
             raise InputError(f"{path} lists no image of class {name}; add one or leave the class out with --classes")
     return references
-
-
-def _lines(path: Path) -> list[tuple[int, str]]:
-    text = read_text(path, "reference list")
-    numbered = ((number, line.strip()) for number, line in enumerate(text.split("\n"), start=1))
-    return [(number, line) for number, line in numbered if line and not line.startswith("#")]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
 from datasets.index import load_index, outside, select_classes
-from datasets.items import DatasetIndex, Item
+from datasets.items import Item
 from datasets.layout import mask_files
 from datasets.samples import read_mask
 from evaluation.options import Options
@@ -47,14 +48,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with a file.
-
-    Attributes:
-        kind: one of ``KINDS``.
-        cls_name: the class.
-        path: of the image or mask, relative to the root; empty if it is about the class.
-        text: what is wrong, in words.
-    """
+    """Something wrong with a file: one of ``KINDS``, the class, the path, empty if it is about the class, and words."""
 
     kind: str
     cls_name: str
@@ -63,16 +57,11 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _Seen:
+    """An item of a part, and what reading it has shown; ``digest`` and ``mode`` are empty where it cannot be read."""
+
     part: str
     item: Item
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What reading an entry has shown; ``digest`` and ``mode`` are empty where the image cannot be read."""
-
-    entry: _Entry
     digest: str
     mode: str
     problems: list[Problem]
@@ -90,15 +79,19 @@ def check_data(options: Options) -> tuple[str, int]:
     index = load_index(options.data_path)
     classes = select_classes(index, options.classes)
     entries = [
-        _Entry(part, item)
+        (part, item)
         for name in classes
         for part, items in (("train", index.train[name]), ("test", index.test[name]))
         for item in items
     ]
     masked = {name for name in classes if any(item.anomaly and item.mask_path for item in index.test[name])}
-    seen = list(_read_all(index, entries, masked, options))
+    read = partial(_read, root=index.root, masked=masked, allow_links=options.allow_links)
+    # Pillow takes a file for unknown while another thread registers the formats, so each sees to it first.
+    with ThreadPoolExecutor(usable_workers(options.reading.num_workers) or 1, initializer=Image.init) as pool:
+        results = pool.map(read, *zip(*entries))
+        seen = list(tqdm(results, total=len(entries), unit="image", disable=None, dynamic_ncols=True))
     problems = [problem for one in seen for problem in one.problems]
-    problems += [*_repeated(seen), *_other_modes(seen), *_bad_names(classes, entries)]
+    problems += [*_compared(seen), *_bad_names(classes, seen)]
     order = list(KINDS)
     problems.sort(key=lambda problem: (order.index(problem.kind), problem.cls_name, problem.path, problem.text))
     content = {
@@ -106,122 +99,90 @@ def check_data(options: Options) -> tuple[str, int]:
         "data_path": str(options.data_path),
         "classes": classes,
         "images": len(entries),
-        "masks": sum(bool(entry.item.mask_path) for entry in entries),
+        "masks": sum(bool(item.mask_path) for _, item in entries),
         "problems": [asdict(problem) for problem in problems],
     }
     target = options.save_path / FILE
     write_atomically(target, json.dumps(content, indent=2) + "\n")
-    summary = (
+    lines = []
+    for kind, found in groupby(problems, key=lambda problem: problem.kind):
+        texts = [f"  {printable(problem.text)}" for problem in found]
+        lines += [f"{KINDS[kind]} ({len(texts)}):", *texts]
+    lines.append(
         f"{content['images']} images and {content['masks']} masks of {len(classes)} classes: {len(problems) or 'no'}"
         f" problems; written to {printable(str(target))}"
     )
-    return "\n".join([*_lines(problems), summary]), 1 if problems else 0
+    return "\n".join(lines), 1 if problems else 0
 
 
-def _lines(problems: list[Problem]) -> Iterator[str]:
-    for kind, title in KINDS.items():
-        of_kind = [problem for problem in problems if problem.kind == kind]
-        if of_kind:
-            yield f"{title} ({len(of_kind)}):"
-            yield from (f"  {printable(problem.text)}" for problem in of_kind)
-
-
-def _read_all(index: DatasetIndex, entries: list[_Entry], masked: set[str], options: Options) -> Iterator[_Seen]:
-    """What every entry shows, in order, read in threads."""
-    read = partial(_read, root=index.root, masked=masked, allow_links=options.allow_links)
-    # Pillow takes a file for unknown while another thread registers the formats, so each sees to it first.
-    with ThreadPoolExecutor(usable_workers(options.reading.num_workers) or 1, initializer=Image.init) as pool:
-        yield from tqdm(pool.map(read, entries), total=len(entries), unit="image", disable=None, dynamic_ncols=True)
-
-
-def _read(entry: _Entry, root: Path, masked: set[str], allow_links: bool) -> _Seen:
-    item, problems = entry.item, []
+def _read(part: str, item: Item, root: Path, masked: set[str], allow_links: bool) -> _Seen:
+    problems: list[Problem] = []
 
     def found(kind: str, path: str, text: str) -> None:
-        problems.append(Problem(kind, item.cls_name, path, text))
+        problems.append(Problem(kind, item.cls_name, path, f"{path} {text}"))
 
     digest, mode, size = "", "", None
-    if not allow_links:
-        for path in (item.img_path, *mask_files(root, item.mask_path)):
-            real = outside(root, path)
-            if real:
-                found("link", path, f"{path} is {real}")
-        if problems:
-            return _Seen(entry, digest, mode, problems)
+    image_path, mask_path = item.img_path, item.mask_path
+    for path in (image_path, *mask_files(root, mask_path)):
+        real = "" if allow_links else outside(root, path)
+        if real:
+            found("link", path, f"is {real}")
+    if problems:
+        return _Seen(part, item, digest, mode, problems)
     try:
-        image = read_image(root / item.img_path)
-        with open_image(root / item.img_path) as stored:
+        image = read_image(root / image_path)
+        with open_image(root / image_path) as stored:
             mode = stored.mode
         size = image.size
         digest = hashlib.sha256(repr(size).encode() + image.tobytes()).hexdigest()
     except InputError as error:
-        found("unreadable", item.img_path, str(error))
+        problems.append(Problem("unreadable", item.cls_name, image_path, str(error)))
     if size and (min(size) < SMALLEST_SIDE or max(size) > LONGEST * min(size)):
-        found("size", item.img_path, f"{item.img_path} is {size[0]} x {size[1]}")
-    if item.mask_path:
+        found("size", image_path, f"is {size[0]} x {size[1]}")
+    if mask_path:
         try:
-            mask = read_mask(root / item.mask_path)
+            mask = read_mask(root / mask_path)
         except InputError as error:
-            found("unreadable", item.mask_path, str(error))
+            problems.append(Problem("unreadable", item.cls_name, mask_path, str(error)))
         else:
             if size and mask.shape != size[::-1]:
-                text = (
-                    f"{item.mask_path} is {mask.shape[1]} x {mask.shape[0]}, {item.img_path} is {size[0]} x {size[1]}"
-                )
-                found("mask size", item.mask_path, text)
+                text = f"is {mask.shape[1]} x {mask.shape[0]}, {image_path} is {size[0]} x {size[1]}"
+                found("mask size", mask_path, text)
             if item.anomaly and not mask.any():
-                found("empty mask", item.mask_path, f"{item.mask_path} of {item.img_path} has no defect pixel")
+                found("empty mask", mask_path, f"of {image_path} has no defect pixel")
             if not item.anomaly and mask.any():
-                text = f"{item.mask_path} has {int(mask.sum())} defect pixels and {item.img_path} is good"
-                found("good with defect", item.mask_path, text)
+                found("good with defect", mask_path, f"has {int(mask.sum())} defect pixels and {image_path} is good")
     elif item.anomaly and item.cls_name in masked:
-        found(
-            "no mask", item.img_path, f"{item.img_path} has no mask; the pixel metrics of {item.cls_name} are left out"
-        )
-    return _Seen(entry, digest, mode, problems)
+        found("no mask", image_path, f"has no mask; the pixel metrics of {item.cls_name} are left out")
+    return _Seen(part, item, digest, mode, problems)
 
 
-def _repeated(seen: list[_Seen]) -> Iterator[Problem]:
-    """Content that is there twice, once in test at least."""
-    same: dict[str, list[_Entry]] = defaultdict(list)
-    for one in seen:
-        if one.digest:
-            same[one.digest].append(one.entry)
-    for entries in same.values():
-        first, *others = sorted(entries, key=lambda entry: entry.part == "test")
-        for entry in others:
-            if entry.part == "test":
-                kind = "twice in test" if first.part == "test" else "train and test"
-                item = entry.item
-                text = f"{item.img_path} has the content of {first.item.img_path} in {first.part}"
-                yield Problem(kind, item.cls_name, item.img_path, text)
+def _compared(seen: list[_Seen]) -> Iterator[Problem]:
+    """What shows beside other images: content that is there twice, once in test at least, and other modes."""
+    readable = sorted((one for one in seen if one.digest), key=lambda one: one.part == "test")
+    modes = Counter((one.item.cls_name, one.mode) for one in readable)
+    usual = dict(key for key, _ in reversed(modes.most_common()))
+    first: dict[str, _Seen] = {}
+    for one in readable:
+        path, name, before = one.item.img_path, one.item.cls_name, first.setdefault(one.digest, one)
+        if before is not one and one.part == "test":
+            kind = "twice in test" if before.part == "test" else "train and test"
+            yield Problem(kind, name, path, f"{path} has the content of {before.item.img_path} in {before.part}")
+        if one.mode != usual[name]:
+            yield Problem("mode", name, path, f"{path} is stored in mode {one.mode}, most of {name} in {usual[name]}")
 
 
-def _other_modes(seen: list[_Seen]) -> Iterator[Problem]:
-    modes: dict[str, Counter[str]] = defaultdict(Counter)
-    for one in seen:
-        if one.digest:
-            modes[one.entry.item.cls_name][one.mode] += 1
-    for one in seen:
-        item = one.entry.item
-        if one.digest:
-            usual = modes[item.cls_name].most_common(1)[0][0]
-            if one.mode != usual:
-                text = f"{item.img_path} is stored in mode {one.mode}, most of {item.cls_name} in {usual}"
-                yield Problem("mode", item.cls_name, item.img_path, text)
-
-
-def _bad_names(classes: list[str], entries: list[_Entry]) -> Iterator[Problem]:
+def _bad_names(classes: list[str], seen: list[_Seen]) -> Iterator[Problem]:
     for name in classes:
         if file_name(name, ".npz") != f"{name}.npz" or name != name.rstrip(". ") or set(name) & set('<>:"|?*'):
             yield Problem("name", name, "", f"class {name} is no name of a file on every system; rename it")
         if cell(name) != name:
             yield Problem("name", name, "", f"class {name} is written as {cell(name)} in tables")
-    for entry in entries:
-        item = entry.item
-        for text in (item.img_path, item.specie_name):
-            if cell(text) != text:
-                yield Problem("name", item.cls_name, item.img_path, f"{text} is written as {cell(text)} in tables")
-        if item.img_path != item.img_path.strip() or item.img_path.startswith("#") or "\n" in item.img_path:
-            text = f"{item.img_path} cannot be a line of a --reference_list"
-            yield Problem("name", item.cls_name, item.img_path, text)
+    for item in (one.item for one in seen):
+        path = item.img_path
+        texts = [
+            f"{text} is written as {cell(text)} in tables" for text in (path, item.specie_name) if cell(text) != text
+        ]
+        if path != path.strip() or path.startswith("#") or "\n" in path:
+            texts.append(f"{path} cannot be a line of a --reference_list")
+        yield from (Problem("name", item.cls_name, path, text) for text in texts)

@@ -6,8 +6,6 @@ import argparse
 import math
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from datasets.index import load_index
@@ -21,12 +19,6 @@ BESIDE = 2
 """Classes in a row of the figure."""
 SHOTS = 4
 TITLES = ("image", "mask", "zero-shot", f"{SHOTS}-shot")
-
-
-def heat(image: Image.Image, anomaly_map: npt.NDArray[np.float32], highest: float) -> Image.Image:
-    """Lay a map over its image; ``highest`` is the value drawn in the hottest colour."""
-    colours = colour(anomaly_map, 0, highest)
-    return Image.blend(image.resize((SIDE, SIDE)), colours.resize((SIDE, SIDE)), 0.55)
 
 
 def main() -> None:
@@ -43,27 +35,26 @@ def main() -> None:
     rows = math.ceil(len(index.test) / BESIDE)
     sheet = Image.new("RGB", (BESIDE * width, top + rows * pitch), "white")
     draw = ImageDraw.Draw(sheet)
-    for column in range(BESIDE * len(TITLES)):
-        block, number = divmod(column, len(TITLES))
-        draw.text((block * width + left + number * pitch, 6), TITLES[number], fill="black")
     for number, (name, items) in enumerate(index.test.items()):
         # The first defective image of the class's first defect type, whatever its scores are.
         item = next(item for item in items if item.anomaly)
-        image = Image.open(index.root / item.img_path).convert("RGB")
+        image, mask = (Image.open(index.root / path).convert("RGB") for path in (item.img_path, item.mask_path))
         embeddings = model.encode(image)
         model.set_class(name)
-        zero = model.score(embeddings).maps[0]
+        pictures = [image, mask]
         references = draw_references(index.train[name], name, SHOTS, seed=10)
-        model.add_references([index.root / reference.img_path for reference in references])
-        few = model.score(embeddings).maps[0]
+        for shots, highest in ((0, 1.0), (SHOTS, 1.5)):  # the value drawn in the hottest colour
+            if shots:
+                model.add_references([index.root / reference.img_path for reference in references])
+            colours = colour(model.score(embeddings).maps[0], 0, highest).resize((SIDE, SIDE))
+            pictures.append(Image.blend(image.resize((SIDE, SIDE)), colours, 0.55))
         block, row = divmod(number, rows)
         x, y = block * width, top + row * pitch
         draw.text((x + 4, y + SIDE // 2 - 12), f"{name}\n{item.specie_name}", fill="black")
-        mask = Image.open(index.root / item.mask_path).convert("RGB").resize((SIDE, SIDE))
-        for column, picture in enumerate(
-            (image.resize((SIDE, SIDE)), mask, heat(image, zero, 1.0), heat(image, few, 1.5))
-        ):
-            sheet.paste(picture, (x + left + column * pitch, y))
+        for column, (title, picture) in enumerate(zip(TITLES, pictures)):
+            if row == 0:
+                draw.text((x + left + column * pitch, 6), title, fill="black")
+            sheet.paste(picture.resize((SIDE, SIDE)), (x + left + column * pitch, y))
     write_atomically(options.save_path, encoded(sheet, "JPEG", quality=88))
     print(f"written: {options.save_path}")
 

@@ -10,28 +10,21 @@ interrupted goes on where it ended. The last line says how to use the file on th
 from __future__ import annotations
 
 import argparse
-import contextlib
-import shutil
 import sys
 from pathlib import Path
 
 from winclip.defaults import DEFAULT_MODEL, DEFAULT_PRETRAINED
 from winclip.support.command_line import exit_status
-from winclip.support.errors import InputError
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser; imports nothing heavy."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"open_clip model name ({DEFAULT_MODEL})")
-    parser.add_argument("--pretrained", default=DEFAULT_PRETRAINED, help=f"open_clip tag ({DEFAULT_PRETRAINED})")
-    parser.add_argument("--output", type=Path, default=Path("weights"), metavar="DIR", help="folder (weights)")
-    return parser
+from winclip.support.files import write_atomically
 
 
 def main(arguments: list[str]) -> int:
     """Fetch and return the exit status: 0, or one of ``exit_status``, which is 2 too without network."""
-    options = build_parser().parse_args(arguments)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"open_clip model name ({DEFAULT_MODEL})")
+    parser.add_argument("--pretrained", default=DEFAULT_PRETRAINED, help=f"open_clip tag ({DEFAULT_PRETRAINED})")
+    parser.add_argument("--output", type=Path, default=Path("weights"), metavar="DIR", help="folder (weights)")
+    options = parser.parse_args(arguments)
     return exit_status(
         lambda: fetch(options.model, options.pretrained, options.output),
         "the same command goes on where this one ended",
@@ -48,23 +41,11 @@ def fetch(model: str, pretrained: str, folder: Path) -> int:
 
     checkpoint, _ = find_checkpoint(model, pretrained)
     target = folder / f"{model}-{pretrained}{checkpoint.suffix}"
-    _copy(checkpoint, target)
+    with checkpoint.open("rb") as file:
+        write_atomically(target, iter(lambda: file.read(1 << 24), b""))
     print(f"written: {target} ({target.stat().st_size / 1e6:.1f} MB)")
     print(f"on the other machine: python test.py --model {model} --pretrained {target.name}")
     return 0
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file that may be too large for the memory; the target appears complete or not at all."""
-    part = target.with_name(f"{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, part)
-        part.replace(target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise InputError(f"cannot write {target} ({error.strerror or error}); choose another --output") from error
 
 
 if __name__ == "__main__":

@@ -32,13 +32,10 @@ from tqdm import tqdm
 from scripts.training_images import TrainingStream
 from winclip.demo.procedural import random_state
 from winclip.demo.sample import CLASSES
-from winclip.memory import MemoryBank
-from winclip.metrics.exact import image_metrics, label_defects, pixel_metrics
 from winclip.network.clip import Block, Clip, ImageTower
 from winclip.network.pretrained import parse_config, read_checkpoint
-from winclip.pictures.images import CLIP_MEAN, CLIP_STD, normalise
+from winclip.pictures.images import normalise
 from winclip.prompts import REFERENCE
-from winclip.scoring import score_images, upsample
 from winclip.support.files import write_atomically
 from winclip.windows import window_patches
 
@@ -73,11 +70,9 @@ WARMUP_STEPS = 100
 MOMENTUM = 0.95
 AVERAGE_DECAY = 0.997
 JOINED_EVERY = 16
-REPORT_EVERY = 256
+SAVED_EVERY = 256
 TEXT_STEPS = 300
 TEXT_BATCH = 64
-HELD_OUT_SEED, HELD_OUT_SCENES = 1_000_000, 20
-"""Scenes that show how far training has come."""
 
 
 def shares(defective: torch.Tensor, patch_size: int, side: int) -> torch.Tensor:
@@ -161,7 +156,7 @@ def image_loss(
     pixels, defective = batch
     patch_size = visual.conv1.kernel_size[0]
     whole = slice(0, 2 * PAIRS_AS_WHOLE)
-    images = (pixels.float() / 255 - torch.tensor(CLIP_MEAN)[:, None, None]) / torch.tensor(CLIP_STD)[:, None, None]
+    images = normalise(pixels.permute(0, 2, 3, 1))
     anomaly, patch_anomaly = ((pair[1] - pair[0]) / TEMPERATURE for pair in (targets, patch_targets))
     tokens = embed_tokens(visual, images)
     last = transform(visual, tokens[whole])
@@ -239,38 +234,6 @@ class Pool:
         return pixels, area
 
 
-class Validation:
-    """What the tower makes of scenes that it is never trained on: those of another seed."""
-
-    def __init__(self, size: int) -> None:
-        stream = TrainingStream(HELD_OUT_SEED, 1, size)
-        self.scenes = [stream.batch(number) for number in range(HELD_OUT_SCENES)]
-        pixels, area = (torch.cat([scene[part] for scene in self.scenes]) for part in range(2))
-        self.batches = [(pixels[part], area[part]) for part in torch.arange(len(pixels)).split(4 * PAIRS_FOR_WINDOWS)]
-
-    @torch.inference_mode()
-    def measure(self, visual: ImageTower, targets: torch.Tensor, patch_targets: torch.Tensor) -> dict[str, float]:
-        """Terms of the loss, and WinCLIP's figures zero-shot and with the first image of each scene as reference."""
-        generator = torch.Generator().manual_seed(0)
-        terms = [image_loss(visual, batch, targets, patch_targets, generator) for batch in self.batches]
-        found = {f"val_{name}": float(torch.stack([part[name] for part in terms]).mean()) for name in terms[0]}
-        scores: dict[int, list[float]] = {0: [], 1: []}
-        figures: dict[str, list[float]] = {}
-        for pixels, area in self.scenes:
-            embeddings = visual(normalise(pixels.permute(0, 2, 3, 1)))
-            masks = label_defects(area[1:].numpy() > 127)
-            both = score_images(embeddings[1:], targets, MemoryBank.of(embeddings[:1]), ((), (0,)))
-            for k_shot, result in enumerate(both):
-                scores[k_shot] += result.scores.tolist()
-                maps = upsample(result.maps.float(), pixels.shape[-1]).numpy()
-                for name, value in pixel_metrics(masks, maps)[0].items():
-                    figures.setdefault(f"{name}_{k_shot}", []).append(value)
-        labels = [1, 0, 1] * len(self.scenes)
-        for k_shot, values in scores.items():
-            found[f"auroc_sp_{k_shot}"] = image_metrics(labels, values)[0]["auroc_sp"]
-        return found | {name: sum(values) / len(values) for name, values in figures.items()}
-
-
 def initialise(clip: Clip, generator: torch.Generator) -> None:
     """Random weights: normal of 1/sqrt(fan-in), residual outputs smaller, biases zero, norms one."""
     layers = len(clip.visual.transformer.resblocks)
@@ -294,7 +257,7 @@ def start_patch_projection(visual: ImageTower, pixels: torch.Tensor) -> None:
     counts from the start.
     """
     side, width = visual.conv1.kernel_size[0], visual.conv1.out_channels
-    images = (pixels.float() / 255 - torch.tensor(CLIP_MEAN)[:, None, None]) / torch.tensor(CLIP_STD)[:, None, None]
+    images = normalise(pixels.permute(0, 2, 3, 1))
     patches = F.unfold(images, side, stride=side).transpose(1, 2).flatten(0, 1).double()
     variances, components = torch.linalg.eigh(torch.cov(patches.T))
     variances, components = variances.flip(0)[:width], components.flip(1)[:, :width]
@@ -383,15 +346,14 @@ def train_images(clip: Clip, targets: torch.Tensor, arguments: argparse.Namespac
         Steps done.
     """
     rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    size = clip.config.image_size
     patch_targets = target_directions(clip.config.width, generator)
-    pool = Pool(TrainingStream(arguments.seed, SCENES_PER_STEP, size, arguments.first + rank, processes))
+    stream = TrainingStream(arguments.seed, SCENES_PER_STEP, clip.config.image_size, arguments.first + rank, processes)
+    pool = Pool(stream)
     if arguments.initial_weights is None:
         start_patch_projection(clip.visual, torch.cat([pixels for pixels, _ in pool.kept]))
     if processes > 1:
         dist.broadcast(clip.visual.conv1.weight.data, 0)
         generator.manual_seed(processes * arguments.seed + rank)
-    validation = Validation(size) if rank == 0 else None
     start = time.monotonic()
     visual = copy.deepcopy(clip.visual)
     # Pixels of a patch are so correlated that gradient steps on the filters would soon make all of them measure
@@ -405,9 +367,9 @@ def train_images(clip: Clip, targets: torch.Tensor, arguments: argparse.Namespac
         torch.optim.AdamW(others, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
     optimizers[0].register_step_pre_hook(orthogonalise_gradients)
-    shown: dict[str, float] = {}
     minutes = torch.zeros(())
-    for step in tqdm(range(arguments.steps), desc="image tower", unit="step", disable=rank > 0):
+    progress = tqdm(range(arguments.steps), desc="image tower", unit="step", disable=rank > 0)
+    for step in progress:
         if step % JOINED_EVERY == 0:
             minutes = torch.tensor((time.monotonic() - start) / 60)
             if processes > 1:
@@ -416,15 +378,12 @@ def train_images(clip: Clip, targets: torch.Tensor, arguments: argparse.Namespac
                     joined = nn.utils.parameters_to_vector(parameters)
                     dist.all_reduce(joined)
                     nn.utils.vector_to_parameters(joined / processes, parameters)
-        done = step / arguments.steps
-        if arguments.minutes is not None:
-            done = max(done, float(minutes) / arguments.minutes)
+        done = max(step / arguments.steps, float(minutes) / arguments.minutes)
         if done >= 1:
             return step
         rate = arguments.learning_rate * min(1.0, (step + 1) / WARMUP_STEPS) * math.cos(math.pi / 2 * done) ** 2
         for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            optimizer.param_groups[0]["lr"] = rate
             optimizer.zero_grad()
         terms = image_loss(visual, pool.draw(PAIRS_FOR_WINDOWS, generator), targets, patch_targets, generator)
         torch.stack([WEIGHTS.get(name, 1.0) * term for name, term in terms.items()]).sum().backward()
@@ -435,23 +394,10 @@ def train_images(clip: Clip, targets: torch.Tensor, arguments: argparse.Namespac
         with torch.no_grad():
             for averaged, parameter in zip(clip.visual.parameters(), visual.parameters()):
                 averaged.lerp_(parameter, 1 - decay)
-        for name, term in terms.items():
-            shown[name] = 0.98 * shown.get(name, float(term.detach())) + 0.02 * float(term.detach())
-        if validation is not None and (step + 1) % REPORT_EVERY == 0:
+        progress.set_postfix({name: f"{term.item():.3f}" for name, term in terms.items()}, refresh=False)
+        if rank == 0 and (step + 1) % SAVED_EVERY == 0:
             save(clip, arguments.save_path, arguments.seed, step + 1)
-            times = {"step": step + 1, "minutes": float(minutes), "core_minutes": processes * time.process_time() / 60}
-            row = times | shown | validation.measure(clip.visual, targets, patch_targets)
-            append_row(arguments.save_path.with_name(f"{arguments.save_path.name}-curve.csv"), row)
     return int(arguments.steps)
-
-
-def append_row(path: Path, row: dict[str, float]) -> None:
-    """Add a line to a .csv, and the header before the first."""
-    new = not path.exists()
-    with path.open("a") as file:
-        if new:
-            file.write(",".join(row) + "\n")
-        file.write(",".join(f"{value:.5g}" for value in row.values()) + "\n")
 
 
 def save(clip: Clip, output: Path, seed: int, steps: int) -> None:
@@ -459,7 +405,7 @@ def save(clip: Clip, output: Path, seed: int, steps: int) -> None:
     tensors = {name: tensor.detach().to(torch.float16).contiguous() for name, tensor in clip.state_dict().items()}
     tensors["logit_scale"] = torch.tensor(math.log(1 / TEMPERATURE), dtype=torch.float16)
     metadata = {
-        "description": "Demonstration CLIP trained on procedurally drawn images by demo/train_backbone.py",
+        "description": "Demonstration CLIP trained on procedurally drawn images by scripts/train_demo.py",
         "seed": str(seed),
         "steps": str(steps),
     }
@@ -496,9 +442,10 @@ def train(arguments: argparse.Namespace) -> None:
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the demo backbone on procedurally drawn images.")
     parser.add_argument("--save_path", type=Path, default=Path("winclip/demo/demo-vit-240"), help="path without ending")
-    parser.add_argument("--output", dest="save_path", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument("--steps", type=int, default=6000, help="training steps of the image tower")
-    parser.add_argument("--minutes", type=float, help="end the image tower's training after this time")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="end the image tower's training after this time"
+    )
     parser.add_argument("--learning_rate", type=float, default=2e-3, help="the highest, after the warm-up")
     parser.add_argument("--seed", type=int, default=0, help="of weights, images and choices")
     parser.add_argument("--first", type=int, default=0, help="batch of the stream; after an earlier run, its last step")

@@ -17,6 +17,8 @@ from PIL import Image as PillowImage
 
 from winclip.demo.procedural import (
     DEFECTS,
+    SHAPE,
+    SIZE,
     SUBPIXEL_BITS,
     Field,
     Image,
@@ -26,12 +28,11 @@ from winclip.demo.procedural import (
     photograph,
     random_colour,
     random_state,
+    rotated,
     smooth_noise,
     subpixel,
 )
 
-SIZE = 256
-SHAPE = (SIZE, SIZE)
 VISIBLE = 0.06
 """Smallest change of a channel, as a share of full scale, at which a pixel counts as visibly defective."""
 
@@ -377,7 +378,7 @@ def _object_outline(rng: np.random.RandomState, x: float, y: float, radius: floa
         radii = 1 + rng.uniform(0.05, 0.25) * np.sin(lobes * angles) + rng.uniform(0, 0.1) * np.sin(angles)
     turn, squeeze = rng.uniform(0, 2 * np.pi), rng.choice([1.0, rng.uniform(0.35, 1.0)])
     u, v = radius * radii * np.cos(angles), radius * squeeze * radii * np.sin(angles)
-    return np.stack([x + u * np.cos(turn) - v * np.sin(turn), y + u * np.sin(turn) + v * np.cos(turn)], axis=1)
+    return rotated(u, v, turn) + np.asarray([x, y])
 
 
 def _calmed(texture: Image, rng: np.random.RandomState) -> Image:
@@ -409,7 +410,7 @@ def objects(rng: np.random.RandomState) -> tuple[Image, Region, Image]:
             x, y = (np.asarray([column, row]) + 0.5) * pitch + rng.uniform(-0.06, 0.06, size=2) * pitch
             same = np.random.RandomState(layout)
             radius = pitch * same.uniform(0.3, 0.46)
-            solid = np.maximum(solid, filled_polygon(SHAPE, _object_outline(same, x, y, radius)))
+            solid = np.maximum(solid, filled_polygon(_object_outline(same, x, y, radius)))
             for number in range(openings + marks):
                 ring, size, turn = same.uniform(0.3, 0.65), same.uniform(0.08, 0.2), same.uniform(0, 2 * np.pi)
                 shape_seed = same.randint(1 << 30)
@@ -419,7 +420,7 @@ def objects(rng: np.random.RandomState) -> tuple[Image, Region, Image]:
                     angle = turn + 2 * np.pi * step / fold
                     place = x + ring * radius * np.cos(angle), y + ring * radius * np.sin(angle)
                     outline = _shape_outline(np.random.RandomState(shape_seed), *place, size * radius)
-                    covered = filled_polygon(SHAPE, outline)
+                    covered = filled_polygon(outline)
                     if number < openings:
                         solid = np.minimum(solid, 1 - covered)
                     else:

@@ -29,23 +29,19 @@ def test_words_of_the_registry_and_of_a_file(tmp_path: Path) -> None:
     assert words_for_prompts("btad", index, path) == {"01": "industrial product", "02": "wooden board"}
     for entry in DATA_SETS.values():
         assert not any(says_nothing(entry.words.get(name, name)) for name in (*entry.classes, *entry.words))
-    assert [name for name in ("01", "Class1", "class_7", "pcb1", "bolt", "螺母") if says_nothing(name)] == [
-        "01",
-        "Class1",
-        "class_7",
-    ]
+    names = ("01", "Class1", "class_7", "pcb1", "bolt", "螺母")
+    assert [name for name in names if says_nothing(name)] == ["01", "Class1", "class_7"]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"03": "disc"}', "class 03 is not in the data set in data; "),
-        ('{"01": " "}', "class 01 is called ' '; expected words that say what its pictures show"),
-        ('{"01": 7}', "class 01 is called 7; expected words"),
-        ('{"01": "a\\nb"}', "class 01 is called 'a\\nb'; expected words"),
-        ('{"01": "\\ud800"}', "class 01 is called '\\ud800'; expected words"),
-        ('["disc"]', "expected an object of classes with their words"),
-        ("{", "is not JSON"),
+        ('{"03": "disc"}', "class 03"),
+        ('{"01": " "}', "class 01 is called ' '"),
+        ('{"01": 7}', "class 01 is called 7"),
+        ('{"01": "a\\nb"}', "class 01"),
+        ('["disc"]', "object"),
+        ("{", "JSON"),
     ],
 )
 def test_files_that_are_refused(content: str, message: str, tmp_path: Path) -> None:
@@ -64,10 +60,7 @@ def test_prompts_take_the_words_and_tables_the_names(
     assert evaluate(data, plain) == 0
     (data / "meta.json").write_text(meta.replace('"bolt"', '"07"'))
     assert evaluate(data, numbered) == 0
-    assert (
-        "prompts call class 07 by its number, which says nothing of what its pictures show"
-        in (numbered / "log.txt").read_text()
-    )
+    assert "prompts call class 07 by its number" in (numbered / "log.txt").read_text()
     names.write_text('{"07": "bolt"}')
     assert evaluate(data, worded, "--class_names", str(names)) == 0
     plain_scores, words_scores, number_scores = (

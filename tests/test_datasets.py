@@ -9,26 +9,23 @@ import stat
 import subprocess
 import sys
 import warnings
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from torchvision import transforms  # type: ignore[import-untyped]
 
-from datasets.folders import FolderLayout, list_folders_of_defects
+from datasets.__main__ import main
 from datasets.index import check_files, load_index, select_classes, write_index
 from datasets.items import DatasetIndex, Item
+from datasets.mvtec import FolderLayout
 from datasets.references import draw_references, read_reference_list
 from datasets.registry import DATA_SETS, published_order, with_published_tables
-from datasets.samples import Mask, load_sample, read_mask, resize_mask
+from datasets.samples import load_sample, read_mask, resize_mask
 from tests.conftest import ROOT
-from winclip.network.backbone import Backbone
-from winclip.pictures.images import resized_pixels
-from winclip.pictures.reading import Batch, BatchReader
 from winclip.support.errors import InputError
 from winclip.support.files import write_atomically
 
@@ -60,18 +57,12 @@ def small_meta() -> dict[str, Any]:
 
 def test_write_atomically_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "made" / "result.csv"
-    write_atomically(path, "größe\n")
-    assert path.read_bytes() == "größe\n".encode()
-    write_atomically(path, b"\x00\x01")
-    assert path.read_bytes() == b"\x00\x01"
+    for content, written in (("größe\n", "größe\n".encode()), (b"\x00\x01", b"\x00\x01")):
+        write_atomically(path, content)
+        assert path.read_bytes() == written
     assert [file.name for file in path.parent.iterdir()] == ["result.csv"]
-
-
-def test_written_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
-    write_atomically(tmp_path / "atomic", "")
-    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "atomic")]
-    assert modes[0] == modes[1]
+    assert stat.S_IMODE((tmp_path / "plain").stat().st_mode) == stat.S_IMODE(path.stat().st_mode)
 
 
 def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +73,7 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(InputError, match=r"cannot write .*result\.csv \(No space left on device\)"):
+    with pytest.raises(InputError, match=r"result\.csv \(No space left on device\)"):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["result.csv"]
@@ -91,10 +82,9 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
 def test_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match=r"cannot write .*result\.csv \(.*choose a folder"):
-        write_atomically(tmp_path / "file" / "result.csv", "")
-    with pytest.raises(InputError, match=r"cannot write .*folder"):
-        write_atomically(tmp_path / "folder", "")
+    for path in (tmp_path / "file" / "result.csv", tmp_path / "folder"):
+        with pytest.raises(InputError, match=re.escape(f"cannot write {path}")):
+            write_atomically(path, "")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder"]
 
 
@@ -130,96 +120,80 @@ def test_write_index_sorts_and_is_read_back(tmp_path: Path) -> None:
 
 
 def test_missing_data_set_or_meta_json_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"data set folder .*nowhere does not exist"):
+    with pytest.raises(InputError, match="nowhere"):
         load_index(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"meta\.json does not exist; .*mvtec\.py.*visa\.py.*one of elpv, btad"):
+    with pytest.raises(InputError, match=r"meta\.json does not exist; .*mvtec\.py.*visa\.py.*python -m datasets"):
         load_index(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "no json", "[" * 100_000])
-def test_meta_json_that_is_no_json(text: str, tmp_path: Path) -> None:
-    write_meta(tmp_path, text)
-    with pytest.raises(InputError, match=r"meta\.json is not JSON"):
+@pytest.mark.parametrize("content", [b"", b"no json", b"[" * 100_000, '{"train": "größe"}'.encode("latin-1")])
+def test_meta_json_that_is_no_json(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "meta.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"meta\.json is not (JSON|UTF-8 text)"):
         load_index(tmp_path)
 
 
-def test_meta_json_in_another_encoding(tmp_path: Path) -> None:
-    (tmp_path / "meta.json").write_bytes('{"train": "größe"}'.encode("latin-1"))
-    with pytest.raises(InputError, match=r"meta\.json is not UTF-8 text \("):
-        load_index(tmp_path)
-
-
+# A content, and the place that the error names.
 WRONG_SHAPES: list[tuple[object, str]] = [
-    ([], "and found a list"),
-    ({"train": {}}, "test is missing; expected train and test"),
-    ({"test": {}}, "train is missing; expected train and test"),
-    ({"train": [], "test": {}}, "train: expected classes with their images and found a list"),
+    ([], "expected {"),
+    ({"train": {}}, "test: "),
+    ({"train": [], "test": {}}, "train: "),
     ({"train": {}, "test": {}}, "test lists no class"),
-    ({"train": {}, "test": {"nut": []}}, "test, class nut: lists no image"),
-    ({"train": {}, "test": {"nut": {}}}, "test, class 'nut': expected a list of images and found an object"),
-    ({"train": {}, "test": {"nut": ["a.png"]}}, "test, class nut, entry 0: expected an object"),
-    ({"train": {}, "test": {"../nut": []}}, "class '../nut': a class name cannot be empty or dots"),
-    ({"train": {}, "test": {"": []}}, "class '': a class name cannot be empty or dots"),
-    ({"train": {}, "test": {"a\nb": []}}, r"class 'a\nb': a class name cannot be empty or dots"),
-    ({"train": {}, "test": {"\ud800": []}}, r"is not valid Unicode"),
-    (
-        {"train": {"nut": [entry("a.png", anomaly=1)]}, "test": {"nut": [entry("t.png")]}},
-        "entry 0: anomaly is 1; train",
-    ),
-    (
-        {"train": {}, "test": {"nut": [entry("t.png"), entry("u.png"), entry("t.png")]}},
-        "test, class nut, entry 2: t.png is listed twice",
-    ),
+    ({"train": {}, "test": {"nut": []}}, "test, class nut: "),
+    ({"train": {}, "test": {"nut": {}}}, "test, class 'nut': "),
+    ({"train": {}, "test": {"nut": ["a.png"]}}, "test, class nut, entry 0: "),
+    ({"train": {}, "test": {"../nut": []}}, "test, class '../nut': "),
+    ({"train": {}, "test": {"": []}}, "test, class '': "),
+    ({"train": {}, "test": {"a\nb": []}}, r"test, class 'a\nb': "),
+    ({"train": {}, "test": {"\ud800": []}}, r"test, class '\ud800': "),
+    ({"train": {"nut": [entry("a.png", anomaly=1)]}, "test": {"nut": [entry("t.png")]}}, "train, class nut, entry 0: "),
+    ({"train": {}, "test": {"nut": [entry("t.png"), entry("u.png"), entry("t.png")]}}, "test, class nut, entry 2: "),
 ]
 
 
-@pytest.mark.parametrize(("content", "message"), WRONG_SHAPES)
-def test_wrong_shape_is_named(content: object, message: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("content", "place"), WRONG_SHAPES)
+def test_wrong_shape_is_named(content: object, place: str, tmp_path: Path) -> None:
     path = write_meta(tmp_path, content)
-    with pytest.raises(InputError, match=re.escape(message)) as caught:
+    with pytest.raises(InputError, match=re.escape(f"{path}: {place}")) as caught:
         load_index(tmp_path)
-    assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-WRONG_FIELDS: list[tuple[str, object, str]] = [
-    ("img_path", None, "img_path is null; expected text"),
-    ("img_path", 3, "img_path is a number; expected text"),
-    ("img_path", "", "img_path is empty"),
-    ("img_path", "/etc/passwd", "img_path '/etc/passwd' leads out of the data set folder"),
-    ("img_path", "a/../../b.png", "img_path 'a/../../b.png' leads out"),
-    ("img_path", "..\\b.png", r"img_path '..\\b.png' leads out"),
-    ("img_path", "C:\\b.png", r"img_path 'C:\\b.png' leads out"),
-    ("img_path", "C:b.png", "img_path 'C:b.png' leads out"),
-    ("img_path", "\\\\host\\share\\b.png", "leads out"),
-    ("mask_path", "../m.png", "mask_path '../m.png' leads out"),
-    ("mask_path", None, "mask_path is null; expected text"),
-    ("specie_name", "\udc80", "specie_name: '\\udc80' is not valid Unicode"),
-    ("cls_name", "bolt", "cls_name is 'bolt'; expected 'nut'"),
-    ("anomaly", 2, "anomaly is 2; expected 0 or 1"),
-    ("anomaly", True, "anomaly is true; expected 0 or 1"),
-    ("anomaly", "1", 'anomaly is "1"; expected 0 or 1'),
+WRONG_FIELDS: list[tuple[str, object]] = [
+    ("img_path", None),
+    ("img_path", ""),
+    ("img_path", "/etc/passwd"),
+    ("img_path", "a/../../b.png"),
+    ("img_path", "..\\b.png"),
+    ("img_path", "C:b.png"),
+    ("img_path", "\\\\host\\share\\b.png"),
+    ("mask_path", "../m.png"),
+    ("specie_name", "\udc80"),
+    ("cls_name", "bolt"),
+    ("anomaly", 2),
+    ("anomaly", True),
+    ("anomaly", "1"),
 ]
 
 
-@pytest.mark.parametrize(("field", "value", "message"), WRONG_FIELDS)
-def test_wrong_field_is_named(field: str, value: object, message: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("field", "value"), WRONG_FIELDS)
+def test_wrong_field_is_named(field: str, value: object, tmp_path: Path) -> None:
     content = small_meta()
     content["test"]["nut"][1][field] = value
     path = write_meta(tmp_path, content)
     with pytest.raises(InputError) as caught:
         load_index(tmp_path)
-    assert str(caught.value).startswith(f"{path}: test, class nut, entry 1: ")
-    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: test, class nut, entry 1: {field}")
+    assert (repr(value) if value != "" else "empty") in str(caught.value)
 
 
-@pytest.mark.parametrize("field", ["img_path", "mask_path", "cls_name", "specie_name", "anomaly"])
-def test_missing_field_is_named(field: str, tmp_path: Path) -> None:
-    content = small_meta()
-    del content["train"]["nut"][0][field]
-    write_meta(tmp_path, content)
-    with pytest.raises(InputError, match=rf"train, class nut, entry 0: {field} is missing"):
-        load_index(tmp_path)
+def test_missing_field_is_named(tmp_path: Path) -> None:
+    for field in ("img_path", "mask_path", "cls_name", "specie_name", "anomaly"):
+        content = small_meta()
+        del content["train"]["nut"][0][field]
+        write_meta(tmp_path, content)
+        with pytest.raises(InputError, match=rf"train, class nut, entry 0: {field} is missing"):
+            load_index(tmp_path)
 
 
 def test_names_with_dots_inside_are_no_way_out(tmp_path: Path) -> None:
@@ -235,11 +209,11 @@ def test_select_classes(tmp_path: Path) -> None:
     assert select_classes(index, None) == ["own class", "nut"]
     assert select_classes(index, ["nut", "own class", "nut"]) == ["own class", "nut"]
     assert select_classes(index, ["nut"]) == ["nut"]
-    with pytest.raises(InputError, match=r"class nuts is not in the data set in .*; did you mean nut\?"):
+    with pytest.raises(InputError, match=r"class nuts .* did you mean nut"):
         select_classes(index, ["nuts"])
-    with pytest.raises(InputError, match=r"class zipper is not in the data set in .*; it has: own class, nut"):
+    with pytest.raises(InputError, match=r"class zipper .*: own class, nut"):
         select_classes(index, ["nut", "zipper"])
-    with pytest.raises(InputError, match="no class is named"):
+    with pytest.raises(InputError, match="own class, nut"):
         select_classes(index, [])
 
 
@@ -267,29 +241,24 @@ def train_items(count: int, cls_name: str = "nut") -> list[Item]:
     return [Item(f"{cls_name}/{number:03}.png", "", cls_name, "good", 0) for number in range(count)]
 
 
-def test_draws_are_nested_and_without_replacement() -> None:
+def test_draws_are_nested_without_replacement_and_depend_on_seed_and_class_alone() -> None:
     items = train_items(20)
     whole = draw_references(items, "nut", 20, seed=10)
     assert sorted(item.img_path for item in whole) == [item.img_path for item in items]
     for k in range(20):
-        assert draw_references(items, "nut", k, seed=10) == whole[:k]
-
-
-def test_draw_depends_on_seed_and_class_and_not_on_order() -> None:
-    items = train_items(50)
-    drawn = draw_references(items, "nut", 8, seed=10)
-    assert draw_references(items[::-1], "nut", 8, seed=10) == drawn
-    assert draw_references(items, "nut", 8, seed=11) != drawn
-    assert draw_references(items, "bolt", 8, seed=10) != drawn
+        assert draw_references(items[::-1], "nut", k, seed=10) == whole[:k]
+    assert draw_references(items, "nut", 8, seed=11) != whole[:8]
+    assert draw_references(items, "bolt", 8, seed=10) != whole[:8]
 
 
 def test_draw_ignores_and_keeps_the_global_state() -> None:
-    np.random.seed(1)  # noqa: NPY002
-    before = repr(np.random.get_state())  # noqa: NPY002
-    drawn = draw_references(train_items(50), "nut", 8, seed=10)
-    assert repr(np.random.get_state()) == before  # noqa: NPY002
-    np.random.seed(2)  # noqa: NPY002
-    assert draw_references(train_items(50), "nut", 8, seed=10) == drawn
+    draws = []
+    for seed in (1, 2):
+        np.random.seed(seed)  # noqa: NPY002
+        before = repr(np.random.get_state())  # noqa: NPY002
+        draws.append(draw_references(train_items(50), "nut", 8, seed=10))
+        assert repr(np.random.get_state()) == before  # noqa: NPY002
+    assert draws[0] == draws[1]
 
 
 def test_draw_is_the_same_on_every_machine() -> None:
@@ -304,9 +273,9 @@ def test_draws_are_spread_evenly() -> None:
 
 
 def test_impossible_draws_are_named() -> None:
-    with pytest.raises(InputError, match="class nut has 3 train images and k_shot asks for 4"):
+    with pytest.raises(InputError, match=r"class nut .* 3 .* 4"):
         draw_references(train_items(3), "nut", 4, seed=10)
-    with pytest.raises(InputError, match="k_shot is -1; expected 0 or more"):
+    with pytest.raises(InputError, match="k_shot is -1"):
         draw_references(train_items(3), "nut", -1, seed=10)
 
 
@@ -328,24 +297,21 @@ def test_reference_list_keeps_its_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"nut/000.png\nnut/t.png\n", "list.txt, line 2: nut/t.png is a test image"),
-        (b"\n# x\nnut/9.png\n", "list.txt, line 3: nut/9.png is not in the data set's meta.json"),
-        (b"nut/000.png\n\nnut/000.png\n", "list.txt, line 3: nut/000.png is listed before, in line 1"),
-        (b"bolt/000.png\n", "list.txt lists no image of class nut"),
-        (b"", "list.txt lists no image of class nut"),
-        (b"\xff\xfe", "list.txt is not UTF-8 text"),
+        (b"nut/000.png\nnut/t.png\n", "line 2: nut/t.png is a test image"),
+        (b"\n# x\nnut/9.png\n", "line 3: nut/9.png"),
+        (b"nut/000.png\n\nnut/000.png\n", "line 3: nut/000.png is listed before, in line 1"),
+        (b"bolt/000.png\n", "class nut"),
+        (b"\xff\xfe", "UTF-8"),
+        (None, "No such file"),
     ],
 )
-def test_bad_reference_list_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+def test_bad_reference_list_is_named(content: bytes | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=re.escape(message)):
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
         read_reference_list(path, reference_index(), ["nut"])
-
-
-def test_missing_reference_list_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"reference list .*none\.txt cannot be read \(No such file"):
-        read_reference_list(tmp_path / "none.txt", reference_index(), ["nut"])
+    assert str(path) in str(caught.value)
 
 
 # --- masks ---
@@ -414,82 +380,44 @@ def test_mask_keeps_its_place_and_values() -> None:
     np.testing.assert_array_equal(resize_mask(mask, 4), expected)
 
 
-# --- batches ---
+# --- samples ---
 
 
-def write_images(root: Path, count: int = 5) -> list[Item]:
-    """Images 000, 001 ...; odd ones anomalous with the upper half masked."""
-    items = []
-    for number in range(count):
+def write_samples(root: Path) -> tuple[Item, Item]:
+    """A normal image and an anomalous one, whose upper half is masked."""
+    mask = np.zeros((20, 30), np.uint8)
+    mask[:10] = 255
+    Image.fromarray(mask).save(root / "001_mask.png")
+    for number in range(2):
         noise = np.random.RandomState(number).randint(0, 256, (20, 30, 3)).astype(np.uint8)
         Image.fromarray(noise).save(root / f"{number:03}.png")
-        mask_path = ""
-        if number % 2:
-            mask = np.zeros((20, 30), np.uint8)
-            mask[:10] = 255
-            mask_path = f"{number:03}_mask.png"
-            Image.fromarray(mask).save(root / mask_path)
-        items.append(Item(f"{number:03}.png", mask_path, "nut", "crack" if number % 2 else "good", number % 2))
-    return items
+    return Item("000.png", "nowhere.png", "nut", "good", 0), Item("001.png", "001_mask.png", "nut", "crack", 1)
 
 
-def read(
-    items: list[Item], root: Path, backbone: Backbone, batch_size: int = 8, num_workers: int = 0
-) -> list[Batch[Item, Mask | None]]:
-    load = partial(load_sample, root=root, size=8)
-    with BatchReader(backbone.image_size, batch_size, num_workers) as reader:
-        return list(reader.batches(items, load))
-
-
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_batches_hold_images_and_masks_in_order(backbone: Backbone, num_workers: int, tmp_path: Path) -> None:
-    items = write_images(tmp_path)
-    batches = read(items, tmp_path, backbone, 2, num_workers)
-    assert [len(batch.entries) for batch in batches] == [2, 2, 1]
-    assert [item for batch in batches for item in batch.entries] == items
-    images = torch.cat([batch.images for batch in batches])
-    assert images.shape == (5, 96, 96, 3)
-    assert images.dtype == torch.uint8
-    for item, image in zip(items, images):
-        np.testing.assert_array_equal(image, resized_pixels(Image.open(tmp_path / item.img_path), 96))
+def test_sample_is_an_image_and_its_mask(tmp_path: Path) -> None:
     upper = np.arange(8)[:, None].repeat(8, axis=1) < 4
-    for item, mask in zip(items, (mask for batch in batches for mask in batch.extras)):
+    for item in write_samples(tmp_path):  # masks of normal images are not read
+        image, mask = load_sample(item, tmp_path, 8)
+        np.testing.assert_array_equal(image, Image.open(tmp_path / item.img_path))
         assert mask is not None
         np.testing.assert_array_equal(mask, upper & bool(item.anomaly))
+    assert load_sample(replace(item, mask_path=""), tmp_path, 8)[1] is None
 
 
-def test_anomalous_item_without_a_mask_has_none_and_normal_masks_are_not_read(tmp_path: Path) -> None:
-    items = write_images(tmp_path, 2)
-    assert load_sample(Item(items[1].img_path, "", "nut", "crack", 1), tmp_path, 8)[1] is None
-    _, mask = load_sample(Item(items[0].img_path, "nowhere.png", "nut", "good", 0), tmp_path, 8)
-    assert mask is not None and mask.shape == (8, 8) and not mask.any()
-
-
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_unreadable_images_and_masks_are_named(backbone: Backbone, num_workers: int, tmp_path: Path) -> None:
-    items = write_images(tmp_path, 4)
-    (tmp_path / "000.png").unlink()
-    (tmp_path / "001_mask.png").write_bytes((tmp_path / "001_mask.png").read_bytes()[:50])
-    (tmp_path / "003_mask.png").unlink()
-    batches = read(items, tmp_path, backbone, 2, num_workers)
-    assert [len(batch.entries) for batch in batches] == [0, 1]
-    assert batches[0].images.shape == (0, 96, 96, 3)
-    unreadable = [entry for batch in batches for entry in batch.unreadable]
-    assert [item for item, _ in unreadable] == [items[0], items[1], items[3]]
-    assert unreadable[0][1] == f"image {tmp_path / '000.png'} does not exist"
-    assert unreadable[1][1].startswith(f"mask {tmp_path / '001_mask.png'} cannot be read (")
-    assert unreadable[2][1] == f"mask {tmp_path / '003_mask.png'} does not exist"
-
-
-def test_mask_of_another_size_than_its_image(tmp_path: Path) -> None:
-    items = write_images(tmp_path, 2)
-    Image.new("L", (20, 30)).save(tmp_path / "001_mask.png")
-    with pytest.raises(InputError) as caught:
-        load_sample(items[1], tmp_path, 8)
-    assert str(caught.value) == (
-        f"mask {tmp_path / '001_mask.png'} is 20x30 and its image {tmp_path / '001.png'} is 30x20;"
-        " both need the same size"
-    )
+def test_unreadable_images_and_masks_are_named(tmp_path: Path) -> None:
+    good, bad = write_samples(tmp_path)
+    mask = tmp_path / bad.mask_path
+    content = mask.read_bytes()
+    (tmp_path / good.img_path).unlink()
+    with pytest.raises(InputError, match=re.escape(str(tmp_path / good.img_path))):
+        load_sample(good, tmp_path, 8)
+    for damage in (lambda: mask.write_bytes(content[:50]), mask.unlink):
+        damage()
+        with pytest.raises(InputError, match=re.escape(str(mask))):
+            load_sample(bad, tmp_path, 8)
+    Image.new("L", (20, 30)).save(mask)
+    with pytest.raises(InputError, match=r"001_mask\.png is 20x30 .*001\.png is 30x20"):
+        load_sample(bad, tmp_path, 8)
 
 
 # --- registry and layouts ---
@@ -498,9 +426,7 @@ def test_mask_of_another_size_than_its_image(tmp_path: Path) -> None:
 def test_every_data_set_of_the_registry_is_complete() -> None:
     for name, entry in DATA_SETS.items():
         assert entry.name == name and entry.title
-        script = entry.command.split()
-        assert script[:2] == ["python", "-m"] or (ROOT / script[1]).is_file()
-        assert entry.classes or entry.published is None
+        assert (ROOT / f"{name}.py").is_file() == (entry.published is not None)
         if entry.published:
             with entry.published.open(newline="", encoding="utf-8") as file:
                 listed = {row["objects"] for row in csv.DictReader(file) if row["dataset"] == name}
@@ -513,14 +439,15 @@ def test_published_order_puts_unknown_classes_behind() -> None:
     assert published_order("parts", ["b", "a"]) == ["b", "a"]
 
 
-def test_names_and_unknown_names_on_the_command_line() -> None:
-    command = [sys.executable, "-m", "datasets"]
-    names = subprocess.run([*command, "--names"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert names.stdout.split() == with_published_tables()
-    refused = subprocess.run([*command, "mvtek"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (refused.returncode, refused.stdout) == (2, "")
-    known = ", ".join(DATA_SETS)
-    assert refused.stderr.endswith(f"error: no data set is called 'mvtek'; name one of {known}\n")
+def test_names_and_unknown_names_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    names = subprocess.run([sys.executable, "-m", "datasets", "--names"], cwd=ROOT, capture_output=True, check=True)
+    assert names.stdout.decode().split() == with_published_tables()
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr()
+    assert all(name in shown.out for name in DATA_SETS)
+    assert main(["mvtek"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and "'mvtek'" in shown.err and all(name in shown.err for name in DATA_SETS)
 
 
 def test_layout_with_other_folder_names(tmp_path: Path) -> None:
@@ -528,8 +455,7 @@ def test_layout_with_other_folder_names(tmp_path: Path) -> None:
         (tmp_path / "01" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "01" / path).write_bytes(b"")
     warned: list[str] = []
-    layout = FolderLayout("Boards", ("01",), good="ok")
-    index = list_folders_of_defects(tmp_path, warned.append, layout, all_classes=False, allow_missing_masks=False)
+    index = FolderLayout("Boards", ("01",), good="ok").index(tmp_path, warned.append)
     assert index.train == {"01": [Item("01/train/ok/0.bmp", "", "01", "good", 0)]}
     assert index.test == {
         "01": [

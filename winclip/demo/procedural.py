@@ -17,11 +17,15 @@ Image = npt.NDArray[np.float32]
 """(H, W, 3) in [0, 1]."""
 Field = npt.NDArray[np.float32]
 """(H, W), one value a pixel."""
+Points = npt.NDArray[np.float64]
+"""(N, 2) as (x, y) in pixels, or one coordinate of them, (N,)."""
 Region = npt.NDArray[np.bool_]
 """(H, W), True where the object or texture is."""
 Defect = Callable[[Image, Region, Image, np.random.RandomState], Image]
 """(image, region, background, random state) -> image with the defect; the input is not changed."""
 
+SIZE = 256
+SHAPE = (SIZE, SIZE)
 SUBPIXEL_BITS = 4
 WEAKEST_ALPHA = 0.25
 
@@ -37,11 +41,16 @@ def subpixel(points: npt.ArrayLike) -> npt.NDArray[np.int32]:
     return np.round(np.asarray(points, dtype=np.float64) * (1 << SUBPIXEL_BITS)).astype(np.int32)
 
 
-def filled_polygon(shape: tuple[int, int], points: npt.ArrayLike) -> Field:
+def filled_polygon(points: npt.ArrayLike) -> Field:
     """Antialiased coverage (H, W) in [0, 1] of the polygon with vertices (N, 2) as (x, y) in pixels."""
-    canvas = np.zeros(shape, dtype=np.uint8)
+    canvas = np.zeros(SHAPE, dtype=np.uint8)
     cv2.fillPoly(canvas, [subpixel(points)], 255, lineType=cv2.LINE_AA, shift=SUBPIXEL_BITS)
     return canvas.astype(np.float32) / np.float32(255)
+
+
+def rotated(x: Points, y: Points, angle: float | Points) -> Points:
+    """Points (N, 2) from their coordinates (N,), turned about the origin by an angle in radians, or by one each."""
+    return np.stack([x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)], axis=1)
 
 
 def smooth_noise(rng: np.random.RandomState, shape: tuple[int, int], cell: float, aspect: float = 1.0) -> Field:
@@ -73,16 +82,11 @@ def contrasting_colour(
     """A colour (3,) whose brightness differs from the mean of the region by at least ``distance``."""
     mean = image[region].mean(axis=0) if region.any() else image.mean(axis=(0, 1))
     brightness = float(mean.mean())
-    go_darker = bool(rng.uniform() < dark_share)
-    if brightness - distance < 0.04:
-        go_darker = False
-    if brightness + distance > 0.96:
-        go_darker = True
-    target = (
-        rng.uniform(0.02, max(0.03, brightness - distance))
-        if go_darker
-        else rng.uniform(min(0.97, brightness + distance), 0.98)
-    )
+    darker = bool(rng.uniform() < dark_share) and brightness - distance >= 0.04
+    if darker or brightness + distance > 0.96:
+        target = rng.uniform(0.02, max(0.03, brightness - distance))
+    else:
+        target = rng.uniform(min(0.97, brightness + distance), 0.98)
     tint = rng.choice([0.05, 0.3]) * rng.uniform(-1, 1, size=3)
     return np.clip(target + tint - tint.mean(), 0, 1).astype(np.float32)
 
@@ -104,7 +108,7 @@ def random_place(rng: np.random.RandomState, region: Region, margin: int = 8) ->
 
 def wandering_path(
     rng: np.random.RandomState, start: tuple[float, float], length: float, step: float, turn: float
-) -> npt.NDArray[np.float64]:
+) -> Points:
     """Points (N, 2) of a path that passes ``start`` half-way and turns by up to ``turn`` radians a step."""
     count = max(2, int(length / step))
     angles = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.uniform(-turn, turn, size=count))
@@ -113,29 +117,25 @@ def wandering_path(
     return np.asarray(points - points[count // 2] + np.asarray(start))
 
 
-def path_coverage(shape: tuple[int, int], points: npt.NDArray[np.float64], widths: npt.NDArray[np.float64]) -> Field:
+def path_coverage(points: Points, widths: Points) -> Field:
     """Antialiased coverage (H, W) of a path (N, 2) drawn with one width in pixels for each of its N - 1 pieces."""
-    canvas = np.zeros((2 * shape[0], 2 * shape[1]), dtype=np.uint8)
+    canvas = np.zeros((2 * SIZE, 2 * SIZE), dtype=np.uint8)
     fixed = subpixel(2 * points)
     for first, second, width in zip(fixed[:-1], fixed[1:], widths):
         ends = (int(first[0]), int(first[1])), (int(second[0]), int(second[1]))
         cv2.line(canvas, *ends, 255, max(1, round(2 * float(width))), cv2.LINE_AA, SUBPIXEL_BITS)
-    small = cv2.resize(canvas, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(canvas, SHAPE, interpolation=cv2.INTER_AREA)
     return small.astype(np.float32) / np.float32(255)
 
 
-def ragged_blob(
-    rng: np.random.RandomState, centre: tuple[float, float], radius: float, raggedness: float
-) -> npt.NDArray[np.float64]:
+def ragged_blob(rng: np.random.RandomState, centre: tuple[float, float], radius: float, raggedness: float) -> Points:
     """Vertices (N, 2) of a closed outline around ``centre``, its radius varied by up to ``raggedness``."""
     count = int(rng.randint(9, 17))
     angles = 2 * np.pi * (np.arange(count) + rng.uniform(-0.3, 0.3, size=count)) / count
     radii = radius * (1 + raggedness * rng.uniform(-1, 1, size=count))
     squeeze = rng.uniform(0.6, 1.0)
     turn = rng.uniform(0, np.pi)
-    x, y = radii * np.cos(angles), squeeze * radii * np.sin(angles)
-    outline = np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=1)
-    return np.asarray(outline + np.asarray(centre))
+    return rotated(radii * np.cos(angles), squeeze * radii * np.sin(angles), turn) + np.asarray(centre)
 
 
 def local_region(region: Region, alpha: Field) -> Region:
@@ -146,13 +146,12 @@ def local_region(region: Region, alpha: Field) -> Region:
 
 def scratch(image: Image, region: Region, background: Image, rng: np.random.RandomState) -> Image:
     """One to three thin, nearly straight lines, brighter or darker than the surface."""
-    shape = image.shape[:2]
-    alpha = np.zeros(shape, dtype=np.float32)
+    alpha = np.zeros(SHAPE, dtype=np.float32)
     place = np.asarray(random_place(rng, region, margin=24))
     points = wandering_path(rng, (0, 0), rng.uniform(40, 150), 6.0, rng.uniform(0.02, 0.12))
     for _ in range(int(rng.choice([1, 1, 2, 3]))):
         widths = np.full(len(points) - 1, rng.uniform(1.2, 3.0))
-        alpha = np.maximum(alpha, path_coverage(shape, points + place, widths))
+        alpha = np.maximum(alpha, path_coverage(points + place, widths))
         place = place + rng.uniform(-12, 12, size=2)
     colour = contrasting_colour(rng, image, local_region(region, alpha), rng.uniform(0.25, 0.4), dark_share=0.4)
     return blend(image, alpha * np.float32(rng.uniform(0.75, 1.0)), colour, region)
@@ -160,29 +159,27 @@ def scratch(image: Image, region: Region, background: Image, rng: np.random.Rand
 
 def crack(image: Image, region: Region, background: Image, rng: np.random.RandomState) -> Image:
     """A jagged dark line that thins out, with branches."""
-    shape = image.shape[:2]
     points = wandering_path(rng, random_place(rng, region, margin=24), rng.uniform(50, 140), 7.0, 0.75)
     widths = np.linspace(rng.uniform(2.2, 4.5), 1.0, len(points) - 1)
-    alpha = path_coverage(shape, points, widths)
+    alpha = path_coverage(points, widths)
     for _ in range(int(rng.randint(1, 4))):
         root = points[rng.randint(len(points))]
         branch = wandering_path(rng, (0, 0), rng.uniform(15, 45), 6.0, 0.7)
         branch = branch - branch[0] + root
-        alpha = np.maximum(alpha, path_coverage(shape, branch, np.linspace(2.0, 0.8, len(branch) - 1)))
+        alpha = np.maximum(alpha, path_coverage(branch, np.linspace(2.0, 0.8, len(branch) - 1)))
     colour = contrasting_colour(rng, image, local_region(region, alpha), rng.uniform(0.3, 0.45), dark_share=0.95)
     return blend(image, alpha * np.float32(rng.uniform(0.8, 1.0)), colour, region)
 
 
 def spot(image: Image, region: Region, background: Image, rng: np.random.RandomState) -> Image:
     """One to four round, compact marks of one colour."""
-    shape = image.shape[:2]
-    alpha = np.zeros(shape, dtype=np.float32)
+    alpha = np.zeros(SHAPE, dtype=np.float32)
     place = np.asarray(random_place(rng, region, margin=16))
     count = int(rng.choice([1, 1, 2, 3, 4]))
     for _ in range(count):
         radius = rng.uniform(5, 14) / (1 + 0.15 * (count - 1))
         outline = ragged_blob(rng, (float(place[0]), float(place[1])), radius, rng.uniform(0.02, 0.2))
-        alpha = np.maximum(alpha, filled_polygon((shape[0], shape[1]), outline))
+        alpha = np.maximum(alpha, filled_polygon(outline))
         place = place + rng.uniform(-45, 45, size=2)
     colour = contrasting_colour(rng, image, local_region(region, alpha), rng.uniform(0.25, 0.4), dark_share=0.6)
     if rng.uniform() < 0.3:
@@ -193,12 +190,11 @@ def spot(image: Image, region: Region, background: Image, rng: np.random.RandomS
 
 def stain(image: Image, region: Region, background: Image, rng: np.random.RandomState) -> Image:
     """A translucent patch of irregular outline, often with a darker rim."""
-    height, width = image.shape[:2]
     x, y = random_place(rng, region, margin=20)
     radius = rng.uniform(13, 32)
-    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    rows, columns = np.mgrid[:SIZE, :SIZE].astype(np.float32)
     distance = np.sqrt((columns - np.float32(x)) ** 2 + (rows - np.float32(y)) ** 2) / np.float32(radius)
-    distance = distance + np.float32(rng.uniform(0.2, 0.5)) * smooth_noise(rng, (height, width), radius * 0.7)
+    distance = distance + np.float32(rng.uniform(0.2, 0.5)) * smooth_noise(rng, SHAPE, radius * 0.7)
     inside = np.clip((1 - distance) * np.float32(rng.uniform(4, 12)), 0, 1)
     strength = rng.uniform(0.4, 0.8)
     alpha = inside * np.float32(strength)
@@ -212,36 +208,27 @@ def stain(image: Image, region: Region, background: Image, rng: np.random.Random
 
 def fibre(image: Image, region: Region, background: Image, rng: np.random.RandomState) -> Image:
     """A curly thread of even width lying on the surface."""
-    shape = image.shape[:2]
     points = wandering_path(rng, (0, 0), rng.uniform(50, 140), 4.0, 0.1)
     bends = np.cumsum(np.repeat(rng.uniform(-0.35, 0.35, size=len(points)), 8)[: len(points) - 1])
     steps = np.diff(points, axis=0)
-    turned = np.stack(
-        [
-            steps[:, 0] * np.cos(bends) - steps[:, 1] * np.sin(bends),
-            steps[:, 0] * np.sin(bends) + steps[:, 1] * np.cos(bends),
-        ],
-        axis=1,
-    )
-    curve = np.concatenate([np.zeros((1, 2)), np.cumsum(turned, axis=0)])
+    curve = np.concatenate([np.zeros((1, 2)), np.cumsum(rotated(steps[:, 0], steps[:, 1], bends), axis=0)])
     curve = curve - curve.mean(axis=0) + np.asarray(random_place(rng, region, margin=24))
-    alpha = path_coverage(shape, curve, np.full(len(curve) - 1, rng.uniform(1.5, 3.5)))
+    alpha = path_coverage(curve, np.full(len(curve) - 1, rng.uniform(1.5, 3.5)))
     colour = contrasting_colour(rng, image, local_region(region, alpha), rng.uniform(0.25, 0.4))
     return blend(image, alpha, colour, region)
 
 
 def hole(image: Image, region: Region, background: Image, rng: np.random.RandomState) -> Image:
     """A piece broken out of the surface: a ragged dark pit with one lit edge."""
-    height, width = image.shape[:2]
     centre = random_place(rng, region, margin=16)
     outline = ragged_blob(rng, centre, rng.uniform(8, 20), rng.uniform(0.15, 0.4))
     light = rng.uniform(-1, 1, size=2)
     offset = light / (np.abs(light).max() + 1e-6) * rng.uniform(1.5, 3.0)
-    pit = filled_polygon((height, width), outline)
-    lit = np.clip(filled_polygon((height, width), outline + offset) - pit, 0, 1)
+    pit = filled_polygon(outline)
+    lit = np.clip(filled_polygon(outline + offset) - pit, 0, 1)
     near = local_region(region, pit)
     dark = contrasting_colour(rng, image, near, rng.uniform(0.25, 0.4), dark_share=0.9)
-    grain = np.float32(rng.uniform(0.02, 0.1)) * smooth_noise(rng, (height, width), 3.0)
+    grain = np.float32(rng.uniform(0.02, 0.1)) * smooth_noise(rng, SHAPE, 3.0)
     damaged = blend(image, pit, np.clip(dark + grain[..., None], 0, 1), region)
     bright = np.clip(image[near].mean(axis=0) + 0.3, 0, 1).astype(np.float32)
     return blend(damaged, lit * np.float32(0.9), bright, region)
@@ -249,43 +236,34 @@ def hole(image: Image, region: Region, background: Image, rng: np.random.RandomS
 
 def broken_edge(image: Image, region: Region, background: Image, rng: np.random.RandomState) -> Image:
     """A jagged piece missing from the edge of an object, with a visible face of fracture; a hole on a full texture."""
-    height, width = image.shape[:2]
     solid = region.astype(np.uint8)
     edge = region & (cv2.erode(solid, np.ones((5, 5), np.uint8), borderValue=1) == 0)
     if int(edge.sum()) < 50:
         return hole(image, region, background, rng)
     centre = random_place(rng, np.asarray(edge), margin=8)
     outline = ragged_blob(rng, centre, rng.uniform(13, 28), rng.uniform(0.15, 0.35))
-    gone = filled_polygon((height, width), outline)
+    gone = filled_polygon(outline)
     grown = np.asarray(centre) + (outline - np.asarray(centre)) * rng.uniform(1.15, 1.4)
-    face = np.clip(filled_polygon((height, width), grown) - gone, 0, 1)
+    face = np.clip(filled_polygon(grown) - gone, 0, 1)
     near = local_region(region, gone)
     colour = contrasting_colour(rng, image, near, rng.uniform(0.2, 0.35))
-    grain = np.float32(rng.uniform(0.05, 0.15)) * smooth_noise(rng, (height, width), 2.5)
+    grain = np.float32(rng.uniform(0.05, 0.15)) * smooth_noise(rng, SHAPE, 2.5)
     damaged = blend(image, face, np.clip(colour + grain[..., None], 0, 1), region)
     return blend(damaged, gone, background, region)
 
 
 def worn(image: Image, region: Region, background: Image, rng: np.random.RandomState) -> Image:
     """A patch rubbed until its structure is gone, with abraded streaks; meant for surfaces with structure."""
-    height, width = image.shape[:2]
     centre = random_place(rng, region, margin=20)
-    area = filled_polygon((height, width), ragged_blob(rng, centre, rng.uniform(14, 30), 0.25))
+    area = filled_polygon(ragged_blob(rng, centre, rng.uniform(14, 30), 0.25))
     blurred = cv2.GaussianBlur(image, (0, 0), rng.uniform(5, 10))
-    streaks = smooth_noise(rng, (height, width), 2.0, aspect=rng.uniform(3, 12))
+    streaks = smooth_noise(rng, SHAPE, 2.0, aspect=rng.uniform(3, 12))
     surface = np.clip(blurred + np.float32(rng.uniform(0.04, 0.15)) * streaks[..., None] + rng.uniform(-0.2, 0.2), 0, 1)
     return blend(image, area, surface.astype(np.float32), region)
 
 
 DEFECTS: dict[str, Defect] = {
-    "scratch": scratch,
-    "crack": crack,
-    "spot": spot,
-    "stain": stain,
-    "fibre": fibre,
-    "hole": hole,
-    "broken_edge": broken_edge,
-    "worn": worn,
+    defect.__name__: defect for defect in (scratch, crack, spot, stain, fibre, hole, broken_edge, worn)
 }
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,8 @@ from PIL import Image as PillowImage
 
 from winclip.demo.procedural import (
     DEFECTS,
+    SHAPE,
+    SIZE,
     SUBPIXEL_BITS,
     Field,
     Image,
@@ -38,11 +39,11 @@ from winclip.demo.procedural import (
 from winclip.demo.stand_in import STAMP
 
 GENERATOR_VERSION = 3
-SIZE = 256
 TRAIN_GOOD = 16
 TEST_GOOD = 8
 TEST_DEFECTIVE = 16
 
+Floats = npt.NDArray[np.floating]
 Scene = tuple[Image, Region, Image]
 """Image, region that may carry a defect, and what is seen where the object is missing."""
 
@@ -69,8 +70,33 @@ def _texture(image: Image) -> Scene:
     return halved, np.ones(halved.shape[:2], dtype=bool), halved
 
 
-def _laid_on(background: Image, surface: Image, solid: Field) -> Scene:
-    """An object that covers the background as far as ``solid`` says, (H, W) in [0, 1]."""
+def _coloured(rng: np.random.RandomState, value: Field, colour: list[float], spread: float, gain: float = 1) -> Scene:
+    """A texture of a colour that varies by ``spread``, brighter and darker by ``value`` (2H, 2W)."""
+    tint = (np.asarray(colour) + rng.uniform(-spread, spread, size=3)).astype(np.float32)
+    return _texture(np.clip(value[..., None] * tint * np.float32(gain), 0, 1).astype(np.float32))
+
+
+def _offsets(x: float, y: float) -> tuple[Field, Field]:
+    """How far every pixel lies from (x, y), to the right and down, each (H, W)."""
+    rows, columns = np.mgrid[:SIZE, :SIZE].astype(np.float32)
+    return columns - np.float32(x), rows - np.float32(y)
+
+
+def _distance(x: float, y: float) -> Field:
+    """How far every pixel lies from (x, y), (H, W)."""
+    dx, dy = _offsets(x, y)
+    return np.sqrt(dx**2 + dy**2)
+
+
+def _turned(x: float, y: float, turn: float, scale: float) -> tuple[Field, Field]:
+    """Coordinates (u, v) of every pixel around (x, y), each (H, W), turned by ``turn`` radians, in units of scale."""
+    (dx, dy), cosine, sine = _offsets(x, y), np.float32(np.cos(turn)), np.float32(np.sin(turn))
+    return (dx * cosine + dy * sine) / np.float32(scale), (dy * cosine - dx * sine) / np.float32(scale)
+
+
+def _laid_on(background: Floats, surface: Floats, solid: Field) -> Scene:
+    """An object that covers the background as far as ``solid`` says, (H, W) in [0, 1]; colours are clipped."""
+    background, surface = (np.clip(image, 0, 1).astype(np.float32) for image in (background, surface))
     share = solid[..., None]
     return (background * (1 - share) + surface * share).astype(np.float32), solid > 0.5, background
 
@@ -82,8 +108,7 @@ def cowhide(rng: np.random.RandomState) -> Scene:
     slope = np.roll(height, 1, axis=0) - np.roll(height, -1, axis=0) + np.roll(height, 1, axis=1) - height
     folds = smooth_noise(rng, shape, 2 * rng.uniform(60, 90))
     value = np.float32(0.60) + np.float32(0.09) * slope + np.float32(0.035) * height + np.float32(0.03) * folds
-    colour = (np.asarray([0.78, 0.50, 0.33]) + rng.uniform(-0.04, 0.04, size=3)).astype(np.float32)
-    return _texture(np.clip(value[..., None] * colour, 0, 1).astype(np.float32))
+    return _coloured(rng, value, [0.78, 0.50, 0.33], 0.04)
 
 
 def basket_weave(rng: np.random.RandomState) -> Scene:
@@ -102,8 +127,7 @@ def basket_weave(rng: np.random.RandomState) -> Scene:
     tone = np.float32(0.06) * _hash_levels(strand, along_u.astype(np.int64) + 7)
     fine = np.float32(0.05) * smooth_noise(rng, (2 * SIZE, 2 * SIZE), 4.0)
     value = np.clip(round_shade * bend_shade + tone + fine, 0, 1.2)
-    colour = (np.asarray([0.80, 0.62, 0.38]) + rng.uniform(-0.04, 0.04, size=3)).astype(np.float32)
-    return _texture(np.clip(value[..., None] * colour, 0, 1).astype(np.float32))
+    return _coloured(rng, value, [0.80, 0.62, 0.38], 0.04)
 
 
 def brushed_steel(rng: np.random.RandomState) -> Scene:
@@ -121,7 +145,6 @@ def brushed_steel(rng: np.random.RandomState) -> Scene:
 
 def gear(rng: np.random.RandomState) -> Scene:
     """A metal wheel with twelve teeth, a raised rim, a bore with a keyway and five round openings."""
-    shape = (SIZE, SIZE)
     x, y = SIZE / 2 + rng.uniform(-12, 12, size=2)
     radius = rng.uniform(88, 98)
     turn = rng.uniform(0, 2 * np.pi)
@@ -135,31 +158,28 @@ def gear(rng: np.random.RandomState) -> Scene:
         for tooth in range(teeth)
         for offset, level in profile
     ]
-    rows, columns = np.mgrid[:SIZE, :SIZE].astype(np.float32)
-    distance = np.sqrt((columns - np.float32(x)) ** 2 + (rows - np.float32(y)) ** 2)
-    solid = filled_polygon(shape, outline)
+    distance = _distance(x, y)
+    solid = filled_polygon(outline)
     for index in range(5):
         angle = turn + 2 * np.pi * index / 5
         place = (x + 0.46 * radius * np.cos(angle), y + 0.46 * radius * np.sin(angle))
-        opening = np.sqrt((columns - np.float32(place[0])) ** 2 + (rows - np.float32(place[1])) ** 2)
+        opening = _distance(*place)
         solid = np.minimum(solid, np.clip(opening - np.float32(0.13 * radius), 0, 1))
     solid = np.minimum(solid, np.clip(distance - np.float32(0.17 * radius), 0, 1))
     side = np.asarray([[0, -0.06], [0.24, -0.06], [0.24, 0.06], [0, 0.06]]) * radius
     cosine, sine = np.cos(turn), np.sin(turn)
     keyway = np.asarray([x, y]) + side @ np.asarray([[cosine, sine], [-sine, cosine]])
-    solid = np.minimum(solid, 1 - filled_polygon(shape, keyway))
+    solid = np.minimum(solid, 1 - filled_polygon(keyway))
     ground = np.asarray([0.17, 0.19, 0.23]) + rng.uniform(-0.03, 0.03)
-    background = np.clip(ground + 0.015 * smooth_noise(rng, shape, 12.0)[..., None], 0, 1).astype(np.float32)
+    background = ground + 0.015 * smooth_noise(rng, SHAPE, 12.0)[..., None]
     turned = np.float32(0.03) * np.sin(distance * np.float32(2.1))
     rim = np.float32(0.10) * np.clip(3 - np.abs(distance - np.float32(0.72 * radius)), 0, 1)
     metal = np.float32(0.62 + rng.uniform(-0.04, 0.04)) + turned + rim
-    surface = np.clip(metal[..., None] * np.asarray([0.98, 1.0, 1.03]), 0, 1).astype(np.float32)
-    return _laid_on(background, surface, solid)
+    return _laid_on(background, metal[..., None] * np.asarray([0.98, 1.0, 1.03]), solid)
 
 
 def button(rng: np.random.RandomState) -> Scene:
     """A round plastic button with a thick rim and four holes on a pale cloth."""
-    shape = (SIZE, SIZE)
     x, y = SIZE / 2 + rng.uniform(-14, 14, size=2)
     radius = rng.uniform(82, 94)
     turn = rng.uniform(0, np.pi / 2)
@@ -169,15 +189,15 @@ def button(rng: np.random.RandomState) -> Scene:
     solid = np.clip((1 - distance) * np.float32(radius), 0, 1)
     threads = ((rows.astype(np.int64) // 2 + columns.astype(np.int64) // 2) % 2).astype(np.float32)
     cloth = np.asarray([0.86, 0.85, 0.81]) + rng.uniform(-0.03, 0.03)
-    background = np.clip(cloth - 0.04 * threads[..., None], 0, 1).astype(np.float32)
+    background = cloth - 0.04 * threads[..., None]
     height = np.where(distance > 0.72, 1 - ((distance - np.float32(0.86)) / np.float32(0.14)) ** 2, 0)
     slope = np.where(distance > 0.72, (distance - np.float32(0.86)) / np.float32(0.14), 0)
     facing = (dx * np.float32(-0.6) + dy * np.float32(-0.8)) / (distance * np.float32(radius) + np.float32(1e-3))
     value = np.float32(0.75) + np.float32(0.10) * height + np.float32(0.22) * slope * facing
-    swirl = smooth_noise(rng, shape, 26.0)
+    swirl = smooth_noise(rng, SHAPE, 26.0)
     value = value + np.float32(0.04) * swirl
     colour = np.asarray([0.24, 0.44, 0.72]) + rng.uniform(-0.06, 0.06, size=3)
-    surface = np.clip(value[..., None] * colour * 1.15, 0, 1).astype(np.float32)
+    surface = value[..., None] * colour * 1.15
     for index in range(4):
         angle = turn + np.pi * index / 2
         hole_x, hole_y = np.float32(0.30 * radius * np.cos(angle)), np.float32(0.30 * radius * np.sin(angle))
@@ -221,8 +241,7 @@ def herringbone(rng: np.random.RandomState) -> Scene:
     grain = np.float32(0.03) * _hash_levels(fibre + first * 31, second * 17 + np.floor(along * 1.5).astype(np.int64))
     value = np.float32(0.72) + tone + grain + np.float32(0.02) * smooth_noise(rng, (2 * SIZE, 2 * SIZE), 5.0)
     value = np.where(edge < 1.6, np.float32(0.34), value)
-    colour = (np.asarray([0.86, 0.66, 0.44]) + rng.uniform(-0.03, 0.03, size=3)).astype(np.float32)
-    return _texture(np.clip(value[..., None] * colour, 0, 1).astype(np.float32))
+    return _coloured(rng, value, [0.86, 0.66, 0.44], 0.03)
 
 
 def knit(rng: np.random.RandomState) -> Scene:
@@ -240,25 +259,20 @@ def knit(rng: np.random.RandomState) -> Scene:
     tone = np.float32(0.05) * _hash_levels(column.astype(np.int64), stitch.astype(np.int64))
     fibre = np.float32(0.07) * smooth_noise(rng, (2 * SIZE, 2 * SIZE), 3.0)
     value = (np.float32(0.35) + np.float32(0.6) * yarn) * (np.float32(0.6) + np.float32(0.4) * gap) + tone + fibre
-    colour = (np.asarray([0.36, 0.52, 0.58]) + rng.uniform(-0.04, 0.04, size=3)).astype(np.float32)
-    return _texture(np.clip(value[..., None] * colour * np.float32(1.2), 0, 1).astype(np.float32))
+    return _coloured(rng, value, [0.36, 0.52, 0.58], 0.04, 1.2)
 
 
 def biscuit(rng: np.random.RandomState) -> Scene:
     """A square biscuit with a wavy edge, a pressed frame and sixteen pricked holes, on baking paper."""
-    shape = (SIZE, SIZE)
     x, y = SIZE / 2 + rng.uniform(-10, 10, size=2)
     half, turn = rng.uniform(78, 86), rng.uniform(0, np.pi / 2)
-    rows, columns = np.mgrid[:SIZE, :SIZE].astype(np.float32)
-    dx, dy = columns - np.float32(x), rows - np.float32(y)
-    cosine, sine = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-    u, v = (dx * cosine + dy * sine) / np.float32(half), (dy * cosine - dx * sine) / np.float32(half)
+    u, v = _turned(x, y, turn, half)
     wave = np.float32(0.035) * np.cos(np.pi * 9 * np.where(np.abs(u) > np.abs(v), v, u))
     inset = 1 - np.maximum(np.abs(u), np.abs(v)) + wave
     solid = np.clip(inset * np.float32(half), 0, 1)
     paper = np.asarray([0.90, 0.87, 0.80]) + rng.uniform(-0.03, 0.03)
-    background = np.clip(paper + 0.02 * smooth_noise(rng, shape, 5.0)[..., None], 0, 1).astype(np.float32)
-    value = np.float32(0.92) + np.float32(0.05) * fractal_noise(rng, shape, 24.0, 4)
+    background = paper + 0.02 * smooth_noise(rng, SHAPE, 5.0)[..., None]
+    value = np.float32(0.92) + np.float32(0.05) * fractal_noise(rng, SHAPE, 24.0, 4)
     value = value - np.float32(0.22) * np.clip(1 - inset / np.float32(0.10), 0, 1)
     value = value - np.float32(0.10) * np.clip(2 - np.abs(inset - np.float32(0.20)) * np.float32(half), 0, 1)
     for across in (-0.54, -0.18, 0.18, 0.54):
@@ -266,13 +280,11 @@ def biscuit(rng: np.random.RandomState) -> Scene:
             apart = np.sqrt((u - np.float32(across)) ** 2 + (v - np.float32(along)) ** 2) * np.float32(half)
             value = value - np.float32(0.42) * np.clip(4 - apart, 0, 1)
     colour = np.asarray([0.86, 0.66, 0.40]) + rng.uniform(-0.04, 0.04, size=3)
-    surface = np.clip(value[..., None] * colour, 0, 1).astype(np.float32)
-    return _laid_on(background, surface, solid)
+    return _laid_on(background, value[..., None] * colour, solid)
 
 
 def key(rng: np.random.RandomState) -> Scene:
     """A brass door key: a round bow with a hole, a blade with a groove and five cuts, on dark felt."""
-    shape = (SIZE, SIZE)
     x, y = SIZE / 2 + rng.uniform(-8, 8, size=2)
     length, turn = rng.uniform(200, 212), rng.uniform(0, 2 * np.pi)
     cosine, sine = np.cos(turn), np.sin(turn)
@@ -282,25 +294,21 @@ def key(rng: np.random.RandomState) -> Scene:
         outline += [(place, 0.09), (place - 0.02, 0.09 - cut), (place - 0.045, 0.09 - cut), (place - 0.065, 0.09)]
     outline += [(-0.04, 0.09), (-0.10, 0.12)]
     blade = np.asarray(outline) * length @ np.asarray([[cosine, sine], [-sine, cosine]]) + np.asarray([x, y])
-    rows, columns = np.mgrid[:SIZE, :SIZE].astype(np.float32)
-    dx, dy = columns - np.float32(x), rows - np.float32(y)
-    u = (dx * np.float32(cosine) + dy * np.float32(sine)) / np.float32(length)
-    v = (dy * np.float32(cosine) - dx * np.float32(sine)) / np.float32(length)
+    u, v = _turned(x, y, turn, length)
     bow = np.sqrt((u + np.float32(0.27)) ** 2 + v**2)
-    solid = np.maximum(filled_polygon(shape, blade), np.clip((np.float32(0.22) - bow) * np.float32(length), 0, 1))
+    solid = np.maximum(filled_polygon(blade), np.clip((np.float32(0.22) - bow) * np.float32(length), 0, 1))
     hole = np.sqrt((u + np.float32(0.36)) ** 2 + v**2)
     solid = np.minimum(solid, np.clip((hole - np.float32(0.06)) * np.float32(length), 0, 1))
     felt = np.asarray([0.16, 0.20, 0.17]) + rng.uniform(-0.03, 0.03)
-    background = np.clip(felt + 0.035 * smooth_noise(rng, shape, 2.5)[..., None], 0, 1).astype(np.float32)
+    background = felt + 0.035 * smooth_noise(rng, SHAPE, 2.5)[..., None]
     rim = np.clip(2 - np.abs(bow - np.float32(0.185)) * np.float32(length), 0, 1)
     groove = np.clip(2.5 - np.abs(v + np.float32(0.02)) * np.float32(length), 0, 1) * (u > -0.04)
     value = np.float32(0.80) - np.float32(0.14) * rim - np.float32(0.26) * groove
     value = (
-        value + np.float32(0.05) * np.sin(u * 9 + v * 5) + np.float32(0.03) * smooth_noise(rng, shape, 2.0, aspect=9.0)
+        value + np.float32(0.05) * np.sin(u * 9 + v * 5) + np.float32(0.03) * smooth_noise(rng, SHAPE, 2.0, aspect=9.0)
     )
     colour = np.asarray([0.94, 0.80, 0.46]) + rng.uniform(-0.03, 0.03, size=3)
-    surface = np.clip(value[..., None] * colour, 0, 1).astype(np.float32)
-    return _laid_on(background, surface, solid)
+    return _laid_on(background, value[..., None] * colour, solid)
 
 
 Classes = dict[str, tuple[Callable[[np.random.RandomState], Scene], dict[str, str]]]
@@ -360,31 +368,31 @@ def _save(pixels: npt.NDArray[np.uint8], path: Path) -> None:
     PillowImage.fromarray(pixels).save(path, format="PNG", compress_level=1)
 
 
+def numbered_defects(class_name: str, count: int) -> list[tuple[str, int]]:
+    """Folder name and number of ``count`` defective images of a class, its defects in turn."""
+    defects = list(CLASSES[class_name][1])
+    return [(defects[number % len(defects)], number // len(defects)) for number in range(count)]
+
+
 def _write_class(root: Path, class_name: str, seed: int) -> None:
     for part, count in (("train/good", TRAIN_GOOD), ("test/good", TEST_GOOD)):
         for index in range(count):
             _save(draw_pair(class_name, seed, part, index)[0], root / class_name / part / f"{index:03d}.png")
-    defects = list(CLASSES[class_name][1])
-    for number in range(TEST_DEFECTIVE):
-        defect, index = defects[number % len(defects)], number // len(defects)
+    for defect, index in numbered_defects(class_name, TEST_DEFECTIVE):
         clean, damaged = draw_pair(class_name, seed, f"test/{defect}", index, defect)
         _save(damaged, root / class_name / "test" / defect / f"{index:03d}.png")
-        mask_path = root / class_name / "ground_truth" / defect / f"{index:03d}_mask.png"
-        _save(changed_pixels(clean, damaged), mask_path)
+        mask = root / class_name / "ground_truth" / defect / f"{index:03d}_mask.png"
+        _save(changed_pixels(clean, damaged), mask)
 
 
-def _stamp(seed: int) -> dict[str, int]:
-    return {"generator_version": GENERATOR_VERSION, "seed": seed}
-
-
-def is_complete(root: Path, seed: int) -> bool:
+def _is_complete(root: Path, stamp: dict[str, int]) -> bool:
     """Whether ``root`` holds all files of this generator version and seed."""
     try:
-        stamp = json.loads((root / STAMP).read_text())
+        found = json.loads((root / STAMP).read_text())
     except (OSError, ValueError):
         return False
     files = len(CLASSES) * (TRAIN_GOOD + TEST_GOOD + 2 * TEST_DEFECTIVE)
-    return bool(stamp == _stamp(seed)) and sum(1 for _ in root.glob("*/*/*/*.png")) == files
+    return bool(found == stamp) and sum(1 for _ in root.glob("*/*/*/*.png")) == files
 
 
 def make_sample(root: Path, seed: int = 0) -> None:
@@ -396,8 +404,8 @@ def make_sample(root: Path, seed: int = 0) -> None:
     Raises:
         FileExistsError: if ``root`` exists and is neither empty nor a sample.
     """
-    root = Path(root)
-    if is_complete(root, seed):
+    root, stamp = Path(root), {"generator_version": GENERATOR_VERSION, "seed": seed}
+    if _is_complete(root, stamp):
         return
     if root.exists() and not (root / STAMP).exists() and any(root.iterdir()):
         raise FileExistsError(f"{root} holds files that are no sample; give another --data_path or move them away")
@@ -406,17 +414,16 @@ def make_sample(root: Path, seed: int = 0) -> None:
         new = Path(temporary) / "new"
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda class_name: _write_class(new, class_name, seed), CLASSES))
-        (new / STAMP).write_text(json.dumps(_stamp(seed)) + "\n")
-        if is_complete(root, seed):  # another process was faster
+        (new / STAMP).write_text(json.dumps(stamp) + "\n")
+        if _is_complete(root, stamp):  # another process was faster
             return
         if root.exists():
             root.rename(Path(temporary) / "old")
         try:
             new.rename(root)
         except OSError:
-            if not is_complete(root, seed):
+            if not _is_complete(root, stamp):
                 raise
-            shutil.rmtree(new)
 
 
 def main() -> None:
