@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import os
-import posixpath
 import re
 import signal
 import sys
@@ -19,10 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from winclip.made_with import differing, made_with
-from winclip.model import Prediction, WinCLIP
+from winclip.model import WinCLIP
 from winclip.pictures.drawing import fit, strongest_region
 from winclip.pictures.images import decode_image
 from winclip.pictures.reading import BatchReader, usable_cores
@@ -32,22 +33,17 @@ from winclip.prediction.rows import Row
 from winclip.prediction.scoring import score_each
 from winclip.support.command_line import ModelOptions, ReadingOptions, exit_status, log_to_terminal
 from winclip.support.errors import InputError
-from winclip.support.files import cache_folder, file_sha256, lock_folder, write_atomically
+from winclip.support.files import cache_folder, file_sha256, lock_folder
 from winclip.support.options import add_options, option, take_options
 from winclip.thresholds import Threshold
 
 _log = logging.getLogger("winclip")
-ROWS, CONFIG = "rows", "config.json"
 PICTURES, PARQUET, TAR = "pictures", ".parquet", ".tar"
-# Columns of a row and their types.
 _BOX = ("box_x", "box_y", "box_w", "box_h")
+# Columns of a row and their types.
 _COLUMNS = {"path": "string", "class_name": "string", "score": "float64", "threshold": "float64", "anomalous": "bool"}
 _COLUMNS |= {"area": "float64", **dict.fromkeys(_BOX, "int32"), "reason": "string"}
-# What a task takes that reads or writes beside the workers, and how many bytes one reads at once.
-_LIGHT, _BLOCK = {"num_cpus": 0.1}, 16 << 20
-# A worker that dies costs what it was at; what kills every worker that takes it ends the run.
-_RETRIES = 3
-# Path and label of a row; of a picture also its content, or where that is.
+# Path and class of a row; of a picture also its content, or where that is.
 Key, Picture = tuple[str, str], tuple[str, str, Any]
 
 
@@ -87,58 +83,51 @@ def reach(address: str) -> tuple[Any, str, str]:
     return files, path.rstrip("/"), re.sub("//[^/@]*@", "//", address.partition("?")[0]).rstrip("/")
 
 
-def dataset(options: Options, done: set[Key]) -> Any:
-    """The pictures of ``--input`` as Ray Data reads them; None if all are known to have a row.
+def dataset(options: Options) -> Any:
+    """The pictures of ``--input`` as Ray Data reads them; InputError if there are none, or of several kinds.
 
-    Pictures that are files are opened by the workers: one that cannot be would end ``read_binary_files``.
-
-    Raises:
-        InputError: if there are not files of one kind, or Parquet files lack a column.
+    Those that are files are opened by the workers: one that cannot be would end ``read_binary_files``.
     """
-    import pyarrow.parquet as pq
+    import pyarrow.dataset
     import ray.data
     from pyarrow.fs import FileSelector
 
-    (files, root, name), kinds = reach(options.input), dict[str, list[str]]()
-    below = FileSelector(root, recursive=True, allow_not_found=True)
-    infos = files.get_file_info([root] if files.get_file_info(root).is_file else below)
+    (files, root, name), output, kinds = reach(options.input), reach(options.output)[1], dict[str, list[str]]()
+    is_file, below = files.get_file_info(root).is_file, FileSelector(root, recursive=True, allow_not_found=True)
+    infos = files.get_file_info([root] if is_file else below)
     for path in sorted(info.path for info in infos if info.is_file):
-        kind = PICTURES if is_picture(path) else posixpath.splitext(path)[1]
-        inside = path.startswith(f"{reach(options.output)[1]}/") or "/." in path.removeprefix(root)
-        if kind in (PICTURES, PARQUET, TAR) and not inside:
+        kind = PICTURES if is_picture(path) else PurePosixPath(path).suffix
+        hidden = "/." in path.removeprefix(root) or path.startswith(f"{output}/")
+        if kind in (PICTURES, PARQUET, TAR) and not hidden:
             kinds.setdefault(kind, []).append(path)
     if len(kinds) != 1:
-        held = " and ".join(kinds) or "nothing to score"
-        raise InputError(f"{name} holds {held}; name pictures, {PARQUET} files or {TAR} files")
-    (kind, paths), how = kinds.popitem(), {"filesystem": files, "ray_remote_args": _LIGHT}
+        raise InputError(f"{name} holds {' and '.join(kinds) or 'no'} files; name pictures, {PARQUET} or {TAR} files")
+    kind, paths = kinds.popitem()
     if kind == TAR:
-        return ray.data.read_webdataset(paths, decoder=None, **how)
-    if kind == PICTURES:
-        items = [{options.path_column: name + path.removeprefix(root), "at": path} for path in paths]
-        scored = {path for path, _ in done}
-        items = [item for item in items if item[options.path_column] not in scored]
-        return (
-            ray.data.from_items(items, override_num_blocks=-(-len(items) // options.rows_per_file)) if items else None
-        )
-    there = pq.read_schema(paths[0], filesystem=files).names
-    wanted = {options.path_column, options.image_column, options.class_from} & {*there}
-    if not wanted - {options.class_from} or options.class_from not in (None, "folder", *wanted):
-        raise InputError(f"{paths[0]} has {', '.join(there)}; see --path_column, --image_column and --class_from")
-    blocks = ray.data.read_parquet(paths, **how).count() // options.rows_per_file
-    return ray.data.read_parquet(paths, override_num_blocks=max(blocks, len(paths)), **how).select_columns([*wanted])
+        return ray.data.read_webdataset(paths, decoder=None, filesystem=files)
+    items = [{options.path_column: name + path.removeprefix(root), "at": path} for path in paths]
+    if kind == PARQUET:
+        there = pyarrow.dataset.dataset(paths, filesystem=files)
+        wanted = {options.path_column, options.image_column, options.class_from} & {*there.schema.names}
+        if options.image_column in wanted:
+            return ray.data.read_parquet(paths, filesystem=files).select_columns([*wanted])
+        if options.path_column not in wanted:
+            names = ", ".join(there.schema.names)
+            raise InputError(f"{name} has the columns {names}; see --path_column and --image_column")
+        folder = PurePosixPath(root).parent if is_file else PurePosixPath(root)
+        items = there.to_table([*wanted]).to_pylist()
+        for item in items:
+            at = item[options.path_column]
+            item["at"] = at if "://" in at else str(folder / at)
+    return ray.data.from_items(items, override_num_blocks=-(-len(items) // options.rows_per_file))
 
 
 def load_models(options: Options) -> tuple[dict[str, WinCLIP], dict[str, Any]]:
-    """Of each class, as pictures are labelled, the model with text and references; and what rows are made with.
-
-    Raises:
-        InputError: if there is no model or memory, they do not fit, or it is not clear what is of which class.
-    """
+    """Of each class, as pictures are labelled, the model with text and references; and what all rows are made with."""
     backbone, models, classes = options.model.load().backbone, dict[str, WinCLIP](), dict[str, Any]()
     for given in options.memory:
-        label, named, place = given.partition("=")
-        label, place = (label, Path(place)) if named and "/" not in label else ("", Path(given))
-        for file in sorted(place.glob("*.safetensors")) if place.is_dir() else [place]:
+        label, place = given.split("=", 1) if re.match("[^/=]+=", given) else ("", given)
+        for file in sorted(Path(place).glob("*.safetensors")) if Path(place).is_dir() else [Path(place)]:
             class_name, prompts = class_of_memory(file, options.model.model)
             name = label or class_name
             if name in models:
@@ -150,70 +139,64 @@ def load_models(options: Options) -> tuple[dict[str, WinCLIP], dict[str, Any]]:
     if not models or (len(models) > 1 and options.class_from is None):
         raise InputError(f"--memory has the classes {', '.join(models)}; say with --class_from which a picture is of")
     told = {name: getattr(options, name) for name in ("class_from", "path_column", "image_column")}
-    return models, made_with(
-        backbone, options.model.temperature, input=reach(options.input)[2], **told, classes=classes
-    )
+    told |= {"input": reach(options.input)[2], "classes": classes}
+    return models, made_with(backbone, options.model.temperature, **told)
 
 
-def describe(path: str, size: tuple[int, int], result: Prediction, threshold: Threshold) -> Row:
-    """The row of a picture of a size, as predict.py has it but for the heat map."""
-    score, own_size = float(result.scores[0]), fit(result.maps[0], size)
-    area, box = strongest_region(own_size, threshold.pixel)
+def describe(path: str, score: float, own_map: npt.NDArray[np.float32], threshold: Threshold) -> Row:
+    """The row of a picture, of its anomaly map in its own size."""
+    area, box = strongest_region(own_map, threshold.pixel)
     return Row(path, score, threshold.score, score > threshold.score, area, box, "")
 
 
 class Scorer:
     """Scores pictures; Ray Data makes one in every worker."""
 
-    def __init__(self, options: Options, root: tuple[Any, str, str], done: Any) -> None:
-        """Load the model and the memories; ``root`` is that of the input, and ``done`` refers to keys of rows."""
+    def __init__(self, options: Options, source: tuple[Any, str, str], done: Any) -> None:
+        """Load model and memories; ``source`` is where the input is, and ``done`` refers to the keys of rows."""
         import ray
 
-        self._options, (self._files, self._root, self._name), self._done = options, root, ray.get(done)
+        self._options, (self._files, self._root, self._name), self._done = options, source, ray.get(done)
         self._models, _ = load_models(options)
-        self._backbone = next(iter(self._models.values())).backbone
+        side = next(iter(self._models.values())).backbone.image_size
         threads = options.cpus_per_worker if options.reading.num_workers is None else options.reading.num_workers
-        self._reader = BatchReader(self._backbone.image_size, options.reading.batch_size, threads)
+        self._reader = BatchReader(side, options.reading.batch_size, threads)
 
     def __call__(self, table: Any) -> Any:
-        """The rows, a pyarrow table, of one that ``dataset`` reads."""
+        """The rows of what has none yet, a pyarrow table, for a table that ``dataset`` reads."""
         import pyarrow as pa
 
-        rows, of_label = list[dict[str, Any]](), dict[str, list[Picture]]()
-        for path, label, content in self._pictures(table.to_pylist()):
-            if (path, label) in self._done:
-                continue
-            if label in self._models:
-                of_label.setdefault(label, []).append((path, label, content))
-            else:
-                rows.append({"path": path, "class_name": label, "reason": f"class '{label}' has no memory"})
-        for label, pictures in of_label.items():
-            rows += [{**row, "class_name": label} for row in self._rows(self._models[label], pictures)]
+        pictures = [picture for picture in self._pictures(table.to_pylist()) if picture[:2] not in self._done]
+        failed = [(picture, "the class has no memory") for picture in pictures if picture[1] not in self._models]
+        rows: list[dict[str, Any]] = []
+        for label, model in self._models.items():
+            some = [picture for picture in pictures if picture[1] == label]
+            for batch in self._reader.batches(some, self._load):
+                failed += batch.unreadable
+                results = score_each(model, model.backbone.encode(batch.images)) if batch.entries else []
+                for picture, size, result in zip(batch.entries, batch.extras, results):
+                    if isinstance(result, InputError):
+                        failed.append((picture, f"image {picture[0]}: {result}"))
+                    else:
+                        own_map = fit(result.maps[0], size)
+                        row = asdict(describe(picture[0], float(result.scores[0]), own_map, model.threshold()))
+                        row |= {"path": picture[0], "class_name": label} | dict(zip(_BOX, row["box"] or ()))
+                        rows.append(row)
+        rows += [{"path": path, "class_name": label, "reason": reason} for (path, label, _), reason in failed]
         return pa.Table.from_pylist(rows, pa.schema(list(_COLUMNS.items())))
-
-    def _rows(self, model: WinCLIP, pictures: list[Picture]) -> Iterator[dict[str, Any]]:
-        for batch in self._reader.batches(pictures, self._load):
-            for (path, *_), reason in batch.unreadable:
-                yield {"path": path, "reason": reason}
-            results = score_each(model, self._backbone.encode(batch.images)) if batch.entries else []
-            for (path, *_), size, result in zip(batch.entries, batch.extras, results):
-                if isinstance(result, InputError):
-                    yield {"path": path, "reason": f"image {path}: {result}"}
-                else:
-                    row = asdict(describe(path, size, result, model.threshold()))
-                    yield row | dict(zip(_BOX, row["box"] or ()))
 
     def _pictures(self, rows: list[dict[str, Any]]) -> Iterator[Picture]:
         for row in rows:
-            told = row.get(self._options.class_from)
+            content, path = row.get(self._options.image_column), row.get(self._options.path_column)
+            content = content["bytes"] if isinstance(content, dict) else content
             if "__url__" in row:
                 sample = f"{self._name}{row['__url__'].removeprefix(self._root)}/{row['__key__']}"
                 found = {f"{sample}.{key}": row[key] for key in row if row[key] is not None and is_picture(f"_.{key}")}
+            elif path is None:
+                found = {f"{self._name}#{hashlib.sha256(content or b'').hexdigest()[:16]}": content}
             else:
-                content, path = row.get(self._options.image_column), row.get(self._options.path_column)
-                content = content["bytes"] if isinstance(content, dict) else content
-                path = path or f"{self._name}#{hashlib.sha256(content or b'').hexdigest()[:16]}"
-                found = {path: row.get("at", path) if content is None else content}
+                found = {path: row.get("at", content)}
+            told = row.get(self._options.class_from)
             yield from ((path, self._label(path, told), content) for path, content in found.items())
 
     def _label(self, path: str, told: Any) -> str:
@@ -227,28 +210,24 @@ class Scorer:
 
     def _load(self, picture: Picture) -> tuple[Image.Image, tuple[int, int]]:
         path, _, content = picture
-        if isinstance(content, str):
-            folder = self._root if posixpath.splitext(self._root)[1] != PARQUET else posixpath.dirname(self._root)
-            files, place = reach(content) if "://" in content else (self._files, posixpath.join(folder, content))
-            try:
+        try:
+            if isinstance(content, str):
+                files, place = reach(content)[:2] if "://" in content else (self._files, content)
                 with files.open_input_stream(place) as stream:
                     content = stream.read()
-            except OSError as error:
-                raise InputError(f"image {path} cannot be read ({error})") from error
-        image = decode_image(content, f"image {path}", upright=True)
+            image = decode_image(content or b"", f"image {path}", upright=True)
+        except OSError as error:
+            raise InputError(f"image {path} cannot be read ({error})") from error
         return image, image.size
 
 
-def read_done(files: Any, folder: str) -> tuple[set[Key], int, int]:
-    """Keys of the rows in a folder, and how many are anomalous and unreadable.
-
-    Files that a kill broke off are removed, and rows that are there twice.
-    """
+def read_done(files: Any, folder: str) -> tuple[set[Key], int]:
+    """Keys of the rows in a folder, and how many have no score; removes broken files and rows that are there twice."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from pyarrow.fs import FileSelector
 
-    done, anomalous, unreadable = set[Key](), 0, 0
+    done, failed = set[Key](), 0
     for info in files.get_file_info(FileSelector(folder, allow_not_found=True)):
         try:
             table = pq.read_table(info.path, filesystem=files, partitioning=None)
@@ -256,114 +235,92 @@ def read_done(files: Any, folder: str) -> tuple[set[Key], int, int]:
             _log.warning("%s is removed: %s", info.path, error)
             files.delete_file(info.path)
             continue
-        keys = list(zip(table["path"].to_pylist(), table["class_name"].to_pylist()))
+        keys = zip(table["path"].to_pylist(), table["class_name"].to_pylist())
         new = {key: number for number, key in enumerate(keys) if key not in done}
-        if len(new) < len(keys):
+        if len(new) < len(table):
             _log.warning("%s has rows of pictures that have one already; they are removed", info.path)
             table = table.take(list(new.values()))
             pq.write_table(table, info.path, filesystem=files)
         done |= new.keys()
-        anomalous += sum(map(bool, table["anomalous"].to_pylist()))
-        unreadable += len(table) - table["reason"].null_count
-    return done, anomalous, unreadable
+        failed += table["score"].null_count
+    return done, failed
 
 
-def check_settings(files: Any, path: str, settings: dict[str, Any]) -> None:
-    """Write what rows are made with, or compare it with what is there.
-
-    Raises:
-        InputError: if the rows that are there were made with something else.
-    """
-    if files.get_file_info(path).is_file:
-        with files.open_input_stream(path) as stream:
-            other = differing(json.loads(stream.read()), settings)
-        if other:
-            raise InputError(f"the rows beside {path} were made with another {', '.join(other)}; name another --output")
-    elif files.type_name == "local":
-        write_atomically(path, json.dumps(settings, indent=2) + "\n")
-    else:  # an object store, where files appear when they are complete
-        with files.open_output_stream(path) as stream:
+def check(files: Any, path: str, settings: dict[str, Any]) -> None:
+    """Say in a file what rows are made with; InputError if those that are there were made with something else."""
+    if not files.get_file_info(path).is_file:
+        with files.open_output_stream(f"{path}.new") as stream:
             stream.write(json.dumps(settings, indent=2).encode())
+        files.move(f"{path}.new", path)
+    with files.open_input_stream(path) as stream:
+        if other := differing(json.loads(stream.read()), settings):
+            raise InputError(f"{path}: rows were made with another {', '.join(other)}; name another --output")
+
+
+def score(options: Options) -> int:
+    """Score what has no row yet, with the Ray that is running; the exit status."""
+    import ray.data
+
+    (files, output, name), there, gpus = reach(options.output), ray.cluster_resources(), options.gpus_per_worker
+    if gpus is None:
+        gpus = float(there.get("GPU", 0) >= 1 and options.model.device != "cpu")
+    how = {"num_cpus": options.cpus_per_worker, "num_gpus": gpus}
+    # One CPU is left for what reads.
+    room = min((there["CPU"] - 1) // options.cpus_per_worker, there.get("GPU", 0) // gpus if gpus else there["CPU"])
+    with lock_folder(Path(output), "--output") if files.type_name == "local" else contextlib.nullcontext():
+        made = ray.get(ray.remote(**how)(lambda: load_models(options)[1]).remote())
+        check(files, f"{output}/config.json", made)
+        done, _ = read_done(files, f"{output}/rows")
+        _log.info("%d rows are there already", len(done))
+        dataset(options).map_batches(
+            Scorer,
+            fn_constructor_args=(options, reach(options.input), ray.put(done)),
+            batch_size=options.rows_per_file,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=options.workers or max(int(room), 1)),
+            # A worker that dies costs what it was at; what kills every worker that takes it ends the run.
+            max_task_retries=3,
+            **how,
+        ).write_parquet(f"{output}/rows", filesystem=files, ray_remote_args={"num_cpus": 0})
+        done, failed = read_done(files, f"{output}/rows")
+    print(f"{len(done) - failed} pictures are scored, {failed} could not be; the rows are in {name}/rows")
+    return 0 if len(done) > failed else 2
 
 
 def run(options: Options) -> int:
-    """Score what has no row yet; the exit status.
-
-    Raises:
-        InputError: if anything given is wrong, rows were made with something else, or no picture can be read.
-    """
-    import ray.data
-
-    files, output, name = reach(options.output)
-    there, gpus = ray.cluster_resources(), options.gpus_per_worker
-    if gpus is None:
-        gpus = float(there.get("GPU", 0) >= 1 and options.model.device != "cpu")
-    takes = {"num_cpus": options.cpus_per_worker, "num_gpus": gpus}
-    # One CPU is left for what reads and writes.
-    room = min((there["CPU"] - 1) // options.cpus_per_worker, there["GPU"] // gpus if gpus else float("inf"))
-    with lock_folder(Path(output), "--output") if files.type_name == "local" else contextlib.nullcontext():
-        settings = ray.get(ray.remote(**takes)(lambda: load_models(options)[1]).remote())
-        check_settings(files, f"{output}/{CONFIG}", settings)
-        done, *_ = read_done(files, f"{output}/{ROWS}")
-        _log.info("%d rows are there already", len(done))
-        pictures = dataset(options, done)
-        if pictures is not None:
-            pictures.map_batches(
-                Scorer,
-                fn_constructor_args=(options, reach(options.input), ray.put(done)),
-                batch_size=options.rows_per_file,
-                batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(size=options.workers or max(int(room), 1)),
-                max_task_retries=_RETRIES,
-                **takes,
-            ).write_parquet(f"{output}/{ROWS}", filesystem=files, ray_remote_args=_LIGHT)
-        done, anomalous, unreadable = read_done(files, f"{output}/{ROWS}")
-    scored = len(done) - unreadable
-    if not scored:
-        raise InputError(f"none of the {unreadable} pictures could be read; the rows in {name} say why")
-    print(f"{scored} pictures, {anomalous} of them anomalous, {unreadable} that could not be read; written to {name}")
-    return 0
-
-
-def with_ray(options: Options) -> int:
-    """``run`` on the Ray that there is, or on one that is started here until the end."""
+    """``score`` with the Ray that ``RAY_ADDRESS`` names, or one that is here until the end."""
     # Nothing is told to anybody, and what Ray says is in its own folder.
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_LOG_LEVEL": "CRITICAL", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-    os.environ.update({name: os.environ.get(name, value) for name, value in quiet.items()})
+    for name, value in (("USAGE_STATS_ENABLED", "0"), ("DATA_LOG_LEVEL", "CRITICAL"), ("BACKEND_LOG_LEVEL", "fatal")):
+        os.environ.setdefault(f"RAY_{name}", value)
+    import pyarrow
     import ray.data
-    from ray.exceptions import RayError
 
     log_to_terminal(_log)
-    heard = signal.getsignal(signal.SIGTERM)
-    how = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-    cpus = max(usable_cores(), (options.workers or 0) * options.cpus_per_worker) + 1
+    # Of arguments that have no other name yet.
+    warnings.simplefilter("ignore")
+    heard, cpus = signal.getsignal(signal.SIGTERM), (options.workers or 0) * options.cpus_per_worker
+    # The CPUs of a Ray that starts here: those of the workers, and two for what reads.
+    how = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": max(usable_cores() + 1, cpus + 2)}
     try:
-        ray.init(num_cpus=None if os.environ.get("RAY_ADDRESS") else cpus, **how)
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **how)
         # Ray's own handler ends the program without a word.
         signal.signal(signal.SIGTERM, heard)
         context = ray.data.DataContext.get_current()
-        context.target_max_block_size, context.enable_progress_bars = _BLOCK, sys.stderr.isatty()
-        with warnings.catch_warnings():
-            # Of arguments that have no other name yet.
-            warnings.simplefilter("ignore")
-            return run(options)
-    except (RayError, OSError, ConnectionError) as error:
+        context.target_max_block_size, context.enable_progress_bars = 16 << 20, sys.stderr.isatty()
+        return score(options)
+    except (ray.exceptions.RayError, pyarrow.ArrowInvalid, OSError) as error:
         cause = getattr(error, "cause", error)
-        if isinstance(cause, InputError):
-            raise cause from None
-        raise InputError(f"Ray could not go on ({error}); the same command goes on with what has no row yet") from error
+        raise cause if isinstance(cause, InputError) else InputError(f"{error}; the same command goes on") from None
     finally:
         ray.shutdown()
 
 
 def main(arguments: list[str]) -> int:
-    """Run and return the exit status: 0, or one of ``exit_status``."""
+    """Run and return the exit status: 0, or one of ``exit_status``, which is 2 too if no picture could be read."""
     parser = argparse.ArgumentParser(prog="score_collection.py", description=__doc__)
     add_options(parser, Options)
     values = vars(parser.parse_args(arguments))
-    return exit_status(
-        lambda: with_ray(take_options(Options, values)), "the same command goes on with what has no row yet"
-    )
+    return exit_status(lambda: run(take_options(Options, values)), "the same command goes on")
 
 
 if __name__ == "__main__":
