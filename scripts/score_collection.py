@@ -239,7 +239,7 @@ def read_done(files: Any, folder: str) -> tuple[set[Key], int]:
         new = {key: number for number, key in enumerate(keys) if key not in done}
         if len(new) < len(table):
             _log.warning("%s has rows of pictures that have one already; they are removed", info.path)
-            table = table.take(list(new.values()))
+            table = table.take(pa.array(list(new.values()), pa.int64()))
             pq.write_table(table, info.path, filesystem=files)
         done |= new.keys()
         failed += table["score"].null_count

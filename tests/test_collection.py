@@ -1,17 +1,14 @@
-"""score_collection.py: rows as predict.py has them whatever is killed, from every kind of input, and what is refused."""
+"""score_collection.py: rows as predict.py has them whatever is killed, from every kind of input."""
 
 from __future__ import annotations
 
 import csv
-import io
-import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,113 +22,103 @@ from winclip.model import WinCLIP
 from winclip.network.backbone import Backbone
 
 pytestmark = pytest.mark.slow
-pa, pq, ray = (pytest.importorskip(name) for name in ("pyarrow", "pyarrow.parquet", "ray"))
-Score = Callable[..., int]
-DRIVER = "import sys, tests.test_collection as t; t.score_collection.Scorer = t.Killing; "
-DRIVER += "sys.exit(t.score_collection.main(sys.argv[1:]))"
+pa, pq, ray, moto = (pytest.importorskip(name) for name in ("pyarrow", "pyarrow.parquet", "ray", "moto.server"))
+DRIVER = """import os, sys; os.environ["DRIVER"] = str(os.getpid()); from tests import test_collection as test
+test.score_collection.Scorer = test.Killing; sys.exit(test.score_collection.main(sys.argv[1:]))"""
 
 
 class Killing(score_collection.Scorer):
     """Kills its worker when it comes to one picture and, when there are rows, the driver at another, each once."""
 
     def __call__(self, table: Any) -> Any:
-        marks = Path(os.environ["MARKS"])
         for name, process in (("bolt/test/good/2", os.getpid()), ("felt/test/scratch/0", int(os.environ["DRIVER"]))):
-            if name in str(table["path"]) and not (marks / name.replace("/", "-")).exists():
-                while process != os.getpid() and not any((marks / "out" / "rows").glob("*.parquet")):
+            mark = Path(os.environ["MARKS"], name.replace("/", " "))
+            if name in str(table["path"].to_pylist()) and not mark.exists():
+                while process != os.getpid() and not any(mark.parent.glob("out/rows/*.parquet")):
                     pass
-                (marks / name.replace("/", "-")).touch()
+                mark.touch()
                 os.kill(process, signal.SIGKILL)
         return super().__call__(table)
 
 
-@pytest.fixture(scope="module")
-def cluster(cache_home: Path) -> Iterator[None]:
-    """A Ray for the runs in this process, which would start one each."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "RAY_USAGE_STATS_ENABLED"):
-            patch.setenv(name, "0")
-        patch.setattr(score_collection, "run", score_collection.score)
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        yield
-        ray.shutdown()
-
-
 @pytest.fixture
 def options(data: Path, backbone: Backbone, checkpoint: Path) -> list[str]:
-    """Of the tiny model and a memory for each class of the small data set, whose test images alone are left."""
+    """A memory of each class of the small data set, of which 12 test images are left, one damaged; and the model."""
     for name in ("bolt", "felt"):
         model = WinCLIP(backbone)
         model.set_class(name)
         model.add_references([data / name / "train" / "good" / f"{number}.png" for number in range(4)])
         model.save_memory(data / "memories" / f"{name}.safetensors")
-        for folder in ("train", "masks"):
-            shutil.rmtree(data / name / folder)
+        shutil.rmtree(data / name / "train")
+        shutil.rmtree(data / name / "masks")
     (data / "bolt" / "test" / "good" / "0.png").write_bytes(b"damaged")
-    memory = ["--memory", str(data / "memories"), "--rows_per_file", "2", "--workers", "1", "--device", "cpu"]
-    return [*memory, "--model", str(CONFIG), "--pretrained", str(checkpoint)]
-
-
-def rows_of(output: str | Path, **how: Any) -> dict[str, dict[str, Any]]:
-    """The rows by path; each is there once."""
-    rows = pq.read_table(f"{output}/rows", **how).to_pylist()
-    assert len({row["path"] for row in rows}) == len(rows)
-    return {row["path"]: row for row in rows}
+    model_options = ["--model", str(CONFIG), "--pretrained", str(checkpoint), "--device", "cpu"]
+    return [*model_options, "--memory", str(data / "memories"), "--rows_per_file", "2", "--workers", "1"]
 
 
 def test_rows_are_those_of_predict_although_worker_and_driver_are_killed(
     data: Path, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = ["--input", "data", "--class_from", "folder", "--output", "out", *options]
-    start = f"import os; os.environ['DRIVER'] = str(os.getpid()); {DRIVER}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MARKS": str(tmp_path)}
-    command = [sys.executable, "-c", start, *arguments]
+    arguments = ["--input", "data", "--class_from", "folder", "--output", "out", *options]
+    command = [sys.executable, "-c", DRIVER, *arguments]
     assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
-    assert (tmp_path / "bolt-test-good-2").exists() and (tmp_path / "felt-test-scratch-0").exists()
-    before = len(rows_of("out"))
-    assert 0 < before < 12
-    # As a kill leaves a file that was being written.
+    assert len(list(tmp_path.glob("* test *"))) == 2
+    assert 0 < len(list((tmp_path / "out" / "rows").iterdir())) < 6
+    # As a kill leaves a file that is being written, and a worker that outlives its driver.
     (tmp_path / "out" / "rows" / "broken.parquet").write_bytes(b"PAR1")
+    shutil.copy(next((tmp_path / "out" / "rows").glob("*_*.parquet")), tmp_path / "out" / "rows" / "again.parquet")
     subprocess.run(command, env=environment, check=True)
-    rows, scored = rows_of("out"), 0
+    found = pq.read_table("out/rows").to_pylist()
+    rows = {row["path"]: row for row in found}
+    assert len(found) == len(rows) == 12
     for name in ("bolt", "felt"):
         memory = ["--memory", str(data / "memories" / f"{name}.safetensors"), "--save_path", name]
-        assert predict.main([f"data/{name}", *memory, *options[6:]]) == 0
+        assert predict.main([f"data/{name}", *memory, *options[:6]]) == 0
         for expected in csv.DictReader(Path(name, "predictions.csv").read_text().splitlines()):
-            row, scored = rows[expected["path"]], scored + 1
-            assert [row[key] for key in ("score", "threshold", "area")] == pytest.approx(
-                [float(expected[key]) for key in ("score", "threshold", "area")], abs=1e-6
+            row, numbers = rows.pop(expected["path"]), ("score", "threshold", "area", *score_collection._BOX)
+            assert [row[key] or 0 for key in numbers] == pytest.approx(
+                [float(expected[key] or 0) for key in numbers], abs=1e-6
             )
-            assert ["" if row[f"box_{side}"] is None else str(row[f"box_{side}"]) for side in "xywh"] == [
-                expected[f"box_{side}"] for side in "xywh"
-            ]
-            assert row["anomalous"] == (expected["anomalous"] == "yes") and row["class_name"] == name
-    assert scored == 11 and len(rows) == 12
-    assert rows["data/bolt/test/good/0.png"]["score"] is None and rows["data/bolt/test/good/0.png"]["reason"]
+            assert (row["class_name"], row["anomalous"], row["reason"]) == (name, expected["anomalous"] == "yes", None)
+    assert list(rows) == ["data/bolt/test/good/0.png"] and "cannot be read" in str(rows)
 
 
-@pytest.mark.usefixtures("cluster")
-def test_every_kind_of_input_has_the_same_rows(data: Path, options: list[str], tmp_path: Path) -> None:
-    paths = sorted(path for path in data.rglob("*.png"))
-    labels = [path.relative_to(data).parts[0] for path in paths]
-    for name in ("listed", "held", "shards"):
-        (tmp_path / name).mkdir()
-    table = pa.table({"file": [f"../data/{path.relative_to(data)}" for path in paths] + ["nowhere.png"]})
-    pq.write_table(table.append_column("kind", [[*labels, "nut"]]), tmp_path / "listed" / "list.parquet")
-    images = [{"bytes": path.read_bytes(), "path": None} for path in paths]
-    pq.write_table(pa.table({"image": images, "kind": labels}), tmp_path / "held" / "images.parquet")
-    with tarfile.open(tmp_path / "shards" / "0.tar", "w") as archive:
-        for number, (path, label) in enumerate(zip(paths, labels)):
-            for ending, content in (("png", path.read_bytes()), ("kind", label.encode())):
-                member = tarfile.TarInfo(f"{number:02d}.{ending}")
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
-    scores = {}
-    for name in ("listed", "held", "shards"):
-        places = ["--input", str(tmp_path / name), "--output", str(tmp_path / f"of {name}")]
-        how = ["--class_from", "kind", "--path_column", "file"]
-        assert score_collection.main([*places, *how, *options]) == 0
-        rows = rows_of(tmp_path / f"of {name}")
-        scores[name] = sorted(row["score"] for row in rows.values() if not row["reason"])
-    assert scores["listed"] == scores["held"] == scores["shards"] and len(scores["held"]) == 11
+def test_every_kind_of_input_has_the_same_scores(
+    data: Path, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "RAY_USAGE_STATS_ENABLED"):
+        monkeypatch.setenv(name, "0")
+    images = sorted(data.rglob("*.png"))
+    paths = [path.relative_to(data).as_posix() for path in images]
+    labels = [path.partition("/")[0] for path in paths]
+    for path, label in zip(images, labels):
+        path.with_suffix(".kind").write_text(label)
+    with tarfile.open(tmp_path / "in.tar", "w") as archive:
+        archive.add(data, "in")
+    pq.write_table(pa.table({"path": [*paths, "lost"], "kind": [*labels, "nut"]}), data / "in.parquet")
+    held = [{"bytes": path.read_bytes()} for path in images]
+    pq.write_table(pa.table({"image": held, "kind": labels}), tmp_path / "in.parquet")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    where = "?endpoint_override={}%3A{}&scheme=http&region=us-east-1&allow_bucket_creation=true".format(
+        *server.get_host_and_port()
+    )
+    files, _, _ = score_collection.reach(f"s3://parts{where}")
+    files.create_dir("parts")
+    for name in ("bolt", "felt"):
+        pa.fs.copy_files(str(data / name), f"parts/in/{name}", destination_filesystem=files)
+    places = [*((str(place), "kind") for place in (data / "in.parquet", tmp_path / "in.parquet", tmp_path / "in.tar"))]
+    monkeypatch.setattr(score_collection, "run", score_collection.score)
+    scores = []
+    with ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False):
+        for number, (place, source) in enumerate([*places, (f"s3://parts/in{where}", "folder")]):
+            how = ["--input", place, "--class_from", source, "--output", f"s3://parts/{number}{where}", *options]
+            assert score_collection.main(how) == 0
+            found = pq.read_table(f"parts/{number}/rows", filesystem=files)["score"].to_pylist()
+            scores.append(sorted(filter(None, found)))
+        assert score_collection.main([*how, "--temperature", "1"]) == 2
+    server.stop()
+    assert scores[0] == scores[1] == scores[2] == scores[3] and len(scores[0]) == 11
+    assert "temperature" in capsys.readouterr().err
