@@ -44,7 +44,8 @@ _BOX = ("box_x", "box_y", "box_w", "box_h")
 _COLUMNS = {"path": "string", "class_name": "string", "score": "float64", "threshold": "float64", "anomalous": "bool"}
 _COLUMNS |= {"area": "float64", **dict.fromkeys(_BOX, "int32"), "reason": "string"}
 # Path and class of a row; of a picture also its content, or where that is.
-Key, Picture = tuple[str, str], tuple[str, str, Any]
+Key = tuple[str, str]
+Picture = tuple[str, str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,14 +109,15 @@ def dataset(options: Options) -> Any:
     items = [{options.path_column: name + path.removeprefix(root), "at": path} for path in paths]
     if kind == PARQUET:
         there = pyarrow.dataset.dataset(paths, filesystem=files)
-        wanted = {options.path_column, options.image_column, options.class_from} & {*there.schema.names}
+        columns = {options.path_column, options.image_column, options.class_from or ""}
+        wanted = [column for column in there.schema.names if column in columns]
         if options.image_column in wanted:
-            return ray.data.read_parquet(paths, filesystem=files).select_columns([*wanted])
+            return ray.data.read_parquet(paths, filesystem=files).select_columns(wanted)
         if options.path_column not in wanted:
-            names = ", ".join(there.schema.names)
-            raise InputError(f"{name} has the columns {names}; see --path_column and --image_column")
+            held = ", ".join(there.schema.names)
+            raise InputError(f"{name} has the columns {held}; see --path_column and --image_column")
         folder = PurePosixPath(root).parent if is_file else PurePosixPath(root)
-        items = there.to_table([*wanted]).to_pylist()
+        items = there.to_table(wanted).to_pylist()
         for item in items:
             at = item[options.path_column]
             item["at"] = at if "://" in at else str(folder / at)
@@ -196,7 +198,7 @@ class Scorer:
                 found = {f"{self._name}#{hashlib.sha256(content or b'').hexdigest()[:16]}": content}
             else:
                 found = {path: row.get("at", content)}
-            told = row.get(self._options.class_from)
+            told = row.get(self._options.class_from or "")
             yield from ((path, self._label(path, told), content) for path, content in found.items())
 
     def _label(self, path: str, told: Any) -> str:
@@ -264,12 +266,12 @@ def score(options: Options) -> int:
     (files, output, name), there, gpus = reach(options.output), ray.cluster_resources(), options.gpus_per_worker
     if gpus is None:
         gpus = float(there.get("GPU", 0) >= 1 and options.model.device != "cpu")
-    how = {"num_cpus": options.cpus_per_worker, "num_gpus": gpus}
+    how: dict[str, Any] = {"num_cpus": options.cpus_per_worker, "num_gpus": gpus}
     # One CPU is left for what reads.
     room = min((there["CPU"] - 1) // options.cpus_per_worker, there.get("GPU", 0) // gpus if gpus else there["CPU"])
     with lock_folder(Path(output), "--output") if files.type_name == "local" else contextlib.nullcontext():
-        made = ray.get(ray.remote(**how)(lambda: load_models(options)[1]).remote())
-        check(files, f"{output}/config.json", made)
+        made: Any = ray.remote(**how)(lambda: load_models(options)[1]).remote()
+        check(files, f"{output}/config.json", ray.get(made))
         done, _ = read_done(files, f"{output}/rows")
         _log.info("%d rows are there already", len(done))
         dataset(options).map_batches(
@@ -300,7 +302,7 @@ def run(options: Options) -> int:
     warnings.simplefilter("ignore")
     heard, cpus = signal.getsignal(signal.SIGTERM), (options.workers or 0) * options.cpus_per_worker
     # The CPUs of a Ray that starts here: those of the workers, and two for what reads.
-    how = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": max(usable_cores() + 1, cpus + 2)}
+    how: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": max(usable_cores() + 1, cpus + 2)}
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **how)
         # Ray's own handler ends the program without a word.
