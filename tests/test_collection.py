@@ -44,7 +44,7 @@ class Killing(score_collection.Scorer):
 
 @pytest.fixture
 def options(data: Path, backbone: Backbone, checkpoint: Path) -> list[str]:
-    """A memory of each class of the small data set, whose 26 pictures are scored, one of them damaged; and the model."""
+    """A memory of each class of the small data set, whose 34 pictures are scored, one of them damaged; the model."""
     for name in ("bolt", "felt"):
         model = WinCLIP(backbone)
         model.set_class(name)
@@ -64,14 +64,14 @@ def test_rows_are_those_of_predict_although_worker_and_driver_are_killed(
     command = [sys.executable, "-c", DRIVER, *places, *options]
     assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
     assert len(list(tmp_path.glob("* test *"))) == 2
-    assert 0 < len(list((tmp_path / "out" / "rows").iterdir())) < 13
+    assert 0 < len(list((tmp_path / "out" / "rows").iterdir())) < 17
     # As a kill leaves a file that is being written, and a worker that outlives its driver.
     (tmp_path / "out" / "rows" / "broken.parquet").write_bytes(b"PAR1")
     shutil.copy(next((tmp_path / "out" / "rows").glob("*_*.parquet")), tmp_path / "out" / "rows" / "again.parquet")
     subprocess.run(command, env=environment, check=True)
     found = pq.read_table("out/rows").to_pylist()
     rows = {row["path"]: row for row in found}
-    assert len(found) == len(rows) == 26
+    assert len(found) == len(rows) == 34
     for name in ("bolt", "felt"):
         memory = ["--memory", str(data / "memories" / f"{name}.safetensors"), "--save_path", name]
         assert predict.main([f"data/{name}", *memory, *options[:6]]) == 0
@@ -88,13 +88,14 @@ def test_every_kind_of_input_has_the_same_scores(
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "RAY_USAGE_STATS_ENABLED"):
         monkeypatch.setenv(name, "0")
-    images = sorted(data.rglob("*.png"))
+    images = sorted(data.glob("*/test/*/*.png"))
     paths = [path.relative_to(data).as_posix() for path in images]
     labels = [path.partition("/")[0] for path in paths]
     for path, label in zip(images, labels):
         path.with_suffix(".kind").write_text(label)
     with tarfile.open(tmp_path / "in.tar", "w") as archive:
-        archive.add(data, "in")
+        archive.add(data / "bolt" / "test", "bolt")
+        archive.add(data / "felt" / "test", "felt")
     pq.write_table(pa.table({"path": [*paths, "lost"], "kind": [*labels, "nut"]}), data / "in.parquet")
     held = [{"bytes": path.read_bytes()} for path in images]
     pq.write_table(pa.table({"image": held, "kind": labels}), tmp_path / "in.parquet")
@@ -105,7 +106,7 @@ def test_every_kind_of_input_has_the_same_scores(
     files, _, _ = score_collection.reach(f"s3://parts{where}")
     files.create_dir("parts")
     for name in ("bolt", "felt"):
-        pa.fs.copy_files(str(data / name), f"parts/in/{name}", destination_filesystem=files)
+        pa.fs.copy_files(str(data / name / "test"), f"parts/in/{name}", destination_filesystem=files)
     places = [*((str(place), "kind") for place in (data / "in.parquet", tmp_path / "in.parquet", tmp_path / "in.tar"))]
     monkeypatch.setattr(score_collection, "run", score_collection.score)
     scores = []
@@ -117,5 +118,5 @@ def test_every_kind_of_input_has_the_same_scores(
             scores.append(sorted(filter(None, found)))
         assert score_collection.main([*how, "--temperature", "1"]) == 2
     server.stop()
-    assert scores[0] == scores[1] == scores[2] == scores[3] and len(scores[0]) == 25
+    assert scores[0] == scores[1] == scores[2] == scores[3] and len(scores[0]) == 11
     assert "temperature" in capsys.readouterr().err
