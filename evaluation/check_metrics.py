@@ -1,6 +1,6 @@
 """Every figure a second time, the textbook way: scikit-learn, scikit-image, and a loop over thresholds.
 
-Shares nothing with ``winclip.metrics.exact`` but the number of thresholds and the limit of the false positive rate.
+Shares nothing with ``winclip.metrics.formulas`` but the number of thresholds and the limit of the false positive rate.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from skimage.measure import label, regionprops
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from evaluation.measuring import Measured
-from evaluation.results import METRICS
 from evaluation.scoring import ClassScores
-from winclip.metrics.exact import PIXEL_METRICS, PRO_LIMIT, PRO_STEPS
+from winclip.metrics.formulas import METRICS, PIXEL_METRICS, PRO_LIMIT, PRO_STEPS
 from winclip.report.content import Table
 
 TOLERANCE = 1e-6

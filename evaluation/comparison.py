@@ -30,8 +30,8 @@ from winclip.metrics.bootstrap import (
     resampled_pixel_metrics,
     spread,
 )
-from winclip.metrics.exact import DefectPixels, UndefinedMetric, image_metrics, label_defects
-from winclip.metrics.histograms import Float64
+from winclip.metrics.exact import DefectPixels, image_metrics, label_defects
+from winclip.metrics.formulas import Float64, UndefinedMetric
 from winclip.report.content import Table
 from winclip.support.errors import InputError
 from winclip.support.files import is_file
@@ -213,7 +213,7 @@ class _Side:
             except InputError as error:
                 reason = str(error)
             else:
-                pixels = measure_pixels(defects, maps.__getitem__, setting, method).figures
+                ((pixels, _),), _ = measure_pixels(defects, maps.__getitem__, setting, method)
                 figures |= pixels
                 if draws is not None and pixels:
                     values |= resampled_pixel_metrics(draws, defects, maps.__getitem__, setting.highest, method.aupro)

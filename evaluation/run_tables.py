@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from evaluation.past_run import Run, read_rows, read_run
 from evaluation.published import PAPER, SOURCE, paper_mean, published_mean, published_table
 from evaluation.results import INTERVALS_NOTE, METRICS, Column, csv_text, interval_text, markdown
 from winclip.metrics.bootstrap import Interval
+from winclip.metrics.formulas import REGISTRY
 from winclip.report.content import Table
 from winclip.support.errors import InputError
 from winclip.support.files import is_file
@@ -26,7 +28,6 @@ _OPTIONS = (
 )
 # What the rows of published figures are called, and where they are from.
 _PUBLISHED = {"Accurate-WinCLIP": SOURCE, "paper": PAPER}
-_HEADINGS = {"auroc": "AUROC", "f1": "F1-max", "ap": "AP", "aupro": "AUPRO"}
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -126,7 +127,9 @@ class RunTable:
             if row.limits:
                 ends = [interval_text(row.limits.get(metric)).strip() for metric in METRICS]
                 lines.append(_latex_line(["", "", "", *(f"{{\\scriptsize {end}}}" if end else "" for end in ends)]))
-        headings = [_HEADINGS[metric.split("_")[0]] for metric in METRICS]
+        headings = [metric.title for metric in REGISTRY]
+        groups = [(name, len([*same])) for name, same in groupby(metric.group for metric in REGISTRY)]
+        borders = [*accumulate((count for _, count in groups), initial=3)]
         return "\n".join(
             [
                 r"% needs \usepackage{booktabs}",
@@ -137,8 +140,8 @@ class RunTable:
                 r"\setlength{\tabcolsep}{3pt}",
                 r"\begin{tabular}{lrl" + "c" * len(METRICS) + "}",
                 r"\toprule",
-                r" & & & \multicolumn{4}{c}{pixel} & \multicolumn{3}{c}{image} \\",
-                r"\cmidrule(lr){4-7} \cmidrule(lr){8-10}",
+                _latex_line([" & &", *(f"\\multicolumn{{{count}}}{{c}}{{{name}}}" for name, count in groups)]),
+                " ".join(f"\\cmidrule(lr){{{first + 1}-{last}}}" for first, last in pairwise(borders)),
                 _latex_line(["data set", "shots", "source", *headings]),
                 r"\midrule",
                 *lines,

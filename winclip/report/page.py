@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from winclip.metrics.formulas import REGISTRY
 from winclip.pictures.drawing import COLOURS
 from winclip.report.content import Card, Growth, Report, Result
 from winclip.report.curves import ClassCurves
@@ -21,11 +22,9 @@ from winclip.support.files import write_atomically
 from winclip.support.names import printable
 
 _HERE = Path(__file__).parent
+# By title, those of images and of pixels.
 _GROWTH = {
-    "AUROC": ("auroc_sp", "auroc_px"),
-    "AP": ("ap_sp", "ap_px"),
-    "F1-max": ("f1_sp", "f1_px"),
-    "AUPRO": ("aupro",),
+    metric.title: [other.name for other in reversed(REGISTRY) if other.title == metric.title] for metric in REGISTRY
 }
 _LABELS = {0: "good", 1: "defective", None: ""}
 

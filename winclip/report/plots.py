@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from winclip.metrics.exact import PRO_LIMIT
+from winclip.metrics.formulas import PRO_LIMIT
 from winclip.report.content import Growth
 from winclip.report.curves import ClassCurves, Curve
 
