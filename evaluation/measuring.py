@@ -113,15 +113,13 @@ def measure_class(scored: ClassScores, image_size: int, method: Method) -> Itera
         groups = [np.arange(len(scores)), *(np.append(good, images) for images in types.values())]
         # Of the class, and of each type of defect against the good images.
         (known, missing), *of_types = [image_metrics(scored.labels[images], scores[images]) for images in groups]
-        pixels: list[Figures] = []
+        pixels: list[Figures] = [({}, {"pixel metrics": str(defects)})]
         total = None
-        if isinstance(defects, str):
-            missing["pixel metrics"] = defects
-        else:
+        if not isinstance(defects, str):
             pixels, total = measure_pixels(defects, maps_of, setting, method, good, [*types.values()])
-            missing |= pixels[0][1]
         for (one, _), (other, _) in zip([(known, missing), *of_types], pixels):
             one |= other
+        missing |= pixels[0][1]
         if total is not None and pixels[0][0]:
             _log_bounds(scored.class_name, setting, total, known, method.aupro)
         reasons |= dict.fromkeys(missing.values())

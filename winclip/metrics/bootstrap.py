@@ -59,20 +59,14 @@ def draw(labels: npt.ArrayLike, name: str) -> Draws:
 
 
 def resampled_image_metrics(draws: Draws, labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, Float64]:
-    """``auroc_sp``, ``f1_sp`` and ``ap_sp`` of every row of ``draws``, NaN where undefined.
-
-    Args:
-        draws: (R, N), from ``draw``.
-        labels: (N,), zero for good images.
-        scores: (N,), higher is more anomalous.
-    """
+    """(R,) of each image metric of (N,) labels and scores, in every row of (R, N) draws; NaN where undefined."""
     return _in_blocks("image", draws, lambda rows: image_counts(labels, scores, rows))
 
 
 def resampled_pixel_metrics(
     draws: Draws, defects: DefectPixels, maps: Maps, highest: float, mode: str
 ) -> dict[str, Float64]:
-    """The pixel metrics of every row of ``draws``, NaN where undefined.
+    """(R,) of each pixel metric in every row of draws; NaN where undefined.
 
     Args:
         draws: (R, N), from ``draw``.
@@ -85,8 +79,8 @@ def resampled_pixel_metrics(
         UndefinedMetric: if a score is NaN.
     """
     images = len(defects.mask)
-    kept = _equal_shares(count_pixels(defects, maps, highest, np.ones((1, images))))
-    counted = count_pixels(defects, maps, highest, np.eye(images), kept=kept)
+    starts = _equal_shares(count_pixels(defects, maps, highest, np.ones((1, images))))
+    counted = count_pixels(defects, maps, highest, np.eye(images), merged=starts)
     return _in_blocks("pixel", draws, lambda rows: counted.sums(rows).counts(mode))
 
 
@@ -118,8 +112,7 @@ def _in_blocks(group: Group, draws: Draws, count: Callable[[Float64], Counts]) -
 
 
 def _equal_shares(total: Histograms) -> npt.NDArray[np.intp]:
-    """The first edge, the last, and those between that part off about equal shares of normal and defect pixels."""
+    """Where bins begin that hold about equal shares of the normal and of the defect pixels."""
     normal, defect, _ = total.above[:, 0]
-    share = sum((part[0] - part) / max(part[0], 1) for part in (normal, defect))
-    level = np.floor(share[:-1] / 2 * _BINS)
-    return np.append(np.flatnonzero(np.diff(level, prepend=-1)), len(share) - 1)
+    below = sum((part[0] - part[:-1]) / max(part[0], 1) for part in (normal, defect))
+    return np.flatnonzero(np.diff(np.floor(below / 2 * _BINS), prepend=-1))

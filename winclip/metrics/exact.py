@@ -121,12 +121,13 @@ def joined_counts(parts: Sequence[FloatArray], defect: FloatArray, weight: Float
         raise UndefinedMetric("some scores are NaN")
 
     def at(edges: FloatArray) -> Float64:
-        """(3, 1, 1 + E) of each kind, all scores first."""
-        above = np.empty((3, 1, 1 + len(edges)))
+        """(3, 1, E + 2) of each kind: all scores first, none last."""
+        above = np.zeros((3, 1, len(edges) + 2))
         above[:, 0, 0] = sum(map(len, parts)), len(defect), overlap[0]
+        for part in parts:
+            above[0, 0, 1:-1] += len(part) - np.searchsorted(part, edges)
         below = np.searchsorted(ascending, edges)
-        above[0, 0, 1:] = sum(len(part) - np.searchsorted(part, edges) for part in parts)
-        above[1:, 0, 1:] = len(defect) - below, overlap[below]
+        above[1:, 0, 1:-1] = len(defect) - below, overlap[below]
         return above
 
     steps = None
@@ -134,9 +135,9 @@ def joined_counts(parts: Sequence[FloatArray], defect: FloatArray, weight: Float
         thresholds = step_thresholds(np.array([min(ends)]), np.array([max(ends)]))[0]
         # In the dtype of the scores, which the search would else copy: the smallest of it that is above.
         rounded = thresholds.astype(defect.dtype)
-        steps = Counts(*at(np.where(rounded > thresholds, rounded, _next(rounded))))
-    distinct = np.unique(ascending)
-    return Counts(*np.pad(at(np.column_stack([distinct, _next(distinct)]).ravel()), ((0, 0), (0, 0), (0, 1))), steps)
+        steps = Counts(*at(np.where(rounded > thresholds, rounded, _next(rounded)))[..., :-1])
+    distinct = np.append(ascending[:-1][ascending[1:] != ascending[:-1]], ascending[-1:])
+    return Counts(*at(np.column_stack([distinct, _next(distinct)]).ravel()), steps)
 
 
 def _next(scores: FloatArray) -> FloatArray:

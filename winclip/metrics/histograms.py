@@ -79,7 +79,7 @@ def count_pixels(
     highest: float,
     times: Float64,
     bins: int = BINS,
-    kept: slice | npt.NDArray[np.intp] = slice(None),
+    merged: npt.NDArray[np.intp] | None = None,
 ) -> Histograms:
     """Histograms of sums of images, some images at a time.
 
@@ -89,13 +89,13 @@ def count_pixels(
         highest: end of the range, which begins at 0; scores outside count in the outermost bins.
         times: (R, N), how often each row has each image.
         bins: in equal steps.
-        kept: those of their edges that are kept, with the first and the last.
+        merged: to fewer, which begin at these of them, ascending from 0.
 
     Raises:
         UndefinedMetric: if a score is NaN.
     """
-    edges = np.linspace(0, highest, bins + 1)[kept]
-    above = np.zeros((3, len(times), len(edges)))
+    edges = np.linspace(0, highest, bins + 1)[slice(None) if merged is None else np.append(merged, bins)]
+    total = np.zeros((3, len(times), len(edges) - 1))
     ends = []
     for start in range(0, len(defects.mask), _IMAGES_AT_ONCE):
         images = slice(start, start + _IMAGES_AT_ONCE)
@@ -108,11 +108,14 @@ def count_pixels(
         places = np.clip(scores * scores.dtype.type(bins / highest), 0, bins - 1).astype(np.intp)
         places += (bins * np.arange(count))[:, None, None]
         kinds = (~own.mask, None), (own.mask, None), (own.mask, own.weight)
-        numbers = [np.bincount(places[pixels], weight, count * bins) for pixels, weight in kinds]
+        found = np.array([np.bincount(places[pixels], weight, count * bins) for pixels, weight in kinds])
+        numbers = found.reshape(3, count, bins)
         rows = np.flatnonzero(times[:, images].any(axis=1))
-        above[:, rows] += times[rows, images] @ sum_above(np.reshape(numbers, (3, count, bins)))[..., kept]
+        total[:, rows] += times[rows, images] @ (
+            numbers if merged is None else np.add.reduceat(numbers, merged, axis=2)
+        )
         ends.append([scores.min(axis=(1, 2)), scores.max(axis=(1, 2))])
-    return Histograms(edges, above, *_ends(times, *np.concatenate(ends, axis=1)))
+    return Histograms(edges, sum_above(total), *_ends(times, *np.concatenate(ends, axis=1)))
 
 
 def _ends(times: Float64, lowest: FloatArray, highest: FloatArray) -> tuple[FloatArray, FloatArray]:
