@@ -35,7 +35,7 @@ def published_mean(table: dict[str, dict[str, float]], objects: Sequence[str], m
     classes = set(table) - {"mean"}
     if classes == set(objects):
         return table["mean"].get(metric)
-    values = [table[name][metric] for name in objects if name in classes]
+    values = [table[name][metric] for name in objects if name in classes and metric in table[name]]
     return sum(values) / len(values) if values and len(values) == len(objects) else None
 
 

@@ -110,7 +110,7 @@ def test_constant_maps() -> None:
     masks[0, 0] = True
     maps = np.full(masks.shape, 0.5, np.float32)
     figures, missing = pixel_metrics(label_defects(masks), maps)
-    assert figures == pytest.approx({"auroc_px": 0.5, "ap_px": 0.25, "f1_px": 0.4})
+    assert [figures[name] for name in ("auroc_px", "ap_px", "f1_px")] == pytest.approx([0.5, 0.25, 0.4])
     assert [*missing] == ["aupro"]
     # One tie from rate 0 to 1: a straight line, of which the part below 0.3 is taken.
     assert pixel_metrics(label_defects(masks), maps, "exact")[0]["aupro"] == pytest.approx(0.15)
@@ -121,7 +121,7 @@ def test_maps_whose_span_float_cannot_part() -> None:
     masks[0, 0] = True
     for maps in (np.where(masks, np.float32(1e-45), np.float32(0)), np.where(masks, 5e-324, 0.0)):
         figures, missing = pixel_metrics(label_defects(masks), maps)
-        assert figures == {"auroc_px": 1, "f1_px": 1, "ap_px": 1}
+        assert set(figures.values()) == {1}
         assert [*missing] == ["aupro"]
         assert pixel_metrics(label_defects(masks), maps, "exact")[0]["aupro"] == 1
 
@@ -145,7 +145,7 @@ def test_infinite_scores_rank_like_large_ones() -> None:
     maps[np.unravel_index(maps.argmax(), maps.shape)] = np.inf
     figures, missing = pixel_metrics(label_defects(masks), maps)
     assert [*missing] == ["aupro"]
-    assert figures == {name: finite[name] for name in ("auroc_px", "f1_px", "ap_px")}
+    assert figures == {name: value for name, value in finite.items() if name != "aupro"}
 
 
 def test_order_of_images_changes_nothing() -> None:

@@ -23,7 +23,7 @@ import evaluation.report
 from evaluation.report import judge
 from tests.conftest import ROOT
 from winclip.metrics.exact import image_counts, image_metrics, label_defects, pixel_metrics
-from winclip.metrics.formulas import PRO_LIMIT
+from winclip.metrics.formulas import METRICS, PRO_LIMIT, REGISTRY
 from winclip.pictures.drawing import data_url
 from winclip.report.content import Card, Growth, Report, Result, SettingPage, Table, Wording
 from winclip.report.curves import POINTS, best_f1_threshold, measure_class, precision_recall, rising_curve
@@ -174,7 +174,7 @@ def test_the_same_content_gives_the_same_page() -> None:
 
 def test_growth_has_a_line_for_what_is_known_and_a_band_over_seeds() -> None:
     figures = {metric: [(50.0, 0.0), (60.0, 2.0), None] for metric in ("auroc_sp", "f1_sp", "ap_sp", "auroc_px")}
-    growth = Growth("<nut>", (0, 1, 4), {**figures, **dict.fromkeys(("f1_px", "ap_px", "aupro"), [None] * 3)})
+    growth = Growth("<nut>", (0, 1, 4), {**dict.fromkeys(METRICS, [None] * 3), **figures})
     page = render(Report("nut", [SettingPage("0-shot")], WORDS, [card()], growth=[growth]))
     assert "&lt;nut&gt;" in page and "<nut>" not in page
     assert page.count(" image 50.0 to 60.0") == 3 and page.count(" pixel 50.0 to 60.0") == 1
@@ -226,7 +226,7 @@ def test_report_of_a_run(evaluate: Evaluate, data: Path, tmp_path: Path) -> None
     assert [setting["name"] for setting in content["settings"]] == ["0-shot", "2-shot, seed 3"]
     assert "Curves and pictures are those of the first seed" in page
     # Curves of two classes in two settings, and the growth of both and of their mean.
-    assert page.count("<svg") == 2 * 2 * 4 + 3 * 4
+    assert page.count("<svg") == 2 * 2 * 4 + 3 * len({metric.title for metric in REGISTRY})
     assert [card["name"] for card in content["cards"]] == [
         f"{name}/test/{kind}/{i}.png" for name in ("bolt", "felt") for kind in ("good", "scratch") for i in range(3)
     ]
