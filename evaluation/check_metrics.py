@@ -1,6 +1,6 @@
 """Every figure a second time, the textbook way: scikit-learn, scikit-image, and a loop over thresholds.
 
-Shares nothing with ``winclip.metrics.exact`` but the number of thresholds and the limit of the false positive rate.
+Shares nothing with ``winclip.metrics.formulas`` but the number of thresholds and the limit of the false positive rate.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 from evaluation.measuring import Measured
 from evaluation.parts import ClassScores
-from evaluation.results import METRICS
-from winclip.metrics.exact import PIXEL_METRICS, PRO_LIMIT, PRO_STEPS
+from winclip.metrics.formulas import METRICS, PIXEL_METRICS, PRO_LIMIT, PRO_STEPS
 from winclip.report.content import Table
 
 TOLERANCE = 1e-6
@@ -27,32 +26,14 @@ Array = npt.NDArray[np.float64]
 
 
 def textbook_image_metrics(labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, float]:
-    """``auroc_sp``, ``f1_sp`` and ``ap_sp`` as fractions.
-
-    Args:
-        labels: (N,), zero for normal images.
-        scores: (N,), higher is more anomalous.
-
-    Returns:
-        Nothing where they are undefined: one label only, or a NaN.
-    """
+    """As ``winclip.metrics.exact.image_metrics``, those that are defined."""
     return {f"{name}_sp": value for name, value in _rank_metrics(np.asarray(labels) != 0, np.asarray(scores)).items()}
 
 
 def textbook_pixel_metrics(
     masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.float32], aupro: str = "steps"
 ) -> dict[str, float]:
-    """``auroc_px``, ``f1_px``, ``ap_px`` and ``aupro`` as fractions.
-
-    Args:
-        masks: (N, H, W), zero where there is no defect.
-        maps: (N, H, W) anomaly maps, higher is more anomalous.
-        aupro: ``steps`` or ``exact``.
-
-    Returns:
-        Those that are defined: none without defect or normal pixels or with a NaN; in ``steps`` no
-        ``aupro`` of maps that are constant, infinite or too close together for steps.
-    """
+    """As ``winclip.metrics.exact.pixel_metrics`` from (N, H, W) masks, those that are defined."""
     defective, scores = np.asarray(masks) != 0, maps.astype(np.float64)
     figures = {f"{name}_px": value for name, value in _rank_metrics(defective.ravel(), scores.ravel()).items()}
     if figures:
@@ -94,20 +75,17 @@ def _aupro_steps(masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.float32]) ->
     lowest, highest = maps.min(), maps.max()
     if not (highest - lowest) / PRO_STEPS > 0 or not np.isfinite(highest - lowest):
         return None
-    regions = _regions(masks)
-    starts = np.cumsum([0, *(len(region[0]) for region in regions[:-1])])
-    sizes = np.array([len(region[0]) for region in regions])
-    inside = np.concatenate([maps[region] for region in regions]).astype(np.float64)
+    regions = [maps[region].astype(np.float64) for region in _regions(masks)]
     outside = maps[~masks].astype(np.float64)
     rates, overlaps = [], []
     for threshold in np.arange(lowest, highest, (highest - lowest) / PRO_STEPS, dtype=np.float64):
-        rates.append(np.count_nonzero(outside > threshold) / len(outside))
-        overlaps.append(np.mean(np.add.reduceat(inside > threshold, starts, dtype=np.int64) / sizes))
-    kept = np.array(rates) < PRO_LIMIT
-    rate, overlap = np.array(rates)[kept], np.array(overlaps)[kept]
-    if len(set(rate)) < 2:
+        rate = np.count_nonzero(outside > threshold) / len(outside)
+        if rate < PRO_LIMIT:
+            rates.append(rate)
+            overlaps.append(np.mean([np.count_nonzero(inside > threshold) / len(inside) for inside in regions]))
+    if len(set(rates)) < 2:
         return None
-    return float(auc((rate - rate.min()) / (rate.max() - rate.min()), overlap))
+    return float(auc((np.array(rates) - min(rates)) / (max(rates) - min(rates)), overlaps))
 
 
 def _aupro_exact(masks: npt.NDArray[np.bool_], maps: Array) -> float:

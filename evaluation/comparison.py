@@ -12,7 +12,7 @@ from evaluation.past_run import Run
 from evaluation.results import METRICS, Column, averaged, csv_text, interval_text, with_mean
 from evaluation.setting import Setting
 from winclip.metrics.bootstrap import RESAMPLES, Interval, interval
-from winclip.metrics.histograms import Float64
+from winclip.metrics.formulas import Float64
 from winclip.report.content import Table
 from winclip.support.errors import InputError
 from winclip.support.names import cell

@@ -15,28 +15,13 @@ from datasets.items import Item
 from evaluation.parts import ClassScores
 from evaluation.setting import Setting
 from winclip.metrics.bootstrap import draw, resampled_image_metrics, resampled_pixel_metrics, spread
-from winclip.metrics.exact import (
-    PIXEL_METRICS,
-    DefectPixels,
-    Images,
-    UndefinedMetric,
-    image_metrics,
-    label_defects,
-    pixel_metrics_by_type,
-)
-from winclip.metrics.histograms import (
-    Float64,
-    Histograms,
-    Maps,
-    add_up_by_group,
-    bounds,
-    count_in_parts,
-    histogram_metrics,
-)
+from winclip.metrics.exact import DefectPixels, Images, image_metrics, label_defects, pixel_metrics_by_type
+from winclip.metrics.formulas import PIXEL_METRICS, TYPE_METRICS, Figures, Float64, UndefinedMetric, figures
+from winclip.metrics.histograms import Histograms, Maps, bounds, count_pixels
 from winclip.scoring import upsample
 from winclip.support.errors import InputError
 
-# Pixels of a class in a setting that exact metrics are taken of at most; they need some 13 bytes each.
+# Pixels of a class in a setting that exact metrics are taken of at most: some 13 bytes each, 60 more those of defects.
 EXACT_LIMIT = 1_000_000_000
 
 Positions = npt.NDArray[np.intp]
@@ -125,28 +110,33 @@ def measure_class(scored: ClassScores, image_size: int, method: Method) -> Itera
             _log.warning("%s: no intervals, %s", scored.class_name, error)
     for setting, scores in scored.scores.items():
         maps_of = partial(_upsampled, scored.maps[setting], image_size)
-        figures, missing = image_metrics(scored.labels, scores)
-        of_types = {name: _of_type(scored.labels, scores, good, images) for name, images in types.items()}
+        groups = [np.arange(len(scores)), *(np.append(good, images) for images in types.values())]
+        # Of the class, and of each type of defect against the good images.
+        (known, missing), *of_types = [image_metrics(scored.labels[images], scores[images]) for images in groups]
+        pixels: list[Figures] = [({}, {"pixel metrics": str(defects)})]
         total = None
-        if isinstance(defects, str):
-            missing["pixel metrics"] = defects
-        else:
-            pixels = measure_pixels(defects, maps_of, setting, method, good, [*types.values()])
-            total = pixels.total
-            if total is not None and pixels.figures:
-                _log_bounds(scored.class_name, setting, total, pixels.figures, method.aupro)
-            figures |= pixels.figures
-            missing |= pixels.missing
-            for column, aupro in zip(of_types.values(), pixels.of_types):
-                column |= {} if aupro is None else {"aupro": aupro}
+        if not isinstance(defects, str):
+            pixels, total = measure_pixels(defects, maps_of, setting, method, good, [*types.values()])
+        for (one, _), (other, _) in zip([(known, missing), *of_types], pixels):
+            one |= other
+        missing |= pixels[0][1]
+        if total is not None and pixels[0][0]:
+            _log_bounds(scored.class_name, setting, total, known, method.aupro)
         reasons |= dict.fromkeys(missing.values())
         values = {}
         if draws is not None:
             values = resampled_image_metrics(draws, scored.labels, scores)
-            if not isinstance(defects, str) and "auroc_px" in figures:
+            if not isinstance(defects, str) and pixels[0][0]:
                 values |= resampled_pixel_metrics(draws, defects, maps_of, setting.highest, method.aupro)
-        resampled = spread(figures, values) if method.intervals else {}
-        yield Measured(setting, maps_of, defects, figures, of_types, total, resampled)
+        yield Measured(
+            setting,
+            maps_of,
+            defects,
+            known,
+            {name: {m: one[m] for m in TYPE_METRICS if m in one} for name, (one, _) in zip(types, of_types)},
+            total,
+            spread(known, values) if method.intervals else {},
+        )
     for reason in reasons:
         _log.warning("%s: a figure is left out, %s", scored.class_name, reason)
 
@@ -159,31 +149,6 @@ def defect_types(items: Sequence[Item]) -> tuple[Positions, dict[str, Positions]
     }
 
 
-def _of_type(
-    labels: npt.NDArray[np.int64], scores: npt.NDArray[np.float64], good: Positions, images: Positions
-) -> dict[str, float]:
-    both = np.append(good, images)
-    figures, _ = image_metrics(labels[both], scores[both])
-    return {"auroc_sp": figures["auroc_sp"]} if "auroc_sp" in figures else {}
-
-
-@dataclass(frozen=True)
-class MeasuredPixels:
-    """Pixel metrics of a class.
-
-    Attributes:
-        figures: as fractions.
-        missing: why some are undefined.
-        of_types: the AUPRO of each type of defect, None where it is undefined.
-        total: the histogram, if they were taken of one.
-    """
-
-    figures: dict[str, float]
-    missing: dict[str, str]
-    of_types: Sequence[float | None] = ()
-    total: Histograms | None = None
-
-
 def measure_pixels(
     defects: DefectPixels,
     maps_of: Maps,
@@ -191,31 +156,32 @@ def measure_pixels(
     method: Method,
     good: Images = slice(None),
     types: Sequence[Positions] = (),
-) -> MeasuredPixels:
-    """Take the pixel metrics of a class, and of types of defects against the good images, where there are any."""
+) -> tuple[list[Figures], Histograms | None]:
+    """The pixel metrics of a class and behind them those of each type of defect against the good images.
+
+    Returns:
+        Figures with the reasons for those that are undefined, and the histogram of the class if they are taken of one.
+    """
     if method.metrics == "exact":
-        return MeasuredPixels(*pixel_metrics_by_type(defects, maps_of(slice(None)), good, types, method.aupro))
-    groups = np.zeros(len(defects.mask), np.intp)
-    for number, images in enumerate(types, start=1):
-        groups[images] = number
+        return pixel_metrics_by_type(defects, maps_of(slice(None)), method.aupro, good, types), None
+    times = np.zeros((1 + len(types), len(defects.mask)))
+    times[0], times[1:, good] = 1, 1
+    for row, images in zip(times[1:], types):
+        row[images] = 1
     try:
-        total, of_groups = add_up_by_group(count_in_parts(defects, maps_of, setting.highest), groups)
+        counted = count_pixels(defects, maps_of, setting.highest, times)
     except UndefinedMetric as reason:
-        return MeasuredPixels({}, dict.fromkeys(PIXEL_METRICS, f"pixel scores: {reason}"))
-    rest = of_groups.pop(0, None)
-    against_rest = [part if rest is None else rest + part for _, part in sorted(of_groups.items())]
-    of_types = [histogram_metrics(part, method.aupro)[0].get("aupro") for part in against_rest]
-    return MeasuredPixels(*histogram_metrics(total, method.aupro), of_types, total)
+        return [({}, dict.fromkeys(PIXEL_METRICS, f"pixel scores: {reason}"))] * len(times), None
+    rows = [counted.sums(row[None]) for row in np.eye(len(times))]
+    return [figures("pixel", partial(row.counts, method.aupro)) for row in rows], rows[0]
 
 
 def _log_bounds(name: str, setting: Setting, total: Histograms, figures: dict[str, float], aupro: str) -> None:
     """Log between which values those figures lie that bins leave open by more than 1e-4."""
     limits = {metric: both for metric, both in bounds(total, aupro).items() if metric in figures}
-    wide = [metric for metric, both in limits.items() if max(abs(end - figures[metric]) for end in both) > 1e-4]
+    wide = {m: both for m, both in limits.items() if max(abs(end - figures[m]) for end in both) > 1e-4}
     if wide:
-        ranges = ", ".join(
-            f"{metric} {100 * limits[metric][0]:.3f} to {100 * limits[metric][1]:.3f}" for metric in wide
-        )
+        ranges = ", ".join(f"{metric} {100 * low:.3f} to {100 * high:.3f}" for metric, (low, high) in wide.items())
         _log.info("%s, %s: bins leave open %s", name, setting.name, ranges)
 
 

@@ -34,7 +34,7 @@ def published_mean(table: dict[str, dict[str, float]], objects: Sequence[str], m
     """Mean of a published column over the classes of a run; the published mean itself if it ran all."""
     if {*objects, "mean"} == table.keys():
         return table["mean"].get(metric)
-    values = [table[name][metric] for name in objects if name in table]
+    values = [table[name][metric] for name in objects if metric in table.get(name, {})]
     return sum(values) / len(values) if values and len(values) == len(objects) else None
 
 

@@ -15,7 +15,9 @@ from datasets.items import Item
 from evaluation.published import PAPER, SOURCE, paper_mean, published_mean, published_table
 from evaluation.setting import Setting
 from winclip.metrics.bootstrap import RESAMPLES, Interval, interval
-from winclip.metrics.histograms import Float64
+from winclip.metrics.formulas import METRICS as METRICS
+from winclip.metrics.formulas import TYPE_METRICS as TYPE_METRICS
+from winclip.metrics.formulas import Float64
 from winclip.report.content import Table
 from winclip.support.names import cell, csv_line
 
@@ -26,11 +28,6 @@ if TYPE_CHECKING:
     from evaluation.references import References
 
 INTERVALS_NOTE = f"[low, high]: 95 % bootstrap interval over images, {RESAMPLES:,} resamples."
-# The order of the published tables.
-METRICS = ("auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp")
-
-
-TYPE_METRICS = ("auroc_sp", "aupro")
 
 Column = dict[str, float]
 Part = TypeVar("Part")

@@ -13,6 +13,7 @@ from datasets.registry import DATA_SETS
 from evaluation.past_run import Run, read_rows, read_run
 from evaluation.published import PAPER, SOURCE, paper_mean, published_mean, published_table
 from evaluation.results import INTERVALS_NOTE, METRICS, interval_text, markdown
+from winclip.metrics.formulas import REGISTRY
 from winclip.report.content import Table
 from winclip.support.errors import InputError
 from winclip.support.files import is_file
@@ -26,8 +27,12 @@ _OPTIONS = (
 # What the rows of published figures are called, and where they are from.
 _PUBLISHED = {"Accurate-WinCLIP": SOURCE, "paper": PAPER}
 _NAMES = ["dataset", "k_shot", "source"]
-# Of METRICS, in their order.
-_HEADINGS = [*zip(["pixel"] * 4 + ["image"] * 3, ["AUROC", "F1-max", "AP", "AUPRO", "AUROC", "F1-max", "AP"])]
+_HEADINGS = [(metric.group, metric.title) for metric in REGISTRY]
+# The columns of each group of metrics, counted from 1.
+_GROUPS = [
+    [number for number, (name, _) in enumerate(_HEADINGS, start=len(_NAMES) + 1) if name == group]
+    for group in dict.fromkeys(group for group, _ in _HEADINGS)
+]
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     # Behind a line's end LaTeX takes the first three for an option; two hyphens in a row would be drawn as a dash.
@@ -100,7 +105,8 @@ class RunTable:
         limits = self._limits()
         limits = limits[(limits != "").any(axis=1)].map("{{\\scriptsize{}}}".format)
         rows = pd.concat([texts, limits]).sort_index(kind="stable", ignore_index=True)
-        names = [("", "\\cmidrule(lr){4-7} \\cmidrule(lr){8-10}\ndata set"), ("", "shots"), ("", "source")]
+        rules = " ".join(f"\\cmidrule(lr){{{group[0]}-{group[-1]}}}" for group in _GROUPS)
+        names = [("", f"{rules}\ndata set"), ("", "shots"), ("", "source")]
         rows.columns = pd.MultiIndex.from_tuples([*names, *_HEADINGS])
         form = {"column_format": "lrl" + "c" * len(METRICS), "multicolumn_format": "c"}
         tabular = rows.to_latex(index=False, na_rep="", escape=False, **form)

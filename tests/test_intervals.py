@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 import evaluation.measuring
@@ -21,10 +22,10 @@ from winclip.metrics.bootstrap import (
     resampled_pixel_metrics,
     spread,
 )
-from winclip.metrics.exact import AUPRO_MODES, UndefinedMetric, image_metrics, label_defects, pixel_metrics
+from winclip.metrics.exact import image_metrics, label_defects, pixel_metrics
+from winclip.metrics.formulas import AUPRO_MODES, METRICS, PIXEL_METRICS, UndefinedMetric
 
 Evaluate = Callable[..., int]
-METRICS = ["auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp"]
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -70,14 +71,20 @@ def test_image_metrics_agree_with_a_plain_loop() -> None:
         assert {name: part[number] for name, part in values.items()} == pytest.approx(expected, abs=1e-12)
 
 
+def case(seed: int, shift: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    """Labels, masks and maps of 10 good and 10 defective images, each map moved by a part of ``shift``."""
+    generator = np.random.RandomState(seed)
+    labels = np.repeat([0, 1], 10)
+    masks = (generator.rand(20, 40, 40) > 0.95) & (labels == 1)[:, None, None]
+    maps = 0.5 * generator.rand(*masks.shape) + 0.2 * masks + shift * generator.rand(20, 1, 1)
+    return labels, masks, maps.astype(np.float32)
+
+
 @pytest.mark.parametrize("mode", AUPRO_MODES)
 def test_pixel_metrics_agree_with_a_plain_loop(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winclip.metrics.bootstrap, "_BINS", 1 << 16)
     monkeypatch.setattr(winclip.metrics.bootstrap, "_ROWS", 7)
-    generator = np.random.RandomState(1)
-    labels = np.repeat([0, 1], 10)
-    masks = (generator.rand(20, 40, 40) > 0.95) & (labels == 1)[:, None, None]
-    maps = (0.5 * generator.rand(*masks.shape) + 0.2 * masks).astype(np.float32)
+    labels, masks, maps = case(1, 0)
     draws = draw(labels, "bolt")[:20]
     values = resampled_pixel_metrics(draws, label_defects(masks), lambda images: maps[images], 1.0, mode)
     for number, row in enumerate(draws):
@@ -89,10 +96,7 @@ def test_pixel_metrics_agree_with_a_plain_loop(mode: str, monkeypatch: pytest.Mo
 
 
 def test_fewer_bins_move_intervals_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = np.random.RandomState(2)
-    labels = np.repeat([0, 1], 10)
-    masks = (generator.rand(20, 40, 40) > 0.95) & (labels == 1)[:, None, None]
-    maps = (0.4 * generator.rand(*masks.shape) + (0.2 * masks + 0.2) * generator.rand(20, 1, 1)).astype(np.float32)
+    labels, masks, maps = case(2, 0.2)
     defects, draws = label_defects(masks), draw(labels, "bolt")[:101]
     figures = pixel_metrics(defects, maps, "exact")[0]
     few = spread(figures, resampled_pixel_metrics(draws, defects, lambda images: maps[images], 1.0, "exact"))
@@ -114,14 +118,10 @@ def test_a_run_with_intervals(
     evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shots = ("--k_shot", "0", "1", "--seed", "3", "4")
-    plain, save = tmp_path / "plain", tmp_path / "out"
-    assert evaluate(data, plain, *shots) == 0
-    without = capsys.readouterr().out
+    save = tmp_path / "out"
     assert evaluate(data, save, *shots, "--intervals", "--report") == 0
     out = capsys.readouterr().out
-    for name in ("results.csv", "scores.csv", "k_shot.csv"):
-        assert (plain / name).read_bytes() == (save / name).read_bytes()
-    assert not (plain / "intervals.csv").exists()
+    before = {path.name: path.read_bytes() for path in save.glob("*.csv")}
     assert out == (save / "tables.md").read_text() + "\n"
 
     figures = {(row["k_shot"], row["seed"], row["objects"]): row for row in rows(save / "results.csv")}
@@ -133,20 +133,7 @@ def test_a_run_with_intervals(
             low, high = float(row[f"{metric}_low"]), float(row[f"{metric}_high"])
             assert 0 <= low <= high <= 100
             assert low - 5 <= float(figures[key][metric]) <= high + 5
-    # The mean of two classes is known better than each of them.
-    widths = [
-        float(intervals["0", "", name]["aupro_high"]) - float(intervals["0", "", name]["aupro_low"])
-        for name in ("bolt", "felt", "mean")
-    ]
-    assert widths[2] < max(widths)
-
-    # The cells without their intervals are those of the plain run.
-    cell = re.compile(r" \[\d+\.\d, \d+\.\d\]")
-    assert len(cell.findall(out)) == 2 * 3 * len(METRICS)
-    stripped = re.sub(r"\n\[low, high\].*\n", "", cell.sub("", out))
-    assert [line.split() for line in stripped.splitlines() if "---" not in line] == [
-        line.split() for line in without.splitlines() if "---" not in line
-    ]
+    assert len(re.findall(r" \[\d+\.\d, \d+\.\d\]", out)) == 2 * 3 * len(METRICS)
     first = intervals["0", "", "bolt"]
     ends = ", ".join(f"{float(first[name]):.1f}" for name in ("aupro_low", "aupro_high"))
     shown = f"{float(figures['0', '', 'bolt']['aupro']):.1f} [{ends}]"
@@ -156,6 +143,8 @@ def test_a_run_with_intervals(
     # A run without them leaves none behind.
     assert evaluate(data, save, *shots) == 0
     assert not (save / "intervals.csv").exists()
+    for name in ("results.csv", "scores.csv", "k_shot.csv"):
+        assert before[name] == (save / name).read_bytes()
 
 
 def test_no_interval_of_a_single_image(
@@ -167,7 +156,7 @@ def test_no_interval_of_a_single_image(
     ]
     (data / "meta.json").write_text(json.dumps(meta))
     assert evaluate(data, tmp_path / "out", "--intervals") == 0
-    assert "bolt: no intervals, needs more than one image of a kind, has 1 good, 3 defective" in capsys.readouterr().err
+    assert "bolt: no intervals" in capsys.readouterr().err
     known = {row["objects"]: row["auroc_sp_low"] != "" for row in rows(tmp_path / "out" / "intervals.csv")}
     assert known == {"bolt": False, "felt": True, "mean": False}
 
@@ -183,7 +172,7 @@ def test_a_run_in_bins_is_near_the_exact_one(
     assert (exact / "scores.csv").read_bytes() == (binned / "scores.csv").read_bytes()
     for one, other in zip(rows(exact / "results.csv"), rows(binned / "results.csv")):
         for metric in METRICS:
-            tolerance = 0.01 if metric in METRICS[:4] else 0
+            tolerance = 0.01 if metric in PIXEL_METRICS else 0
             assert float(other[metric]) == pytest.approx(float(one[metric]), rel=0, abs=tolerance)
     for one, other in zip(rows(exact / "intervals.csv"), rows(binned / "intervals.csv")):
         for end in list(one)[4:]:
@@ -196,8 +185,6 @@ def test_too_many_pixels_for_exact_metrics_end_a_run_before_it_begins(
 ) -> None:
     monkeypatch.setattr(evaluation.measuring, "EXACT_LIMIT", 6 * 96 * 96 - 1)
     assert evaluate(data, tmp_path / "out") == 2
-    assert (
-        "error: class bolt has 55,296 pixels, and exact metrics are taken of 55,295 at most; use --metrics histogram"
-        in capsys.readouterr().err
-    )
+    refused = capsys.readouterr().err
+    assert all(named in refused for named in ("class bolt", "55,296", "55,295", "--metrics histogram"))
     assert evaluate(data, tmp_path / "out", "--metrics", "histogram") == 0

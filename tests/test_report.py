@@ -22,7 +22,8 @@ from sklearn.metrics import auc, f1_score, precision_recall_curve, roc_curve
 import evaluation.report
 from evaluation.report import judge
 from tests.conftest import ROOT
-from winclip.metrics.exact import PRO_LIMIT, aupro_exact, auroc, average_precision, label_defects, rank
+from winclip.metrics.exact import image_counts, image_metrics, label_defects, pixel_metrics
+from winclip.metrics.formulas import METRICS, PRO_LIMIT, REGISTRY
 from winclip.pictures.drawing import data_url
 from winclip.report.content import Card, Growth, Report, Result, SettingPage, Table, Wording
 from winclip.report.curves import POINTS, best_f1_threshold, measure_class, precision_recall, rising_curve
@@ -67,13 +68,13 @@ def test_curves_are_those_of_scikit_learn() -> None:
     assert {(round(a, 9), round(b, 9)) for a, b in zip(x, y)} <= {
         (round(a, 9), round(b, 9)) for a, b in zip(roc.x, roc.y)
     } | {(round(a, 9), round(float(np.interp(a, roc.x, roc.y)), 9)) for a in x}
-    ranked = rank(scores[labels == 0], scores[labels == 1])
-    assert auc(roc.x, roc.y) == pytest.approx(auroc(ranked), abs=1e-12)
+    figures = image_metrics(labels, scores)[0]
+    assert auc(roc.x, roc.y) == pytest.approx(figures["auroc_sp"], abs=1e-12)
     precision, recall, _ = precision_recall_curve(labels, scores)
     mine = curves["pr_image"]
     known = {(round(float(r), 9), round(float(p), 9)) for r, p in zip(recall, precision)}
     assert {(round(r, 9), round(p, 9)) for r, p in zip(mine.x[1:], mine.y[1:])} <= known
-    assert (np.diff(mine.x) * mine.y[1:]).sum() == pytest.approx(average_precision(ranked), abs=1e-12)
+    assert (np.diff(mine.x) * mine.y[1:]).sum() == pytest.approx(figures["ap_sp"], abs=1e-12)
 
 
 def test_pixel_curves_are_thinned_without_moving() -> None:
@@ -85,35 +86,37 @@ def test_pixel_curves_are_thinned_without_moving() -> None:
     curves = measure_class("nut", [1, 1, 0], [0.7, 0.8, 0.1], (defects, maps), {}).curves
     assert all(len(curve.x) == len(curve.y) <= POINTS for curve in curves.values())
     assert all(curve.x[-1] == 1 for curve in curves.values())
-    ranked = rank(maps[~masks], maps[masks])
-    assert auc(curves["roc_pixel"].x, curves["roc_pixel"].y) == pytest.approx(auroc(ranked), abs=2e-3)
+    figures = pixel_metrics(defects, maps, "exact")[0]
+    assert auc(curves["roc_pixel"].x, curves["roc_pixel"].y) == pytest.approx(figures["auroc_px"], abs=2e-3)
     rates = np.linspace(0, PRO_LIMIT, 3000)
     pro = np.interp(rates, curves["pro_pixel"].x, curves["pro_pixel"].y)
-    assert auc(rates, pro) / PRO_LIMIT == pytest.approx(aupro_exact(ranked, defects.weight), abs=5e-3)
+    assert auc(rates, pro) / PRO_LIMIT == pytest.approx(figures["aupro"], abs=5e-3)
+
+
+def threshold(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    return best_f1_threshold(np.unique(scores), image_counts(labels, scores))
 
 
 def test_threshold_has_the_best_f1() -> None:
     labels, scores = scores_with_ties()
-    ranked = rank(scores[labels == 0], scores[labels == 1])
-    best = max(f1_score(labels, scores >= threshold) for threshold in scores)
-    assert f1_score(labels, scores > best_f1_threshold(ranked)) == pytest.approx(best, abs=1e-12)
+    best = max(f1_score(labels, scores >= one) for one in scores)
+    assert f1_score(labels, scores > threshold(labels, scores)) == pytest.approx(best, abs=1e-12)
 
 
 def test_perfect_separation_gives_corner_curves() -> None:
-    ranked = rank(np.array([0.1, 0.2]), np.array([0.8, 0.9]))
-    assert auc(*vars(rising_curve(ranked, np.array([0.5, 0.5]))).values()) == 1
-    assert list(precision_recall(ranked).y) == [1, 1, 1]
-    assert best_f1_threshold(ranked) == pytest.approx(0.5)
+    counts = image_counts([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9])
+    assert auc(*vars(rising_curve(counts, counts.defect)).values()) == 1
+    assert list(precision_recall(counts).y) == [1, 1, 1]
+    assert threshold([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9]) == pytest.approx(0.5)
 
 
 def test_threshold_is_below_the_best_score_whatever_is_next() -> None:
-    assert best_f1_threshold(rank(np.array([0.1]), np.array([0.3, 0.5]))) == pytest.approx(0.2)
+    assert threshold([0, 1, 1], [0.1, 0.3, 0.5]) == pytest.approx(0.2)
     # Nothing is lower.
-    alone = best_f1_threshold(rank(np.array([0.5]), np.array([0.5])))
-    assert alone < 0.5 and alone == np.nextafter(0.5, 0)
+    assert threshold([0, 1], [0.5, 0.5]) == np.nextafter(0.5, 0)
     # The next lower score is the next number.
     below = np.nextafter(0.5, 0)
-    assert below <= best_f1_threshold(rank(np.array([below]), np.array([0.5]))) < 0.5
+    assert below <= threshold([0, 1], [below, 0.5]) < 0.5
 
 
 def test_worst_mistakes_come_first() -> None:
@@ -166,7 +169,7 @@ def test_outcomes_and_order_are_the_callers() -> None:
 
 def test_growth_has_a_line_for_what_is_known_and_a_band_over_seeds() -> None:
     figures = {metric: [(50.0, 0.0), (60.0, 2.0), None] for metric in ("auroc_sp", "f1_sp", "ap_sp", "auroc_px")}
-    growth = Growth("<nut>", (0, 1, 4), {**figures, **dict.fromkeys(("f1_px", "ap_px", "aupro"), [None] * 3)})
+    growth = Growth("<nut>", (0, 1, 4), {**dict.fromkeys(METRICS, [None] * 3), **figures})
     page = render(Report("nut", [SettingPage("0-shot")], WORDS, [card()], growth=[growth]))
     assert "&lt;nut&gt;" in page and "<nut>" not in page
     assert page.count(" image 50.0 to 60.0") == 3 and page.count(" pixel 50.0 to 60.0") == 1
@@ -218,7 +221,7 @@ def test_report_of_a_run(evaluate: Evaluate, data: Path, tmp_path: Path) -> None
     assert [setting["name"] for setting in content["settings"]] == ["0-shot", "2-shot, seed 3"]
     assert "Curves and pictures are those of the first seed" in page
     # Curves of two classes in two settings, and the growth of both and of their mean.
-    assert page.count("<svg") == 2 * 2 * 4 + 3 * 4
+    assert page.count("<svg") == 2 * 2 * 4 + 3 * len({metric.title for metric in REGISTRY})
     assert [card["name"] for card in content["cards"]] == [
         f"{name}/test/{kind}/{i}.png" for name in ("bolt", "felt") for kind in ("good", "scratch") for i in range(3)
     ]

@@ -7,26 +7,14 @@ metric needs of all resamples is one product: (resamples, images) numbers of dra
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from winclip.metrics.exact import DefectPixels, UndefinedMetric
-from winclip.metrics.histograms import (
-    CountsAbove,
-    Float64,
-    Histograms,
-    Maps,
-    add_up,
-    auroc,
-    average_precision,
-    binned_metrics,
-    count_above,
-    count_in_parts,
-    cumulate,
-    f1_max,
-)
+from winclip.metrics.exact import DefectPixels, image_counts
+from winclip.metrics.formulas import Counts, Float64, Group, UndefinedMetric, evaluate
+from winclip.metrics.histograms import Histograms, Maps, count_pixels
 
 RESAMPLES = 2000
 SEED = 0
@@ -71,35 +59,14 @@ def draw(labels: npt.ArrayLike, name: str) -> Draws:
 
 
 def resampled_image_metrics(draws: Draws, labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, Float64]:
-    """``auroc_sp``, ``f1_sp`` and ``ap_sp`` of every row of ``draws``, NaN where undefined.
-
-    Args:
-        draws: (R, N), from ``draw``.
-        labels: (N,), zero for good images.
-        scores: (N,), higher is more anomalous.
-    """
-    values, defective = np.asarray(scores), np.asarray(labels) != 0
-    order = np.argsort(values, kind="stable")
-    starts = np.flatnonzero(np.append(True, np.diff(values[order]) != 0))
-
-    def metrics(rows: Float64) -> dict[str, Float64]:
-        normal, defect = (
-            count_above(np.add.reduceat(rows[:, order] * kind[order], starts, axis=1))
-            for kind in (~defective, defective)
-        )
-        return {
-            "auroc_sp": auroc(normal, defect),
-            "f1_sp": f1_max(normal, defect),
-            "ap_sp": average_precision(normal, defect),
-        }
-
-    return _in_blocks(draws, metrics)
+    """(R,) of each image metric of (N,) labels and scores, in every row of (R, N) draws; NaN where undefined."""
+    return _in_blocks("image", draws, lambda rows: image_counts(labels, scores, rows))
 
 
 def resampled_pixel_metrics(
     draws: Draws, defects: DefectPixels, maps: Maps, highest: float, mode: str
 ) -> dict[str, Float64]:
-    """The pixel metrics of every row of ``draws``, NaN where undefined.
+    """(R,) of each pixel metric in every row of draws; NaN where undefined.
 
     Args:
         draws: (R, N), from ``draw``.
@@ -111,28 +78,10 @@ def resampled_pixel_metrics(
     Raises:
         UndefinedMetric: if a score is NaN.
     """
-    starts = _equal_shares(add_up(count_in_parts(defects, maps, highest)))
-    images = [cumulate(part.merged(starts)) for part in count_in_parts(defects, maps, highest)]
-    edges = images[0].edges
-    normal, defect, overlap, lowest, top = (
-        np.concatenate([part[field] for part in images]) for field in range(1, len(CountsAbove._fields))
-    )
-    bad = np.flatnonzero(defects.regions)
-    defect, overlap = defect[bad], overlap[bad]
-
-    def metrics(rows: Float64) -> dict[str, Float64]:
-        drawn = rows > 0
-        sums = CountsAbove(
-            edges,
-            rows @ normal,
-            rows[:, bad] @ defect,
-            rows[:, bad] @ overlap,
-            np.where(drawn, lowest, lowest.max()).min(axis=1),
-            np.where(drawn, top, top.min()).max(axis=1),
-        )
-        return binned_metrics(sums, mode)
-
-    return _in_blocks(draws, metrics)
+    images = len(defects.mask)
+    starts = _equal_shares(count_pixels(defects, maps, highest, np.ones((1, images))))
+    counted = count_pixels(defects, maps, highest, np.eye(images), merged=starts)
+    return _in_blocks("pixel", draws, lambda rows: counted.sums(rows).counts(mode))
 
 
 def spread(figures: Mapping[str, float], resampled: Mapping[str, Float64]) -> dict[str, Float64]:
@@ -156,18 +105,14 @@ def interval(values: Float64) -> Interval | None:
     return float(low), float(high)
 
 
-def _in_blocks(draws: Draws, metrics: Callable[[Float64], dict[str, Float64]]) -> dict[str, Float64]:
-    parts = [metrics(rows) for rows in _blocks(draws)]
+def _in_blocks(group: Group, draws: Draws, count: Callable[[Float64], Counts]) -> dict[str, Float64]:
+    starts = range(0, len(draws), _ROWS)
+    parts = [evaluate(group, count(draws[start : start + _ROWS].astype(np.float64))) for start in starts]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _blocks(draws: Draws) -> Iterator[Float64]:
-    for start in range(0, len(draws), _ROWS):
-        yield draws[start : start + _ROWS].astype(np.float64)
 
 
 def _equal_shares(total: Histograms) -> npt.NDArray[np.intp]:
     """Where bins begin that hold about equal shares of the normal and of the defect pixels."""
-    share = sum(part[0] / max(part.sum(), 1) for part in (total.normal, total.defect))
-    level = np.floor((np.cumsum(share) - share) / 2 * _BINS)
-    return np.flatnonzero(np.diff(level, prepend=-1))
+    normal, defect, _ = total.above[:, 0]
+    below = sum((part[0] - part[:-1]) / max(part[0], 1) for part in (normal, defect))
+    return np.flatnonzero(np.diff(np.floor(below / 2 * _BINS), prepend=-1))

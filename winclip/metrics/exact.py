@@ -1,11 +1,8 @@
-"""The seven metrics of the published tables, exact, from sorted scores.
+"""Exact metrics: the counts of ``winclip.metrics.formulas`` from sorted scores.
 
-Every figure needs, for each defect score, only how many normal scores are above it and how many
-equal it. Defect scores are sorted, normal scores are sorted in parts and in threads, since counts
-add up over parts, and a binary search joins them; no threshold is looped over. F1 and AP change for
-the better only where a defect score is passed, so evaluating them there is exact. PRO gives every
-defect pixel the weight 1 / (regions x region size), which turns the mean over regions into one
-cumulative sum.
+Pixel scores of defects are sorted, normal ones are sorted in parts and in threads, since counts add up over parts, and
+a binary search joins them; no threshold is looped over. Every defect pixel has the weight one over the size of its
+region, which turns the mean over regions into one cumulative sum.
 """
 
 from __future__ import annotations
@@ -14,66 +11,87 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
-from typing import Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.floating]
-Counts = npt.NDArray[np.int64]
+from winclip.metrics.formulas import (
+    Counts,
+    Figures,
+    Float64,
+    FloatArray,
+    UndefinedMetric,
+    check_mode,
+    figures,
+    step_thresholds,
+    sum_above,
+)
+
 # Some of N images: as an index takes them, positions ascending.
 Images = slice | npt.NDArray[np.intp]
-
-IMAGE_METRICS = ("auroc_sp", "f1_sp", "ap_sp")
-PIXEL_METRICS = ("auroc_px", "f1_px", "ap_px", "aupro")
-AUPRO_MODES = ("steps", "exact")
-PRO_LIMIT = 0.3
-PRO_STEPS = 200
-ONE_RATE = f"the kept thresholds all have one false positive rate below {PRO_LIMIT}"
 
 # Scores sorted by one thread at a time; smaller parts sort faster and are searched slower.
 _PART = 1 << 20
 
 
-class UndefinedMetric(ValueError):
-    """The metric has no value on this input; the message says why."""
-
-
 @dataclass(frozen=True)
-class RankedScores:
-    """Scores of both kinds in a form that all metrics read off.
+class DefectPixels:
+    """Masks of one class, labelled once for any number of scorings.
 
     Attributes:
-        defect: (D,) scores of the defective entries, descending.
-        order: (D,) positions in the caller's defect scores, so that weights can follow.
-        normal_above: (D,) int64, number of normal scores above each defect score.
-        normal_from: (D,) int64, number of normal scores at or above each defect score.
-        normal: the scores of the normal entries in parts, each ascending.
-        normal_count: number of normal entries.
+        mask: (N, H, W) bool, True on defects.
+        weights: of each image, float64 of its defect pixels, row by row: one over the size of the pixel's region. They
+            sum to the number of regions.
     """
 
-    defect: FloatArray
-    order: npt.NDArray[np.intp]
-    normal_above: Counts
-    normal_from: Counts
-    normal: list[FloatArray]
-    normal_count: int
+    mask: npt.NDArray[np.bool_]
+    weights: Sequence[Float64]
+
+    @property
+    def weight(self) -> Float64:
+        """(D,) in the order of ``maps[mask]``."""
+        return np.concatenate([np.empty(0), *self.weights])
+
+    def of_images(self, images: Images) -> DefectPixels:
+        """Those of some of the images."""
+        return DefectPixels(self.mask[images], [self.weights[n] for n in np.arange(len(self.mask))[images]])
 
 
-def rank(normal: FloatArray, defect: FloatArray) -> RankedScores:
-    """Sort and join normal and defect scores.
+def label_defects(masks: npt.NDArray[np.bool_]) -> DefectPixels:
+    """Find the 8-connected defect regions of (N, H, W) masks; any value but zero is defect."""
+    masks = np.asarray(masks) != 0
+    weights = []
+    for mask in masks:
+        _, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
+        inside = labels[mask]
+        weights.append(1 / np.bincount(inside)[inside])
+    return DefectPixels(masks, weights)
+
+
+def image_counts(labels: npt.ArrayLike, scores: npt.ArrayLike, draws: npt.ArrayLike | None = None) -> Counts:
+    """Counts of image scores above each distinct one, which the edges are.
 
     Args:
-        normal: (M,) scores of normal entries, in any order.
-        defect: (D,) scores of defective entries, in any order and of the same dtype.
+        labels: (N,), zero for normal images.
+        scores: (N,), higher is more anomalous.
+        draws: (R, N), how often each row has each image; None: once, in one row.
 
     Raises:
-        UndefinedMetric: if either is empty or holds a NaN.
+        UndefinedMetric: if a score is NaN.
     """
-    return rank_against(sort_in_parts(normal)[0], defect)
+    defective, values = np.asarray(labels) != 0, np.asarray(scores)
+    if defective.shape != values.shape or defective.ndim != 1:
+        raise ValueError(f"labels {defective.shape} and scores {values.shape} must be one-dimensional and alike")
+    if np.isnan(values).any():
+        raise UndefinedMetric("some scores are NaN")
+    order = np.argsort(values, kind="stable")
+    ascending = values[order]
+    starts = np.append(np.searchsorted(ascending, np.unique(ascending)), len(values))
+    rows = np.ones((1, len(values))) if draws is None else np.asarray(draws)[:, order]
+    normal, defect = (sum_above(rows * kind[order])[:, starts] for kind in (~defective, defective))
+    return Counts(normal, defect, defect)
 
 
 def sort_in_parts(*normal: FloatArray) -> list[list[FloatArray]]:
@@ -83,203 +101,61 @@ def sort_in_parts(*normal: FloatArray) -> list[list[FloatArray]]:
         return [list(part) for part in [threads.map(np.sort, part) for part in parts]]
 
 
-def rank_against(parts: Sequence[FloatArray], defect: FloatArray) -> RankedScores:
-    """As ``rank``, with the normal scores from ``sort_in_parts``; parts of several calls add up."""
-    count = sum(map(len, parts))
-    check_kinds(count, len(defect))
+def joined_counts(parts: Sequence[FloatArray], defect: FloatArray, weight: Float64, mode: str) -> Counts:
+    """Counts at every distinct score of a defect and right behind it, and at the thresholds of ``steps``.
+
+    Args:
+        parts: normal scores from ``sort_in_parts``; parts of several calls add up.
+        defect: (D,) scores of defects, in any order and of the same dtype.
+        weight: (D,) of each, as in ``DefectPixels``.
+        mode: ``steps`` or ``exact``, how AUPRO is taken.
+
+    Raises:
+        UndefinedMetric: if a score is NaN.
+    """
     order = np.argsort(defect, kind="stable")
-    ascending = defect[order]
+    ascending, overlap = defect[order], sum_above(weight[order])
+    ends = [one for part in (ascending, *parts) if len(part) for one in (part[0], part[-1])]
     # NaN sorts last.
-    if np.isnan(ascending[-1]) or any(np.isnan(part[-1]) for part in parts):
+    if np.isnan(ends).any():
         raise UndefinedMetric("some scores are NaN")
-    above = _count_above(parts, ascending, "right")
-    at_or_above = _count_above(parts, ascending, "left")
-    return RankedScores(ascending[::-1], order[::-1], above[::-1], at_or_above[::-1], [*parts], count)
+
+    def at(edges: FloatArray) -> Float64:
+        """(3, 1, E + 2) of each kind: all scores first, none last."""
+        above = np.zeros((3, 1, len(edges) + 2))
+        above[:, 0, 0] = sum(map(len, parts)), len(defect), overlap[0]
+        for part in parts:
+            above[0, 0, 1:-1] += len(part) - np.searchsorted(part, edges)
+        below = np.searchsorted(ascending, edges)
+        above[1:, 0, 1:-1] = len(defect) - below, overlap[below]
+        return above
+
+    steps = None
+    if mode == "steps" and ends:
+        thresholds = step_thresholds(np.array([min(ends)]), np.array([max(ends)]))[0]
+        # In the dtype of the scores, which the search would else copy: the smallest of it that is above.
+        rounded = thresholds.astype(defect.dtype)
+        steps = Counts(*at(np.where(rounded > thresholds, rounded, _next(rounded)))[..., :-1])
+    distinct = np.append(ascending[:-1][ascending[1:] != ascending[:-1]], ascending[-1:])
+    return Counts(*at(np.column_stack([distinct, _next(distinct)]).ravel()))._replace(steps=steps)
 
 
-def _count_above(parts: Sequence[FloatArray], thresholds: FloatArray, side: Literal["left", "right"]) -> Counts:
-    """(T,) int64, how many scores are above each threshold (``right``) or at and above it (``left``)."""
-    total = np.zeros(len(thresholds), np.int64)
-    for part in parts:
-        total += len(part) - np.searchsorted(part, thresholds, side)
-    return total
+def _next(scores: FloatArray) -> FloatArray:
+    """The next larger number of each."""
+    return np.nextafter(scores, scores.dtype.type(np.inf))
 
 
-def auroc(scores: RankedScores) -> float:
-    """Area under the ROC curve in [0, 1]: ties between the two kinds count half."""
-    pairs = len(scores.defect) * scores.normal_count
-    lost = int(scores.normal_above.sum()) + int(scores.normal_from.sum())
-    return 1 - lost / (2 * pairs)
-
-
-def average_precision(scores: RankedScores) -> float:
-    """Step-wise area under the precision-recall curve in (0, 1], as scikit-learn's average_precision_score."""
-    found, false = _at_thresholds(scores)
-    recalled = np.diff(found, prepend=0)
-    return float((recalled * (found / (found + false))).sum() / len(scores.defect))
-
-
-def f1_max(scores: RankedScores) -> float:
-    """Largest F1 over all thresholds, in (0, 1]."""
-    found, false = _at_thresholds(scores)
-    return float((2 * found / (found + false + len(scores.defect))).max())
-
-
-def _at_thresholds(scores: RankedScores) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """True and false positives at every distinct defect score, from the highest down."""
-    last_of_ties = np.append(np.flatnonzero(np.diff(scores.defect)), len(scores.defect) - 1)
-    return last_of_ties + 1, scores.normal_from[last_of_ties]
-
-
-@dataclass(frozen=True)
-class DefectPixels:
-    """Masks of one class, labelled once for any number of scorings.
-
-    Attributes:
-        mask: (N, H, W) bool, True on defects.
-        weight: (D,) float64 of the defect pixels in the order of ``maps[mask]``: one over the number
-            of regions of the class times the size of the pixel's region. Sums to 1.
-        regions: (N,) int64, number of regions of each image.
-    """
-
-    mask: npt.NDArray[np.bool_]
-    weight: npt.NDArray[np.float64]
-    regions: Counts
-
-    def of_images(self, images: Images) -> DefectPixels:
-        """Those of some of the images; weights are those of a class of these images alone."""
-        numbers = np.arange(len(self.mask))[images]
-        weight = np.concatenate([self.weight[self._ends[n] : self._ends[n + 1]] for n in numbers])
-        regions = self.regions[images]
-        return DefectPixels(self.mask[images], weight * (self.regions.sum() / max(regions.sum(), 1)), regions)
-
-    @cached_property
-    def _ends(self) -> Counts:
-        """(N + 1,), where each image's weights begin, and the end."""
-        return np.append(0, np.cumsum(np.count_nonzero(self.mask, axis=(1, 2))))
-
-
-def label_defects(masks: npt.NDArray[np.bool_]) -> DefectPixels:
-    """Find the 8-connected defect regions of (N, H, W) masks; any value but zero is defect."""
-    masks = np.asarray(masks) != 0
-    weights: list[npt.NDArray[np.float64]] = []
-    regions = np.zeros(len(masks), np.int64)
-    for number in np.flatnonzero(masks.any(axis=(1, 2))):
-        count, labels = cv2.connectedComponents(masks[number].view(np.uint8), connectivity=8)
-        inside = labels[masks[number]]
-        weights.append(1 / np.bincount(inside, minlength=count)[inside])
-        regions[number] = count - 1
-    return DefectPixels(masks, np.concatenate(weights) / regions.sum() if weights else np.empty(0), regions)
-
-
-def aupro_exact(scores: RankedScores, weight: npt.NDArray[np.float64]) -> float:
-    """Area under the per-region overlap curve up to a false positive rate of 0.3, divided by 0.3.
-
-    The curve has a point at every distinct score and is integrated exactly, with linear
-    interpolation between points and at 0.3. A defect pixel raises the curve by its weight from the
-    rate at which it is found; among ties with normal pixels the curve rises linearly.
-
-    Args:
-        scores: ranked pixel scores.
-        weight: as in ``DefectPixels``, in the order given to ``rank``.
+def image_metrics(labels: npt.ArrayLike, scores: npt.ArrayLike) -> Figures:
+    """Image-level metrics of (N,) labels, zero for normal images, and scores, higher is more anomalous.
 
     Returns:
-        A value in [0, 1].
+        ``auroc_sp``, ``f1_sp`` and ``ap_sp`` as fractions, and the reason for each that is undefined (one label only,
+        NaN).
     """
-    begin = scores.normal_above / scores.normal_count
-    end = scores.normal_from / scores.normal_count
-    inside = np.minimum(end, PRO_LIMIT) - np.minimum(begin, PRO_LIMIT)
-    # The part of the ramp inside the limit, then the plateau behind it.
-    reached = np.divide(inside, end - begin, out=np.zeros_like(end), where=end > begin)
-    area = reached * inside / 2 + (PRO_LIMIT - np.minimum(end, PRO_LIMIT))
-    return float((weight[scores.order] * area).sum() / PRO_LIMIT)
+    return figures("image", lambda: image_counts(labels, scores))
 
 
-def aupro_steps(scores: RankedScores, weight: npt.NDArray[np.float64]) -> float:
-    """Area under the per-region overlap curve as the reference reimplementation takes it.
-
-    200 thresholds in equal steps from the smallest score, prediction is score > threshold, points
-    with a false positive rate below 0.3 are kept, their rates are rescaled to [0, 1] by their own
-    minimum and maximum, trapezoid rule.
-
-    Args:
-        scores: ranked pixel scores.
-        weight: as in ``DefectPixels``, in the order given to ``rank``.
-
-    Raises:
-        UndefinedMetric: if all kept points have one false positive rate, a score is infinite, or the
-            scores are so close together that their type has no number between them for a step.
-    """
-    lowest = min(scores.defect[-1], *(part[0] for part in scores.normal))
-    highest = max(scores.defect[0], *(part[-1] for part in scores.normal))
-    thresholds = np.arange(lowest, highest, step_between(lowest, highest), dtype=np.float64)
-    thresholds = _round_down(thresholds, scores.defect.dtype)
-    rate = _count_above(scores.normal, thresholds, "right") / scores.normal_count
-    found = _count_above([scores.defect[::-1]], thresholds, "right")
-    overlap = np.append(0, np.cumsum(weight[scores.order]))[found]
-    kept = rate < PRO_LIMIT
-    rate, overlap = rate[kept], overlap[kept]
-    if not len(rate) or rate.max() == rate.min():
-        raise UndefinedMetric(ONE_RATE)
-    rate = (rate - rate.min()) / (rate.max() - rate.min())
-    return float(((overlap[:-1] + overlap[1:]) / 2 * (rate[:-1] - rate[1:])).sum())
-
-
-def check_kinds(normal: int, defect: int) -> None:
-    """Raise UndefinedMetric where there are no entries of a kind."""
-    if not normal or not defect:
-        raise UndefinedMetric(f"needs normal and defective entries, has {normal} and {defect}")
-
-
-def step_between(lowest: Any, highest: Any) -> Any:
-    """The step of the thresholds of AUPRO in steps, from scalars in the dtype of the scores.
-
-    Raises:
-        UndefinedMetric: if no steps lead from one to the other.
-    """
-    if not highest > lowest:
-        raise UndefinedMetric("all scores are equal")
-    if not np.isfinite(highest - lowest):
-        raise UndefinedMetric("some scores are infinite")
-    # In the type of the scores, which numpy 1 would leave for an integer's sake.
-    step = (highest - lowest) / type(highest)(PRO_STEPS)
-    if not step > 0:
-        raise UndefinedMetric(f"scores from {lowest:.3g} to {highest:.3g} leave no room for {PRO_STEPS} thresholds")
-    return step
-
-
-def _round_down(thresholds: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> FloatArray:
-    """The largest numbers of ``dtype`` not above the thresholds: no score is between the two.
-
-    Searching float32 scores for float64 thresholds would copy all scores.
-    """
-    rounded = thresholds.astype(dtype)
-    return np.where(rounded > thresholds, np.nextafter(rounded, dtype.type(-np.inf)), rounded)
-
-
-def image_metrics(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[dict[str, float], dict[str, str]]:
-    """Image-level metrics: ``auroc_sp``, ``f1_sp``, ``ap_sp``.
-
-    Args:
-        labels: (N,), zero for normal images.
-        scores: (N,), higher is more anomalous.
-
-    Returns:
-        The figures as fractions, and the reason for each that is undefined (one label only, NaN).
-    """
-    defective, values = np.asarray(labels) != 0, np.asarray(scores)
-    if defective.shape != values.shape or defective.ndim != 1:
-        raise ValueError(f"labels {defective.shape} and scores {values.shape} must be one-dimensional and alike")
-    try:
-        ranked = rank(values[~defective], values[defective])
-    except UndefinedMetric as reason:
-        return {}, dict.fromkeys(IMAGE_METRICS, f"image scores: {reason}")
-    return {"auroc_sp": auroc(ranked), "f1_sp": f1_max(ranked), "ap_sp": average_precision(ranked)}, {}
-
-
-def pixel_metrics(
-    defects: DefectPixels, maps: FloatArray, mode: str = "steps"
-) -> tuple[dict[str, float], dict[str, str]]:
+def pixel_metrics(defects: DefectPixels, maps: FloatArray, mode: str = "steps") -> Figures:
     """Pixel-level metrics: ``auroc_px``, ``f1_px``, ``ap_px``, ``aupro``.
 
     Args:
@@ -291,45 +167,27 @@ def pixel_metrics(
         The figures as fractions, and the reason for each that is undefined (no defect pixels, no
         normal pixels, NaN; in mode ``steps`` also constant maps and those that float cannot part).
     """
-    figures, missing, _ = pixel_metrics_by_type(defects, maps, slice(None), (), mode)
-    return figures, missing
+    return pixel_metrics_by_type(defects, maps, mode, slice(None), ())[0]
 
 
 def pixel_metrics_by_type(
-    defects: DefectPixels, maps: FloatArray, rest: Images, types: Sequence[Images], mode: str = "steps"
-) -> tuple[dict[str, float], dict[str, str], list[float | None]]:
-    """As ``pixel_metrics``, and the AUPRO of each type of defect against the good images; pixels are sorted once.
+    defects: DefectPixels, maps: FloatArray, mode: str, rest: Images, types: Sequence[Images]
+) -> list[Figures]:
+    """``pixel_metrics``, and behind them those of each type of defect against the good images; pixels are sorted once.
 
     Args:
         defects, maps, mode: as for ``pixel_metrics``.
         rest: images of no type, the good ones.
         types: images of each type; with ``rest`` they are all images, each in one place.
-
-    Returns:
-        Besides, for each type the AUPRO of its images and ``rest`` alone, None where it is undefined.
     """
-    if mode not in AUPRO_MODES:
-        raise ValueError(f"AUPRO mode '{mode}' is unknown; use {' or '.join(AUPRO_MODES)}")
+    check_mode(mode)
     if defects.mask.shape != maps.shape:
         raise ValueError(f"masks {defects.mask.shape} and maps {maps.shape} must have one shape")
-    aupro = aupro_exact if mode == "exact" else aupro_steps
     good, *normal = sort_in_parts(*(maps[images][~defects.mask[images]] for images in (rest, *types)))
 
-    def of_type(images: Images, parts: list[FloatArray]) -> float | None:
+    def against(parts: Sequence[FloatArray], images: Images) -> Figures:
         own = defects.of_images(images)
-        try:
-            return aupro(rank_against([*good, *parts], maps[images][own.mask]), own.weight)
-        except UndefinedMetric:
-            return None
+        return figures("pixel", lambda: joined_counts(parts, maps[images][own.mask], own.weight, mode))
 
-    of_types = [of_type(images, parts) for images, parts in zip(types, normal)]
-    try:
-        ranked = rank_against([*good, *chain(*normal)], maps[defects.mask])
-    except UndefinedMetric as reason:
-        return {}, dict.fromkeys(PIXEL_METRICS, f"pixel scores: {reason}"), of_types
-    figures = {"auroc_px": auroc(ranked), "f1_px": f1_max(ranked), "ap_px": average_precision(ranked)}
-    try:
-        figures["aupro"] = aupro(ranked, defects.weight)
-    except UndefinedMetric as reason:
-        return figures, {"aupro": f"AUPRO in steps: {reason}"}, of_types
-    return figures, {}, of_types
+    of_types = [against([*good, *parts], images) for images, parts in zip(types, normal)]
+    return [against([*good, *chain(*normal)], slice(None)), *of_types]

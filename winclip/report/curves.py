@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from winclip.metrics.exact import DefectPixels, FloatArray, RankedScores, UndefinedMetric, rank
-from winclip.metrics.histograms import Histograms, cumulate
+from winclip.metrics.exact import DefectPixels, image_counts, joined_counts, sort_in_parts
+from winclip.metrics.formulas import Counts, FloatArray, UndefinedMetric, check_kinds
+from winclip.metrics.histograms import Histograms
 
 # Points a plotted line keeps at most; a plot is some 250 pixels wide.
 POINTS = 200
@@ -68,86 +69,63 @@ def measure_class(
     missing: dict[str, str] = {}
     threshold = None
     try:
-        ranked = rank(values[~defective], values[defective])
-        threshold = best_f1_threshold(ranked)
-        even = np.full(len(ranked.defect), 1 / len(ranked.defect))
-        curves["roc_image"], curves["pr_image"] = rising_curve(ranked, even), precision_recall(ranked)
+        counts = check_kinds(image_counts(labels, values))
+        threshold = best_f1_threshold(np.unique(values), counts)
+        curves |= {"roc_image": rising_curve(counts, counts.defect), "pr_image": precision_recall(counts)}
     except UndefinedMetric as reason:
         missing["image"] = f"image scores: {reason}"
     try:
-        if isinstance(pixels, str):
-            raise UndefinedMetric(pixels)
-        if isinstance(pixels, Histograms):
-            curves |= _binned_curves(pixels)
-        else:
-            defects, maps = pixels
-            ranked = rank(maps[~defects.mask], maps[defects.mask])
-            even = np.full(len(ranked.defect), 1 / len(ranked.defect))
-            curves["roc_pixel"], curves["pr_pixel"] = rising_curve(ranked, even), precision_recall(ranked)
-            curves["pro_pixel"] = rising_curve(ranked, defects.weight[ranked.order])
+        counts = check_kinds(_pixel_counts(pixels))
+        curves |= {"roc_pixel": rising_curve(counts, counts.defect), "pr_pixel": precision_recall(counts)}
+        curves["pro_pixel"] = rising_curve(counts, counts.overlap)
     except UndefinedMetric as reason:
         missing["pixel"] = f"pixel scores: {reason}"
     return ClassCurves(name, figures, values[~defective], values[defective], threshold, curves, missing)
 
 
-def best_f1_threshold(scores: RankedScores) -> float:
+def _pixel_counts(pixels: tuple[DefectPixels, FloatArray] | Histograms | str) -> Counts:
+    if isinstance(pixels, str):
+        raise UndefinedMetric(pixels)
+    if isinstance(pixels, Histograms):
+        return pixels.counts("exact")
+    defects, maps = pixels
+    return joined_counts(sort_in_parts(maps[~defects.mask])[0], maps[defects.mask], defects.weight, "exact")
+
+
+def best_f1_threshold(scores: npt.NDArray[np.float64], counts: Counts) -> float:
     """The threshold with the largest F1 if higher scores count as defective.
 
     It lies halfway between the lowest defect score that is then found and the next lower score of any
     kind; of several equal F1, the one with the highest threshold is taken.
-    """
-    found = np.arange(1, len(scores.defect) + 1)
-    # Among ties the last has the largest F1, so counting the others too few does no harm.
-    f1 = 2 * found / (found + scores.normal_from + len(found))
-    lowest = scores.defect[f1.argmax()]
-    below = [part[part < lowest] for part in (*scores.normal, scores.defect)]
-    next_lower = max((float(part.max()) for part in below if len(part)), default=float("-inf"))
-    if not np.isfinite(next_lower):
-        return float(np.nextafter(lowest, -np.inf))
-    # Rounding could put the middle of two neighbours onto the upper one.
-    return min((next_lower + float(lowest)) / 2, float(np.nextafter(lowest, -np.inf)))
-
-
-def rising_curve(scores: RankedScores, weight: npt.NDArray[np.float64]) -> Curve:
-    """Weight of the defect scores found over the false positive rate, from (0, 0) to (1, 1).
 
     Args:
-        scores: ranked.
-        weight: (D,) of the defect scores in descending order, with sum 1. With even weights this is
-            the ROC curve, with those of ``DefectPixels`` the per-region overlap.
+        scores: all distinct ones, ascending.
+        counts: at these.
     """
-    last = _last_of_ties(scores)
-    after = np.cumsum(weight)[last]
-    before = np.append(0, after[:-1])
-    x = np.column_stack((scores.normal_above[last], scores.normal_from[last])).ravel() / scores.normal_count
-    y = np.column_stack((before, after)).ravel()
-    return _thinned(np.concatenate(([0], x, [1])), np.concatenate(([0], y, [1])))
+    normal, defect = counts.normal[0, :-1], counts.defect[0, :-1]
+    place = len(scores) - 1 - (2 * defect / (defect + normal + defect[0]))[::-1].argmax()
+    lowest, next_lower = float(scores[place]), float(scores[place - 1]) if place else -np.inf
+    # Rounding could put the middle of two neighbours onto the upper one.
+    just_below = float(np.nextafter(lowest, -np.inf))
+    return min((next_lower + lowest) / 2, just_below) if np.isfinite(next_lower) else just_below
 
 
-def precision_recall(scores: RankedScores) -> Curve:
+def rising_curve(counts: Counts, found: npt.NDArray[np.float64]) -> Curve:
+    """Part of the defect scores found over the false positive rate, from (0, 0) to (1, 1).
+
+    Args:
+        counts: in one row.
+        found: those of its counts that rise: with ``defect`` this is the ROC curve, with ``overlap`` that of PRO.
+    """
+    return _thinned(*(above[0, ::-1] / above[0, 0] for above in (counts.normal, found)))
+
+
+def precision_recall(counts: Counts) -> Curve:
     """Precision over recall at every distinct defect score; a step holds from the recall before it."""
-    last = _last_of_ties(scores)
-    found = last + 1
-    precision = found / (found + scores.normal_from[last])
-    return _thinned(np.append(0, found / len(scores.defect)), np.append(precision[0], precision))
-
-
-def _binned_curves(total: Histograms) -> dict[str, Curve]:
-    """The curves of the pixels, bin by bin from the highest down."""
-    total.check_kinds()
-    counts = cumulate(total)
-    normal, found, overlap = (part[0, ::-1] for part in (counts.normal, counts.defect, counts.overlap))
-    rate, recall = normal / normal[-1], found / found[-1]
-    precision = found[found > 0] / (found + normal)[found > 0]
-    return {
-        "roc_pixel": _thinned(rate, recall),
-        "pr_pixel": _thinned(np.append(0, recall[found > 0]), np.append(precision[0], precision)),
-        "pro_pixel": _thinned(rate, overlap / overlap[-1]),
-    }
-
-
-def _last_of_ties(scores: RankedScores) -> npt.NDArray[np.intp]:
-    return np.append(np.flatnonzero(np.diff(scores.defect)), len(scores.defect) - 1)
+    rises = np.flatnonzero(np.diff(counts.defect[0]))[::-1]
+    found = counts.defect[0, rises]
+    precision = found / (found + counts.normal[0, rises])
+    return _thinned(np.append(0, found / counts.defect[0, 0]), np.append(precision[0], precision))
 
 
 def _thinned(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Curve:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from winclip.metrics.exact import PRO_LIMIT
+from winclip.metrics.formulas import PRO_LIMIT
 from winclip.report.content import Growth
 from winclip.report.curves import ClassCurves
 

@@ -1,0 +1,200 @@
+"""The metrics of the published tables: the registry that everything else reads, and every formula once.
+
+A formula takes numbers of normal and defective scores at and above ascending edges. Scores between two neighbouring
+edges count as ties: figures are exact with an edge at every distinct score of a defect and right behind it
+(``winclip.metrics.exact``), and those of the scores rounded to bins with their edges (``winclip.metrics.histograms``).
+Many rows are taken at once, so that ``winclip.metrics.bootstrap`` resamples at little cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating]
+Float64 = npt.NDArray[np.float64]
+Group = Literal["pixel", "image"]
+# Metrics as fractions, and the reason for each that is undefined.
+Figures = tuple[dict[str, float], dict[str, str]]
+
+AUPRO_MODES = ("steps", "exact")
+PRO_LIMIT = 0.3
+PRO_STEPS = 200
+
+
+class UndefinedMetric(ValueError):
+    """The metric has no value on this input; the message says why."""
+
+
+class Counts(NamedTuple):
+    """R times the numbers of scores at and above each of E ascending edges: first all of them, last none.
+
+    Attributes:
+        normal, defect: (R, E) float64.
+        overlap: (R, E) float64, defect pixels, each of the weight one over the size of its region.
+        steps: the same at the thresholds of AUPRO in steps, behind a first edge below all scores; None where AUPRO
+            is exact.
+    """
+
+    normal: Float64
+    defect: Float64
+    overlap: Float64
+    steps: Counts | None = None
+
+
+def auroc(counts: Counts) -> Float64:
+    """(R,) areas under the ROC curve in [0, 1]: ties between the two kinds count half."""
+    pairs = 2 * counts.normal[:, 0] * counts.defect[:, 0]
+    return 1 + (np.diff(counts.defect) * (counts.normal[:, :-1] + counts.normal[:, 1:])).sum(axis=1) / pairs
+
+
+def average_precision(counts: Counts) -> Float64:
+    """(R,) step-wise areas under the precision-recall curve in (0, 1], as scikit-learn's average_precision_score."""
+    found = counts.defect[:, :-1]
+    precision = found / np.maximum(found + counts.normal[:, :-1], 1)
+    return -(np.diff(counts.defect) * precision).sum(axis=1) / found[:, 0]
+
+
+def f1_max(counts: Counts) -> Float64:
+    """(R,) largest F1 over all edges, in (0, 1]."""
+    f1: Float64 = 2 * counts.defect / (counts.defect + counts.normal + counts.defect[:, :1])
+    return f1.max(axis=1)
+
+
+def aupro(counts: Counts) -> Float64:
+    """(R,) areas under the per-region overlap curve in [0, 1], in the mode that the counts are made for."""
+    return aupro_exact(counts) if counts.steps is None else aupro_steps(counts.steps)
+
+
+def aupro_exact(counts: Counts) -> Float64:
+    """(R,) areas under the per-region overlap curve up to a false positive rate of 0.3, divided by 0.3.
+
+    The curve has a point at every edge and is integrated exactly, with linear interpolation between points and at 0.3.
+    A defect pixel raises it by its weight from the rate at which it is found; among ties with normal pixels it rises
+    linearly.
+    """
+    rate = counts.normal / counts.normal[:, :1]
+    limited = np.minimum(rate, PRO_LIMIT)
+    inside, width = -np.diff(limited), -np.diff(rate)
+    # The part of the ramp inside the limit, then the plateau behind it.
+    reached = np.divide(inside, width, out=np.zeros_like(width), where=width > 0)
+    area = reached * inside / 2 + (PRO_LIMIT - limited[:, :-1])
+    return -(np.diff(counts.overlap) * area).sum(axis=1) / (PRO_LIMIT * counts.overlap[:, 0])
+
+
+def aupro_steps(counts: Counts) -> Float64:
+    """(R,) areas under the per-region overlap curve as the reference reimplementation takes them.
+
+    Points with a false positive rate below 0.3 are kept, their rates are rescaled to [0, 1] by their own minimum and
+    maximum, trapezoid rule. NaN where all kept points have one rate.
+
+    Args:
+        counts: at ``step_thresholds``, behind a first edge below all scores.
+    """
+    rate, overlap = (above[:, 1:] / above[:, :1] for above in (counts.normal, counts.overlap))
+    kept = rate < PRO_LIMIT
+    area = -((overlap[:, :-1] + overlap[:, 1:]) / 2 * np.diff(rate) * kept[:, :-1]).sum(axis=1)
+    span = np.where(kept, rate, 0).max(axis=1) - np.where(kept, rate, 1).min(axis=1)
+    return np.where(span > 0, area / span, np.nan)
+
+
+def step_thresholds(lowest: FloatArray, highest: FloatArray) -> Float64:
+    """(R, T) thresholds of AUPRO in steps, ascending from the lowest score; a prediction is a score above them.
+
+    T is 200, or a few more by rounding; rows that have less repeat their last. NaN where a score is infinite.
+
+    Args:
+        lowest, highest: (R,) of all scores, in their dtype.
+    """
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        span = highest - lowest
+        step = span / PRO_STEPS
+        last = np.nan_to_num(np.ceil(span / step) - 1, nan=0, posinf=0)
+        # numpy.arange takes the first step in the dtype of the scores, and all others like it.
+        wide = (lowest + step).astype(np.float64) - lowest
+        return lowest[:, None] + np.minimum(np.arange(last.max() + 1), last[:, None]) * wide[:, None]
+
+
+def sum_above(numbers: npt.NDArray[Any]) -> Float64:
+    """(..., B) numbers in ascending bins to (..., B + 1) numbers from each edge upwards, the last 0."""
+    above = np.zeros((*numbers.shape[:-1], numbers.shape[-1] + 1))
+    np.cumsum(numbers[..., ::-1], axis=-1, out=above[..., -2::-1])
+    return above
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column of all tables and files.
+
+    Attributes:
+        name: of the column.
+        title: over it in a paper.
+        group: of what scores.
+        formula: (R,) fractions from counts of rows that have scores of both kinds; NaN where undefined.
+        of_types: whether ``types.csv`` has it of each type of defect.
+        undefined: why it may be undefined although there are scores of both kinds.
+    """
+
+    name: str
+    title: str
+    group: Group
+    formula: Callable[[Counts], Float64]
+    of_types: bool = False
+    undefined: str = ""
+
+
+# In the order of the published tables.
+REGISTRY = (
+    Metric("auroc_px", "AUROC", "pixel", auroc),
+    Metric("f1_px", "F1-max", "pixel", f1_max),
+    Metric("ap_px", "AP", "pixel", average_precision),
+    Metric("aupro", "AUPRO", "pixel", aupro, True, "AUPRO in steps: the kept thresholds have one false positive rate"),
+    Metric("auroc_sp", "AUROC", "image", auroc, of_types=True),
+    Metric("f1_sp", "F1-max", "image", f1_max),
+    Metric("ap_sp", "AP", "image", average_precision),
+)
+METRICS = tuple(metric.name for metric in REGISTRY)
+PIXEL_METRICS = tuple(metric.name for metric in REGISTRY if metric.group == "pixel")
+# In the order of types.csv, image metrics first.
+TYPE_METRICS = tuple(m.name for m in sorted(REGISTRY, key=lambda metric: metric.group) if m.of_types)
+
+
+def evaluate(group: Group, counts: Counts) -> dict[str, Float64]:
+    """(R,) fractions of each metric of a group; NaN where a row has no scores of a kind, or none that define it."""
+    known = (counts.normal[:, 0] > 0) & (counts.defect[:, 0] > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {m.name: np.where(known, m.formula(counts), np.nan) for m in REGISTRY if m.group == group}
+
+
+def figures(group: Group, count: Callable[[], Counts]) -> Figures:
+    """The metrics of a group as fractions, and the reason for each that is undefined.
+
+    Args:
+        group: ``pixel`` or ``image``.
+        count: gives counts of one row, or raises UndefinedMetric.
+    """
+    metrics = [metric for metric in REGISTRY if metric.group == group]
+    try:
+        values = evaluate(group, check_kinds(count()))
+    except UndefinedMetric as reason:
+        return {}, {metric.name: f"{group} scores: {reason}" for metric in metrics}
+    missing = {metric.name: metric.undefined for metric in metrics if np.isnan(values[metric.name][0])}
+    return {name: float(value[0]) for name, value in values.items() if name not in missing}, missing
+
+
+def check_kinds(counts: Counts) -> Counts:
+    """Raise UndefinedMetric where the first row has no scores of a kind."""
+    normal, defect = int(counts.normal[0, 0]), int(counts.defect[0, 0])
+    if not normal or not defect:
+        raise UndefinedMetric(f"needs normal and defective entries, has {normal} and {defect}")
+    return counts
+
+
+def check_mode(mode: str) -> None:
+    """Raise ValueError for a mode of AUPRO that there is not."""
+    if mode not in AUPRO_MODES:
+        raise ValueError(f"AUPRO mode '{mode}' is unknown; use {' or '.join(AUPRO_MODES)}")
