@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from evaluation.measuring import Measured, Method, measure_class
+from evaluation.options import Setting
 from evaluation.parts import Parts
 from evaluation.past_run import Run
 from evaluation.results import METRICS, Column, averaged, csv_text, interval_text, with_mean
-from evaluation.setting import Setting
 from winclip.metrics.bootstrap import RESAMPLES, Interval, interval
 from winclip.metrics.formulas import Float64
 from winclip.report.content import Table

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 
 from datasets.items import Item
+from evaluation.options import Setting
 from evaluation.parts import ClassScores
-from evaluation.setting import Setting
 from winclip.metrics.bootstrap import draw, resampled_image_metrics, resampled_pixel_metrics, spread
 from winclip.metrics.exact import DefectPixels, Images, image_metrics, label_defects, pixel_metrics_by_type
 from winclip.metrics.formulas import PIXEL_METRICS, TYPE_METRICS, Figures, Float64, UndefinedMetric, figures

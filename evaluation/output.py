@@ -14,7 +14,7 @@ import numpy as np
 
 import winclip
 from datasets.items import Item
-from evaluation.options import Options, read_config
+from evaluation.options import MAPS_FOLDER, Options, read_config
 from evaluation.parts import ClassScores, Part
 from evaluation.references import refuse_unreadable
 from evaluation.results import (
@@ -27,7 +27,6 @@ from evaluation.results import (
     tables,
     types_csv,
 )
-from evaluation.setting import MAPS_FOLDER
 from winclip.made_with import versions
 from winclip.model import WinCLIP
 from winclip.network.backbone import Backbone

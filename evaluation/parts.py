@@ -27,7 +27,7 @@ import torch
 
 from datasets.items import Item
 from datasets.samples import Mask
-from evaluation.setting import Setting
+from evaluation.options import Setting
 from winclip.made_with import differing
 from winclip.support.errors import InputError
 from winclip.support.files import file_sha256, remove_file, write_atomically

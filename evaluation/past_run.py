@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.setting import Setting
+from evaluation.options import Setting
 from winclip.support.errors import InputError
 from winclip.support.files import read_json, read_text
 from winclip.support.names import from_cell

@@ -11,8 +11,7 @@ from typing import NoReturn, TypeVar
 from datasets.items import DatasetIndex, Item
 from datasets.references import draw_references, read_reference_list
 from datasets.samples import Mask, load_sample
-from evaluation.options import Options
-from evaluation.setting import Setting
+from evaluation.options import Options, Setting
 from winclip.embeddings import Embeddings
 from winclip.memory import MemoryBank
 from winclip.network.backbone import Backbone

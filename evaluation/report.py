@@ -10,6 +10,7 @@ from PIL import Image
 
 from datasets.samples import read_mask
 from evaluation.measuring import Measured
+from evaluation.options import Setting
 from evaluation.parts import ClassScores
 from evaluation.results import (
     METRICS,
@@ -22,7 +23,6 @@ from evaluation.results import (
     type_counts,
     with_mean,
 )
-from evaluation.setting import Setting
 from winclip.metrics.bootstrap import interval
 from winclip.pictures.images import read_image
 from winclip.report.content import Card, Growth, Report, Result, SettingPage, Table, Wording

@@ -12,8 +12,8 @@ import numpy as np
 from tabulate import tabulate
 
 from datasets.items import Item
+from evaluation.options import Setting
 from evaluation.published import PAPER, SOURCE, paper_mean, published_mean, published_table
-from evaluation.setting import Setting
 from winclip.metrics.bootstrap import RESAMPLES, Interval, interval
 from winclip.metrics.formulas import METRICS as METRICS
 from winclip.metrics.formulas import TYPE_METRICS as TYPE_METRICS

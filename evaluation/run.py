@@ -13,7 +13,7 @@ from datasets.index import check_files, load_index, refuse_links, select_classes
 from datasets.items import Item
 from datasets.registry import published_order
 from evaluation.measuring import Method, measure_class
-from evaluation.options import Options
+from evaluation.options import Options, Setting
 from evaluation.output import Output, facts
 from evaluation.parts import FOLDER, Parts
 from evaluation.published import require_published
@@ -21,7 +21,6 @@ from evaluation.ranks import Ranks, joined_ranks
 from evaluation.references import choose_references, plan_references
 from evaluation.results import Results, markdown, tables
 from evaluation.scoring import Missing, Task, listings, missing_scores, score_missing
-from evaluation.setting import Setting
 from winclip.demo.stand_in import caution_of_stand_in
 from winclip.made_with import made_with, versions
 from winclip.model import WinCLIP

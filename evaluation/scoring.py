@@ -16,11 +16,10 @@ from tqdm import tqdm
 from datasets.items import DatasetIndex, Item
 from datasets.layout import mask_files
 from datasets.samples import Mask
-from evaluation.options import Options
+from evaluation.options import Options, Setting
 from evaluation.parts import ClassScores, Listing, Part, Parts
 from evaluation.ranks import Ranks
 from evaluation.references import Plan, Reader, References, encode_references
-from evaluation.setting import Setting
 from winclip.made_with import machine
 from winclip.model import WinCLIP
 from winclip.pictures.reading import Batch, BatchReader

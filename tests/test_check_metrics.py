@@ -14,8 +14,8 @@ import evaluation.measuring
 from datasets.items import Item
 from evaluation.check_metrics import MetricCheck, textbook_image_metrics, textbook_pixel_metrics
 from evaluation.measuring import Measured
+from evaluation.options import Setting
 from evaluation.parts import ClassScores
-from evaluation.setting import Setting
 from tests.tiny import GOLDEN
 from winclip.metrics.exact import image_metrics, label_defects, pixel_metrics
 from winclip.metrics.formulas import METRICS, Figures

@@ -197,7 +197,7 @@ def test_lister(name: str, evaluate: Callable[..., int], tmp_path: Path, capsys:
 
 def test_every_data_set_is_tried_and_described() -> None:
     assert set(CASES) == set(DATA_SETS) - {"mvtec", "visa", "elpv"}
-    described = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
+    described = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     for name in CASES:
         entry = DATA_SETS[name]
         assert f"| `{name}` |" in described and entry.page in described and entry.licence

@@ -126,7 +126,7 @@ def test_stopped_at_every_batch_it_ends_with_the_same_bytes(
 def test_measuring_again_needs_no_network(
     evaluate: Evaluate, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    more = ["--aupro", "exact", "--metrics", "histogram", "--intervals", "--report", "--check_metrics", "--save_maps"]
+    more = ["--aupro", "exact", "--intervals", "--report", "--check_metrics", "--save_maps"]
     fewer = ["--k_shot", "2", "--seed", "4", "--classes", "felt"]
     for name, options in (("more", [*OPTIONS, *more]), ("fewer", fewer)):
         assert evaluate(data, tmp_path / name, *options) == 0
