@@ -214,7 +214,7 @@ def test_page_in_a_browser(address: str, tmp_path: Path) -> None:
         examples = f"{app.SAMPLE_EXAMPLES} references"
         result = page.locator(".headline").locator("xpath=..")
         expect(result).to_contain_text(examples)
-        expect(page.locator(".stack .heat")).to_be_visible()
+        expect(page.locator(".stack .heat")).to_have_css("position", "absolute")
         # Own pictures take its place.
         page.locator("input[type=file]").first.set_input_files(own)
         expect(page.locator(".empty")).to_be_visible()
