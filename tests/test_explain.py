@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.tiny import CONFIG, PICTURES, golden_images
-from winclip import InputError, WinCLIP
+from winclip import WinCLIP
 from winclip.commands import explain as script
 from winclip.explanation import Block, explain
 from winclip.network.backbone import Backbone
@@ -137,10 +137,3 @@ def test_what_does_not_work_is_one_line(
     (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning:")]
     assert line.startswith("error: ") and named in line
     assert not (tmp_path / "out").exists()
-
-
-def test_library_refuses_a_patch_outside_of_the_grid(backbone: Backbone) -> None:
-    model = WinCLIP(backbone)
-    model.set_class("bolt")
-    with pytest.raises(InputError, match="patch -1,0 is outside of the 6 x 6 patches"):
-        explain(model, golden_images()[0], (-1, 0))

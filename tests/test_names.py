@@ -20,7 +20,6 @@ from tests.conftest import make_data
 from tests.test_report import embedded
 from tests.tiny import CONFIG
 from winclip.support.errors import InputError
-from winclip.support.files import write_atomically
 from winclip.support.names import NAME_LIMIT, cell, csv_line, file_name, from_cell, printable
 
 ORDINARY = [
@@ -71,11 +70,6 @@ def test_long_file_names_are_shortened_and_stay_different() -> None:
     assert all(name.endswith(".jpg") for name in short) and short[0].startswith("xxx") and short[2].startswith("äää")
     # A picture called like the shortened name of another is shortened, too.
     assert file_name(short[0].removesuffix(".jpg"), ".jpg") != short[0]
-
-
-def test_the_longest_file_name_can_be_written(tmp_path: Path) -> None:
-    write_atomically(tmp_path / ("x" * NAME_LIMIT), "whole")
-    assert [file.name for file in tmp_path.iterdir()] == ["x" * NAME_LIMIT]
 
 
 # Windows knows no such file names.

@@ -26,6 +26,7 @@ from winclip.network.backbone import Backbone
 from winclip.pictures.images import PIXEL_LIMIT
 from winclip.prediction.options import parse_options
 from winclip.prediction.pictures import common_folder, heat_map_name, list_pictures
+from winclip.prediction.references import with_sample
 from winclip.prediction.rows import JOURNAL, describe
 from winclip.scoring import GridScores, score_images
 from winclip.support.files import lock_folder, write_atomically
@@ -38,6 +39,11 @@ FILES = {JOURNAL, "predictions.csv", "predictions.json", "failures.csv", "run.js
 def rows(save: Path, name: str = "predictions.csv") -> list[dict[str, str]]:
     with (save / name).open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def settings(save: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((save / "run.json").read_text())["settings"]
+    return found
 
 
 def contents(save: Path) -> dict[str, bytes]:
@@ -102,16 +108,41 @@ def test_scores_and_threshold_are_those_of_the_library(run: Predict, pictures: P
 
 
 @pytest.mark.parametrize(
-    ("options", "threshold"), [([], 0.5), (["--reference", "good/0.png"], 0.25), (["--threshold", "0.125"], 0.125)]
+    ("count", "options", "threshold", "said"),
+    [
+        (0, [], "0.5", "without good pictures"),
+        (1, [], "0.25", "with 1 reference no spread"),
+        (1, ["--threshold", "0.125"], "0.125", ""),
+        (3, [], None, "3 references"),
+        (8, [], None, "1 false alarm in 100"),
+    ],
 )
-def test_threshold_with_fewer_than_two_references(
-    run: Predict, pictures: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], threshold: float
+def test_threshold_and_how_sure_it_is(
+    run: Predict, pictures: Path, capsys: Capture, count: int, options: list[str], threshold: str | None, said: str
 ) -> None:
-    monkeypatch.chdir(pictures)
-    assert run("images/a.png", "--save_path", "out", *options) == 0
+    for number in range(3, count):
+        Image.new("RGB", (50, 60), (100 + number, 100, 100)).save(pictures / "good" / f"{number}.png")
+    given = [word for number in range(count) for word in ("--reference", pictures / "good" / f"{number}.png")]
+    assert run(pictures / "images" / "a.png", "--save_path", pictures / "out", *given, *options) == 0
+    assert said in capsys.readouterr().out.splitlines()[2]
     (row,) = rows(pictures / "out")
-    assert (row["path"], row["threshold"]) == ("images/a.png", str(threshold))
-    assert json.loads((pictures / "out" / "run.json").read_text())["settings"]["pixel_threshold"] == 0.5
+    if threshold is not None:
+        assert (row["threshold"], settings(pictures / "out")["pixel_threshold"]) == (threshold, 0.5)
+
+
+def test_references_that_are_scored_too_or_copies_of_others_do_not_count(
+    run: Predict, pictures: Path, capsys: Capture
+) -> None:
+    good, save = pictures / "good", pictures / "out"
+    (good / "copy.png").write_bytes((good / "0.png").read_bytes())
+    for scored, said, count in (
+        (pictures / "images" / "a.png", "1 references are copies of others", 3),
+        (good / "1.png", "1 of 4 references are among the pictures", 2),
+        (good, "the scores are zero-shot", 0),
+    ):
+        assert run(scored, "--reference", good, "--save_path", save) == 0
+        assert said in capsys.readouterr().err
+        assert len(settings(save)["references"]) == count
 
 
 def test_memory_alone_gives_the_same_scores_and_threshold(run: Predict, pictures: Path) -> None:
@@ -125,9 +156,8 @@ def test_memory_alone_gives_the_same_scores_and_threshold(run: Predict, pictures
         assert float(one["score"]) == pytest.approx(float(other["score"]), abs=1e-6)
         assert float(one["threshold"]) == pytest.approx(float(other["threshold"]), abs=1e-6)
         assert one["box_x"] == other["box_x"]
-    settings = json.loads((second / "run.json").read_text())["settings"]
-    assert settings["class_name"] == "bolt"
-    assert settings["prompts"]["anomalous_states"] == ["bent {}", "{} with a missing pin"]
+    assert settings(second)["class_name"] == "bolt"
+    assert settings(second)["prompts"]["anomalous_states"] == ["bent {}", "{} with a missing pin"]
 
 
 def test_memory_that_does_not_fit_is_refused(run: Predict, pictures: Path, capsys: Capture) -> None:
@@ -135,13 +165,13 @@ def test_memory_that_does_not_fit_is_refused(run: Predict, pictures: Path, capsy
     assert run(pictures / "images", "--reference", pictures / "good", "--save_memory", memory, "--save_path", save) == 0
     capsys.readouterr()
     given = [str(pictures / "images"), "--memory", str(memory), "--save_path", str(save)]
-    for options, message in (
-        (["--normal_states", "new"], "prompts is"),
-        (["--image_size", "64"], "image_size is 96, not 64"),
-        (["--class_name", "nut"], "class_name is 'bolt', not 'nut'"),
+    for option, value, named in (
+        ("--normal_states", "new", "prompts"),
+        ("--image_size", "64", "image_size"),
+        ("--class_name", "nut", "class_name"),
     ):
-        assert run(*given, *options) == 2
-        assert message in error_line(capsys)
+        assert run(*given, option, value) == 2
+        assert f"{named} is" in error_line(capsys)
     assert predict.main([*given, "--class_name", "bolt", "--model", "ViT-B-32"]) == 2
     assert f"model is '{CONFIG.name}', not 'ViT-B-32'" in error_line(capsys)
     memory.write_bytes(memory.read_bytes()[:-100])
@@ -235,23 +265,6 @@ def test_report_of_a_resumed_run_covers_all_rows_and_shows_the_highest(
     assert not (save / "report.html").exists()
 
 
-def test_rows_reach_the_disk_one_by_one(run: Predict, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(4):
-        Image.new("L", (30, 30), 50 * number).save(pictures / "images" / f"z{number}.png")
-    save, seen, score = pictures / "out", [], WinCLIP.score
-
-    def watch(model: WinCLIP, embeddings: Any, **options: Any) -> Any:
-        seen.append((len(embeddings), len((save / JOURNAL).read_text().splitlines()) - 1))
-        return score(model, embeddings, **options)
-
-    monkeypatch.setattr(WinCLIP, "score", watch)
-    assert run(pictures / "images", "--save_path", save) == 0
-    # Never more than a batch of 2 at once, and every batch before is on the disk already.
-    assert max(size for size, _ in seen) <= 2
-    written = [sum(size for size, _ in seen[:number]) for number in range(len(seen))]
-    assert [lines for _, lines in seen] == written
-
-
 def test_a_full_disk_leaves_whole_rows(
     run: Predict, pictures: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,16 +294,6 @@ def test_orientation_is_honoured(run: Predict, pictures: Path) -> None:
     assert Image.open(pictures / "out" / found["turned.png"]["heat_map"]).size == image.size == (70, 130)
 
 
-def test_equal_names_stay_apart(run: Predict, pictures: Path) -> None:
-    (pictures / "good" / "a.png").write_bytes((pictures / "images" / "a.png").read_bytes())
-    Image.open(pictures / "images" / "a.png").save(pictures / "images" / "a.jpg")
-    save = pictures / "out"
-    assert run(pictures / "images", pictures / "good", "--save_path", save) == 0
-    maps = [row["heat_map"] for row in rows(save)]
-    assert len(set(maps)) == len(maps) == 9
-    assert {"heatmaps/images/a.png.jpg", "heatmaps/images/a.jpg.jpg", "heatmaps/good/a.png.jpg"} <= set(maps)
-
-
 def test_listing(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(pictures)
     (pictures / "images" / ".hidden.png").write_text("")
@@ -316,27 +319,9 @@ def test_what_earlier_runs_have_drawn_is_neither_scored_nor_a_reference(run: Pre
     assert list_pictures([f"{images}/**/*.*"]) == sorted(
         str(path) for path in images.rglob("*.png") if "first" not in path.parts
     )
-    references = json.loads((pictures / "out" / "run.json").read_text())["settings"]["references"]
-    assert references == []
+    assert settings(pictures / "out")["references"] == []
     # What is named itself is meant.
     assert len(list_pictures([str(images / "first" / "masks")])) == 4
-
-
-def test_references_among_the_pictures_are_left_out(run: Predict, pictures: Path, capsys: Capture) -> None:
-    both = [pictures / "good", "--reference", pictures / "good", "--save_path", pictures / "out"]
-    assert run(*both) == 0
-    error = capsys.readouterr().err
-    assert "3 of 3 references are among the pictures to score" in error and "the scores are zero-shot" in error
-    assert run(pictures / "good" / "0.png", "--reference", pictures / "good", "--save_path", pictures / "out") == 0
-    assert "1 of 3 references are among the pictures" in capsys.readouterr().err
-    assert len(json.loads((pictures / "out" / "run.json").read_text())["settings"]["references"]) == 2
-
-
-def test_copies_of_a_reference_count_once(run: Predict, pictures: Path, capsys: Capture) -> None:
-    (pictures / "good" / "copy.png").write_bytes((pictures / "good" / "0.png").read_bytes())
-    assert run(pictures / "images", "--reference", pictures / "good", "--save_path", pictures / "out") == 0
-    error = capsys.readouterr().err
-    assert "1 references are copies of others" in error and "(3 references, each scored" in error
 
 
 def test_huge_pictures_are_named_and_the_others_go_on(run: Predict, pictures: Path) -> None:
@@ -349,14 +334,6 @@ def test_huge_pictures_are_named_and_the_others_go_on(run: Predict, pictures: Pa
     assert len(rows(pictures / "out")) == 4
     reasons = {Path(row["path"]).name: row["reason"] for row in rows(pictures / "out", "failures.csv")}
     assert f"large.png: 10010 x 10010 is more than {PIXEL_LIMIT:,} pixels" in reasons["large.png"]
-
-
-def test_nothing_readable_is_status_2(run: Predict, pictures: Path, capsys: Capture) -> None:
-    assert run(pictures / "images" / "text.png", "--save_path", pictures / "out") == 2
-    assert "none of the 1 pictures could be read" in error_line(capsys)
-    text = pictures / "images" / "text.png"
-    assert run(pictures / "images" / "a.png", "--reference", text, "--save_path", pictures / "out") == 2
-    assert "none of the 1 references could be read" in error_line(capsys)
 
 
 @pytest.mark.parametrize(
@@ -379,6 +356,8 @@ def test_nothing_readable_is_status_2(run: Predict, pictures: Path, capsys: Capt
         (["images", "--save_memory", "nut.safetensors"], "--save_memory"),
         (["images", "--threshold", "1.5"], "--threshold 1.5"),
         (["images", "--demo"], "--demo"),
+        (["images/text.png"], "1 pictures"),
+        (["images/a.png", "--reference", "images/text.png"], "1 references"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
@@ -406,56 +385,27 @@ def test_a_run_replaces_the_files_of_an_earlier_one_and_no_others(run: Predict, 
     found = {path.relative_to(save).as_posix() for path in save.rglob("*") if path.is_file()}
     mine = {"heatmaps/deep/mine.jpg", "masks/mine.png", "notes.csv"}
     assert found == (FILES - {"heatmaps"}) | mine | {"heatmaps/b.png.jpg"}
+    with lock_folder(save):
+        assert run(images / "b.png", "--save_path", save) == 2
 
 
-def test_a_second_run_in_the_same_folder_is_refused(run: Predict, pictures: Path, capsys: Capture) -> None:
-    with lock_folder(pictures / "out"):
-        assert run(pictures / "images", "--save_path", pictures / "out") == 2
-    assert str(pictures / "out") in error_line(capsys)
-
-
-def test_options_are_checked_before_anything_is_loaded(capsys: Capture) -> None:
-    assert predict.main(["images"]) == 2
-    assert "--class_name" in error_line(capsys)
-    assert predict.main(["images", "--class_name", "bolt", "--batch_size", "0"]) == 2
-    assert "--batch_size 0" in error_line(capsys)
-
-
-def test_pictures_may_stand_anywhere_among_the_options() -> None:
-    given = ["--class_name", "metal nut", "--reference", "good/", "images/", "--save_path", "out/", "more/"]
-    options = parse_options([*given, "--reference", "better/"])
-    assert options.inputs == ("images/", "more/")
-    assert options.reference == ("good/", "better/")
-
-
-def test_demo_scores_the_sample(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_of_the_demo_and_pictures_anywhere_among_them(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winclip.prediction.references, "_SAMPLE", pictures / "sample")
     monkeypatch.setattr("winclip.demo.sample.make_sample", lambda folder: None)
-    options, folder = winclip.prediction.references.with_sample(parse_options(["--demo"]))
-    assert options.model.model == "demo-vit-240" and options.class_name is not None
-    assert options.reference == (str(pictures / "sample" / options.class_name / "train" / "good"),)
-    assert folder == pictures / "sample" / options.class_name / "test"
-    with pytest.raises(InputError, match="the sample has no class 'nut', only"):
-        winclip.prediction.references.with_sample(parse_options(["--demo", "--class_name", "nut"]))
+    options, folder = with_sample(parse_options(["--demo", "--class_name", "gear"]))
+    assert (options.model.model, folder) == ("demo-vit-240", pictures / "sample" / "gear" / "test")
+    assert options.reference == (str(pictures / "sample" / "gear" / "train" / "good"),)
+    with pytest.raises(InputError, match="'nut'"):
+        with_sample(parse_options(["--demo", "--class_name", "nut"]))
+    options = parse_options(["one", "--class_name", "nut", "--reference", "good", "two", "--reference", "better"])
+    assert (options.inputs, options.reference) == (("one", "two"), ("good", "better"))
 
 
-@pytest.mark.parametrize(
-    ("count", "options", "expected"),
-    [
-        (0, [], "  without good pictures as references"),
-        (3, [], "  the threshold rests on 3 references"),
-        (8, [], "  it aims at 1 false alarm in 100"),
-        (8, ["--threshold", "0.4"], "highest scores:"),
-    ],
-)
-def test_the_summary_says_how_sure_the_threshold_is(
-    run: Predict, pictures: Path, capsys: Capture, count: int, options: list[str], expected: str
-) -> None:
-    for number in range(3, count):
-        Image.new("RGB", (50, 60), (100 + number, 100, 100)).save(pictures / "good" / f"{number}.png")
-    given = ["--reference", pictures / "good"] if count else []
-    assert run(pictures / "images" / "a.png", "--save_path", pictures / "out", *given, *options) == 0
-    assert capsys.readouterr().out.splitlines()[2].startswith(expected)
+def test_help_and_mistakes_are_instant() -> None:
+    code = "import sys, predict\ntry: predict.main(['--help'])\nexcept SystemExit: print(predict.main(['images']))"
+    code += "; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "1 false alarm in" in done.stdout and done.stdout.endswith("\n2\nFalse\n") and "--class_name" in done.stderr
 
 
 def test_the_report_is_opened_where_there_is_a_browser(
@@ -480,14 +430,6 @@ def test_the_report_is_opened_where_there_is_a_browser(
     monkeypatch.setenv("DISPLAY", ":0")
     assert run(*arguments) == 0
     assert opened == [page.as_uri()] and "no browser" not in capsys.readouterr().err
-
-
-def test_help_is_instant_and_states_the_rule() -> None:
-    code = "import sys, predict\ntry: predict.main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    said = " ".join(done.stdout.split())
-    assert "99 % prediction interval" in said and "1 false alarm in 100 good pictures" in said
-    assert done.stdout.endswith("False\n")
 
 
 def test_a_picture_without_a_score_is_a_failure_and_not_good(

@@ -26,7 +26,7 @@ from winclip.metrics.exact import image_counts, image_metrics, label_defects, pi
 from winclip.metrics.formulas import METRICS, PRO_LIMIT, REGISTRY
 from winclip.pictures.drawing import data_url
 from winclip.report.content import Card, Growth, Report, Result, SettingPage, Table, Wording
-from winclip.report.curves import POINTS, best_f1_threshold, measure_class, precision_recall, rising_curve
+from winclip.report.curves import POINTS, best_f1_threshold, measure_class
 from winclip.report.page import LARGEST, LARGEST_HEAT, heat_picture, outline, render, thumbnail, write_report
 from winclip.report.plots import growth_plot, score_histogram
 
@@ -103,13 +103,6 @@ def test_threshold_has_the_best_f1() -> None:
     assert f1_score(labels, scores > threshold(labels, scores)) == pytest.approx(best, abs=1e-12)
 
 
-def test_perfect_separation_gives_corner_curves() -> None:
-    counts = image_counts([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9])
-    assert auc(*vars(rising_curve(counts, counts.defect)).values()) == 1
-    assert list(precision_recall(counts).y) == [1, 1, 1]
-    assert threshold([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9]) == pytest.approx(0.5)
-
-
 def test_threshold_is_below_the_best_score_whatever_is_next() -> None:
     assert threshold([0, 1, 1], [0.1, 0.3, 0.5]) == pytest.approx(0.2)
     # Nothing is lower.
@@ -158,13 +151,6 @@ def test_page_points_nowhere_and_is_the_same_again(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"] and page == render(report)
     assert all(link.startswith(("#", "data:")) for link in re.findall(r'(?:src|href)="([^"]*)"', page))
     assert "@import" not in page and not re.findall(r"url\((?!#)", page) and "default-src 'none'" in page
-
-
-def test_outcomes_and_order_are_the_callers() -> None:
-    cards = (card(label=None, score=score, outcome=f"about {score}") for score in (0.1, 0.9))
-    data = embedded(render(Report("nut", [SettingPage("memory")], WORDS, cards)))
-    assert [result["outcome"] for result in data["settings"][0]["results"]] == ["about 0.1", "about 0.9"]
-    assert data["settings"][0]["order"] == [1, 0]
 
 
 def test_growth_has_a_line_for_what_is_known_and_a_band_over_seeds() -> None:

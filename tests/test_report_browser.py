@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from scripts.take_screenshots import FLAGS
 from tests.conftest import make_data
 from tests.tiny import golden_images
 from winclip import WinCLIP
@@ -26,6 +25,8 @@ from winclip.report.explanation import Subject, write_explanation
 from winclip.report.page import write_report
 
 CHROMIUM = shutil.which("chromium")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+FLAGS += ["--disable-background-networking", "--disable-component-update"]
 BAD_NAME = "<img src=x onerror=document.title=1>.png"
 
 pytestmark = [

@@ -15,7 +15,6 @@ from tests.conftest import Predict
 from tests.test_predict import Capture, error_line, rows
 from winclip import WinCLIP
 from winclip.demo.procedural import smooth_noise
-from winclip.model import Prediction
 from winclip.network.backbone import Backbone
 from winclip.pictures.reading import BatchReader
 from winclip.prediction.scoring import Tiles, tiles_of
@@ -55,21 +54,6 @@ def test_tiles_cover_the_picture_and_overlap(size: tuple[int, int], side: int) -
     for ends in ({(tile[0], tile[2]) for tile in tiles}, {(tile[1], tile[3]) for tile in tiles}):
         ordered = sorted(ends)
         assert all(end - start >= side // 4 for (_, end), (start, _) in pairwise(ordered))
-
-
-def test_a_constant_map_joins_to_a_constant(model: WinCLIP, large: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = iter([0.1, 0.7, 0.3, 0.2])
-
-    def constant(*given: object, **options: object) -> Prediction:
-        return Prediction(np.array([next(scores)]), np.full((1, 96, 96), 0.375, np.float32))
-
-    monkeypatch.setattr(WinCLIP, "score", constant)
-    with BatchReader(96, 1, 0) as reader:
-        (((_, outcome),),) = Tiles(model, reader, None, 96).outcomes(large[:1])
-    assert isinstance(outcome, Prediction)
-    assert outcome.maps.shape == (1, 120, 150) and (outcome.maps == 0.375).all()
-    # The highest score of a tile is the picture's.
-    assert outcome.scores.tolist() == [0.7]
 
 
 def test_a_picture_of_one_tile_has_the_plain_result(run: Predict, pictures: Path) -> None:

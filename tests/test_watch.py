@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from tests.conftest import Predict
 from tests.test_predict import Capture, contents, error_line, rows
@@ -109,15 +108,6 @@ def test_a_watched_folder_that_disappears_ends_the_run_and_rows_stay(
     assert len(rows(save)) == 4 and len(rows(save, "failures.csv")) == 1
     assert run(watched, "--save_path", pictures / "none", "--watch") == 2
     assert f"folder {watched} " in error_line(capsys)
-
-
-def test_an_output_folder_inside_the_watched_one_is_not_scored(run: Predict, pictures: Path, between: Steps) -> None:
-    watched = pictures / "watched"
-    watched.mkdir()
-    Image.new("L", (60, 50)).save(watched / "a.png")
-    between(nothing, nothing, nothing)
-    assert run(watched, "--save_path", watched / "out", "--watch") == 130
-    assert [Path(row["path"]).name for row in rows(watched / "out")] == ["a.png"]
 
 
 def test_nothing_came(run: Predict, pictures: Path, capsys: Capture, between: Steps) -> None:

@@ -20,8 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-import numpy.typing as npt
+from markupsafe import Markup
 from PIL import Image, ImageOps
 
 from winclip import WinCLIP
@@ -30,6 +29,7 @@ from winclip.demo.sample import CLASSES, draw_pair
 from winclip.demo.stand_in import CAUTION
 from winclip.pictures.drawing import COLOURS, colour, data_url
 from winclip.pictures.images import decode_image, resized_pixels
+from winclip.report.page import environment
 from winclip.support.command_line import ModelOptions, exit_status
 from winclip.support.errors import InputError
 from winclip.support.names import printable
@@ -59,31 +59,6 @@ SAMPLE_EXAMPLES = 8
 OPACITY = 0.5
 
 EMPTY = '<div class="empty">Verdicts and heat maps appear here.</div>'
-CSS = """
-.empty { padding: 4em 1em; text-align: center; opacity: 0.6 }
-.stack { position: relative; width: min(100%, 30em); margin: auto; line-height: 0 }
-.stack img { display: block; width: 100%; border-radius: 8px }
-.stack .heat { position: absolute; inset: 0; height: 100% }
-.legend { display: flex; gap: 0.6em; align-items: center; justify-content: center; margin-top: 0.6em }
-.legend img { width: 12em; height: 0.8em; border-radius: 4px }
-.headline { font-size: 1.4em; font-weight: 600 }
-.verdict::before {
-  content: ""; display: inline-block; width: 0.7em; height: 0.7em; border-radius: 50%; margin-right: 0.4em
-}
-.hint { opacity: 0.75; font-size: 0.9em }
-.result { margin-top: 0.8em; overflow-wrap: anywhere }
-summary { cursor: pointer }
-.saved { display: flex; gap: 1.2em; justify-content: center; margin-top: 0.6em }
-.good::before { background: #16a34a }
-.anomalous::before { background: #dc2626 }
-"""
-# Picture and heat map as they are shown, on one canvas.
-SAVE_PICTURE = html.escape(
-    "const [photo, heat] = this.closest('.result').querySelectorAll('.stack img'), canvas = document.createElement("
-    "'canvas'), pen = canvas.getContext('2d'); canvas.width = photo.naturalWidth; canvas.height = photo.naturalHeight;"
-    " pen.drawImage(photo, 0, 0); pen.globalAlpha = heat.style.opacity; pen.drawImage(heat, 0, 0, canvas.width,"
-    " canvas.height); this.href = canvas.toDataURL('image/jpeg', 0.9)"
-)
 SET_OPACITY = "(value) => { document.querySelectorAll('.heat').forEach((heat) => { heat.style.opacity = value }) }"
 
 
@@ -104,22 +79,6 @@ def read_upload(path: str) -> Image.Image:
         InputError: if it is no picture, or larger than the limits; names the file, not its folder.
     """
     return decode_image(Path(path).read_bytes(), Path(path).name, upright=True, max_pixels=MAX_PIXELS)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What was found of a picture, and how it looks as HTML."""
-
-    name: str
-    score: float
-    anomalous: bool
-    overlay: str
-
-    @property
-    def verdict(self) -> str:
-        """As a piece of HTML."""
-        kind, words = ("anomalous", "anomalous") if self.anomalous else ("good", "looks good")
-        return f'<span class="verdict {kind}">{words}, score {self.score:.3f}</span>'
 
 
 def judge(
@@ -164,27 +123,52 @@ def judge(
     if copies := len(paths) - count:
         said = f"{copies} of the {len(paths)} good examples are copies of others and count once"
         threshold = replace(threshold, caution="; ".join(filter(None, (said, threshold.caution))))
-    results, failures = [], []
+    results: list[dict[str, Any]] = []
+    failures: list[dict[str, str]] = []
     for number, path in enumerate(pictures, 1):
         tell((len(paths) + number) / total, f"picture {number} of {len(pictures)}")
         try:
-            results.append(_judge_one(model, path, threshold, opacity))
+            results.append(_judge_one(model, path, threshold))
         except InputError as error:
-            failures.append((Path(path).name, str(error)))
+            failures.append({"name": Path(path).name, "reason": str(error)})
     if not results:
-        raise InputError(failures[0][1])
-    results.sort(key=lambda result: -result.score)
-    return results_html(results, failures, threshold_words(class_name, count, threshold), threshold)
+        raise InputError(failures[0]["reason"])
+    results.sort(key=lambda result: -result["score"])
+    content = {
+        "threshold": threshold.score,
+        "rule": threshold.rule,
+        "caution": threshold.caution,
+        "pictures": [{name: result[name] for name in ("name", "score", "anomalous")} for result in results],
+        "failures": failures,
+    }
+    template = environment().get_template("app.html.jinja")
+    return template.render(
+        results=results,
+        failures=failures,
+        meaning=_meaning(class_name, count, threshold),
+        threshold=threshold,
+        opacity=opacity,
+        legend=Markup(data_url(Image.fromarray(COLOURS[None]))),
+        data=Markup(base64.b64encode(json.dumps(content, indent=2).encode()).decode()),
+    )
 
 
-def _judge_one(model: WinCLIP, path: str, threshold: Threshold, opacity: float) -> Result:
+def _judge_one(model: WinCLIP, path: str, threshold: Threshold) -> dict[str, Any]:
+    """What the page shows of a picture."""
     image = read_upload(path)
     found = model.predict(image)
-    score, overlay = float(found.scores[0]), overlay_html(image, found.maps[0], threshold, opacity)
-    return Result(printable(Path(path).name), score, score > threshold.score, overlay)
+    score = float(found.scores[0])
+    shown = ImageOps.contain(image, (SHOWN_SIDE, SHOWN_SIDE)) if max(image.size) > SHOWN_SIDE else image
+    return {
+        "name": printable(Path(path).name),
+        "score": score,
+        "anomalous": score > threshold.score,
+        "photo": Markup(data_url(shown)),
+        "heat": Markup(data_url(colour(found.maps[0], *threshold.colours))),
+    }
 
 
-def threshold_words(class_name: str, count: int, threshold: Threshold) -> str:
+def _meaning(class_name: str, count: int, threshold: Threshold) -> str:
     """What the threshold means, with ``count`` good examples."""
     if count < 2:
         known = ", and does not differ from the good example" if count else ""
@@ -192,49 +176,6 @@ def threshold_words(class_name: str, count: int, threshold: Threshold) -> str:
         return f"Threshold {threshold.score:.3f}: a picture with this score is {halfway}{known}."
     expected = f"{100 * FALSE_ALARM_RATE:g} of 100 good pictures taken like the {count} good examples"
     return f"Threshold {threshold.score:.3f}: about {expected} is expected above it."
-
-
-def results_html(results: list[Result], failures: list[tuple[str, str]], meaning: str, threshold: Threshold) -> str:
-    """Verdicts, what they rest on, and the pictures; of several a list, each of whose entries opens."""
-    several = len(results) + len(failures) > 1
-    anomalous = sum(result.anomalous for result in results)
-    headline = f"{anomalous} of {len(results)} pictures anomalous" if several else results[0].verdict
-    parts = [f'<div class="headline">{headline}</div><div>{html.escape(meaning)}</div>']
-    parts += [f'<div class="hint">{html.escape(line)}</div>' for line in (threshold.rule, threshold.caution) if line]
-    for number, result in enumerate(results):
-        name = html.escape(result.name)
-        shown = (
-            f'{result.overlay}<div class="saved"><a download="{name}-heatmap.jpg" href="#" onclick="{SAVE_PICTURE}">'
-            "Save picture with heat map</a></div>"
-        )
-        if several:
-            summary, opened = f"<summary>{result.verdict} · {name}</summary>", "" if number else " open"
-            parts.append(f'<details class="result" name="pictures"{opened}>{summary}{shown}</details>')
-        else:
-            parts.append(f'<div class="result">{shown}</div>')
-    parts += [f'<div class="result">not judged · {html.escape(reason)}</div>' for _, reason in failures]
-    content = {
-        "threshold": threshold.score,
-        "rule": threshold.rule,
-        "caution": threshold.caution,
-        "pictures": [{"name": one.name, "score": one.score, "anomalous": one.anomalous} for one in results],
-        "failures": [{"name": name, "reason": reason} for name, reason in failures],
-    }
-    data = base64.b64encode(json.dumps(content, indent=2).encode()).decode()
-    saved = f'<a download="winclip.json" href="data:application/json;base64,{data}">Save scores as JSON</a>'
-    return "".join([*parts, f'<div class="saved">{saved}</div>'])
-
-
-def overlay_html(image: Image.Image, anomaly_map: npt.NDArray[np.float32], threshold: Threshold, opacity: float) -> str:
-    """The picture under its heat map (S, S), and the legend."""
-    low, high = threshold.colours
-    shown = ImageOps.contain(image, (SHOWN_SIDE, SHOWN_SIDE)) if max(image.size) > SHOWN_SIDE else image
-    heat, legend = colour(anomaly_map, low, high), Image.fromarray(COLOURS[None])
-    return (
-        f'<div class="stack"><img alt="the picture" src="{data_url(shown)}">'
-        f'<img alt="its heat map" class="heat" style="opacity: {opacity:g}" src="{data_url(heat)}"></div>'
-        f'<div class="legend">{low:.2f}<img alt="the colours" src="{data_url(legend)}">{high:.2f}</div>'
-    )
 
 
 @dataclass(frozen=True)
@@ -410,7 +351,7 @@ def serve(options: argparse.Namespace) -> NoReturn:
                 run_history=False,
                 ssr_mode=False,
                 theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-                css=CSS,
+                css_paths=Path(__file__).parent.parent / "report" / "app.css",
                 prevent_thread_lock=True,
             )
         except OSError as error:

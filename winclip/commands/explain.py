@@ -74,8 +74,7 @@ def _explain_picture(options: Options) -> int:
     from PIL import Image
 
     from winclip.explanation import explain
-    from winclip.pictures.images import resized_pixels
-    from winclip.prediction.pictures import read_picture
+    from winclip.pictures.images import as_image, resized_pixels
     from winclip.prediction.references import class_and_prompts, with_sample, without_shared
     from winclip.report.explanation import Subject, place, verdict, write_explanation
     from winclip.support.files import cache_folder
@@ -87,7 +86,7 @@ def _explain_picture(options: Options) -> int:
         defective = sorted(path for path in folder.glob("*/000.png") if path.parent.name != "good")
         options = replace(options, picture=str(defective[0]))
     assert options.picture is not None
-    picture = read_picture(options.picture)
+    picture = as_image(options.picture)
     class_name, prompts = class_and_prompts(options)
     paths = without_shared(options.reference, [options.picture])
     model = options.model.load()
@@ -99,7 +98,7 @@ def _explain_picture(options: Options) -> int:
 
     for path in paths:
         try:
-            reference = square(read_picture(path))
+            reference = square(as_image(path))
         except InputError as error:
             _log.warning("reference left out: %s", error)
             continue

@@ -228,7 +228,7 @@ def read_region(given: str) -> Region:
         return Region((x, y, width, height), np.ones((height, width), np.bool_), None, given)
     if not is_file(given):
         raise InputError(f"--region {given} is neither x,y,w,h in pixels nor a file; give one of them")
-    mask = read_picture(given).convert("L")
+    mask = read_image(given, upright=True).convert("L")
     white = np.asarray(mask) > 127
     if not white.any():
         raise InputError(f"mask {given} of --region has no white pixel; paint what counts in white")
@@ -237,22 +237,13 @@ def read_region(given: str) -> Region:
     return Region((x, y, width, height), inside, mask.size, f"mask with SHA-256 {file_sha256(Path(given))}")
 
 
-def read_picture(path: str | Path) -> Image.Image:
-    """A picture as RGB, turned as its EXIF orientation says.
-
-    Raises:
-        InputError: if it cannot be read or has more pixels than the limit; names the file.
-    """
-    return read_image(path, upright=True)
-
-
 def read_part(path: str, region: Region | None) -> Image.Image:
-    """What counts of a picture.
+    """What counts of a picture, turned as its EXIF orientation says.
 
     Raises:
         InputError: if it cannot be read or is another than the region is for; names the file.
     """
-    picture = read_picture(path)
+    picture = read_image(path, upright=True)
     try:
         return picture if region is None else region.cut(picture)
     except InputError as error:

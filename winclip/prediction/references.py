@@ -68,16 +68,13 @@ def class_and_prompts(options: PartOptions) -> tuple[str, PromptSet]:
     Raises:
         InputError: if the memory does not fit, or the prompt set is unknown or malformed.
     """
-    class_name = options.class_name
-    own_prompts = options.prompt_set or options.normal_states or options.anomalous_states
-    prompts = with_states(
-        load_prompt_set(options.prompt_set or "reference"), options.normal_states, options.anomalous_states
-    )
+    name, states = options.class_name, (options.normal_states, options.anomalous_states)
+    prompts = with_states(load_prompt_set(options.prompt_set or "reference"), *states)
     if options.memory is not None:
         own_name, own = class_of_memory(options.memory, options.model.model)
-        class_name, prompts = class_name or own_name, prompts if own_prompts else own
-    assert class_name is not None  # the options see to it
-    return class_name, prompts
+        name, prompts = name or own_name, prompts if options.prompt_set or any(states) else own
+    assert name is not None  # the options see to it
+    return name, prompts
 
 
 def class_of_memory(memory: Path, model: str) -> tuple[str, PromptSet]:
@@ -90,12 +87,12 @@ def class_of_memory(memory: Path, model: str) -> tuple[str, PromptSet]:
     Raises:
         InputError: if the memory cannot be read or does not fit.
     """
-    named = Path(model).name if model.endswith(".json") else model
     _, made_with = read_memory(memory)
+    named = Path(model).name if model.endswith(".json") else model
     if made_with.get("model") != named:
         raise InputError(
-            f"memory {memory} does not fit: model is {made_with.get('model')!r}, not"
-            f" {named!r}; name the memory's with --model"
+            f"memory {memory} does not fit: model is {made_with.get('model')!r}, not {named!r}; name the memory's"
+            " with --model"
         )
     if not isinstance(made_with.get("class_name"), str):
         raise InputError(f"memory {memory} does not say its class and prompts; save it again")
@@ -119,7 +116,11 @@ def add_references(model: WinCLIP, references: Sequence[str], scorer: Whole, opt
         return [file_sha256(options.memory)]
     different: dict[str, str] = {}
     for path in references:
-        different.setdefault(_checksum(path), path)
+        try:
+            checksum = file_sha256(Path(path))
+        except OSError:  # the reader says what is wrong with it
+            checksum = path
+        different.setdefault(checksum, path)
     if len(different) < len(references):
         _log.warning("%d references are copies of others and count once", len(references) - len(different))
     scorer.add_references(list(different.values()))
@@ -128,10 +129,3 @@ def add_references(model: WinCLIP, references: Sequence[str], scorer: Whole, opt
     if options.save_memory is not None and model.reference_count():
         model.save_memory(options.save_memory)
     return list(different)
-
-
-def _checksum(path: str) -> str:
-    try:
-        return file_sha256(Path(path))
-    except OSError:  # the reader says what is wrong with it
-        return path

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from winclip.pictures.images import read_image
 from winclip.prediction.options import REPORT_PICTURES
-from winclip.prediction.pictures import read_picture
 from winclip.prediction.rows import Row
 from winclip.report.content import Card, Report, Result, SettingPage, Table, Wording
 from winclip.report.curves import ClassCurves
@@ -85,10 +85,10 @@ def report_predictions(
 def _cards(rows: Sequence[Row], save: Path, folder: Path, class_name: str) -> Iterator[Card]:
     """A picture that is gone since it was scored is there as heat map only."""
     for row in rows:
-        heat_map = read_picture(save / row.heat_map)
+        heat_map = read_image(save / row.heat_map)
         try:
             # Not row.path, which is relative to where an earlier run may have been started.
-            picture = read_picture(folder / row.heat_map.removeprefix("heatmaps/").removesuffix(".jpg"))
+            picture = read_image(folder / row.heat_map.removeprefix("heatmaps/").removesuffix(".jpg"), upright=True)
         except InputError:
             picture = heat_map
         result = Result(row.score, row.threshold, _VERDICTS[row.anomalous], (-row.score,), heat_map)

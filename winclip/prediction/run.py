@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from winclip.demo.stand_in import caution_of_stand_in
 from winclip.made_with import made_with
-from winclip.model import Prediction
 from winclip.pictures.drawing import encoded, heat_map, mask_image
+from winclip.pictures.images import read_image
 from winclip.pictures.reading import BatchReader
 from winclip.prediction.options import Options
 from winclip.prediction.pictures import (
@@ -25,11 +25,10 @@ from winclip.prediction.pictures import (
     in_own_size,
     list_pictures,
     mask_name,
-    read_picture,
     read_region,
 )
 from winclip.prediction.references import add_references, class_and_prompts, with_sample, without_shared
-from winclip.prediction.rows import Journal, Row, describe, prepare, write_run, write_tables
+from winclip.prediction.rows import Journal, describe, prepare, write_run, write_tables
 from winclip.prediction.scoring import Outcome, Tiles, Whole
 from winclip.support.command_line import log_to_terminal
 from winclip.support.errors import InputError
@@ -147,33 +146,26 @@ class _Output:
         Raises:
             InputError: if something cannot be written.
         """
-        found = outcome if isinstance(outcome, str) else self._describe(path, outcome)
-        if isinstance(found, str):
-            _log.warning("passed over: %s", found)
-            self.failures[Path(path).as_posix()] = found
-            return
-        row, files = found
-        for name, content in files.items():
-            write_atomically(self.options.save_path / name, content)
-        self.journal.append(row)
-        if self.options.watch:
-            print(row.as_line(), flush=True)
-
-    def _describe(self, path: str, found: Prediction) -> tuple[Row, dict[str, bytes]] | str:
-        """The row of a picture, and its files by name; or why there are none, if the picture has changed.
-
-        It is read once more, because a batch of large ones would take gigabytes.
-        """
         name, threshold = heat_map_name(path, self.folder), self.threshold
         try:
-            picture = read_picture(path)
-            own_map = in_own_size(found.maps[0], picture, self.region)
+            if isinstance(outcome, str):
+                raise InputError(outcome)
+            # Once more, because a batch of large ones would take gigabytes; it may have changed since.
+            picture = read_image(path, upright=True)
+            own_map = in_own_size(outcome.maps[0], picture, self.region)
             files = {name: encoded(heat_map(picture, own_map, threshold.colours), "JPEG", quality=90)}
             if self.options.save_masks:
                 files[mask_name(name)] = encoded(mask_image(own_map, threshold.pixel), "PNG")
         except InputError as error:
-            return str(error)
-        return describe(path, float(found.scores[0]), own_map, threshold, self.region, name), files
+            _log.warning("passed over: %s", error)
+            self.failures[Path(path).as_posix()] = str(error)
+            return
+        row = describe(path, float(outcome.scores[0]), own_map, threshold, self.region, name)
+        for drawn, content in files.items():
+            write_atomically(self.options.save_path / drawn, content)
+        self.journal.append(row)
+        if self.options.watch:
+            print(row.as_line(), flush=True)
 
     def write_tables(self) -> None:
         """Make the tables of what is there."""

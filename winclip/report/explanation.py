@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from markupsafe import Markup
 from PIL import Image
 
-from winclip.explanation import Block, Explanation, Memory, State
+from winclip.explanation import Block, Explanation, Map, Memory, State
 from winclip.pictures.drawing import colour, data_url, heat_map
 from winclip.report.content import Table
 from winclip.report.page import environment
@@ -58,27 +58,14 @@ class _Panel:
     scale: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True)
-class _Query:
-    """What the sentences say of a part of the picture."""
-
-    title: str
-    probability: float
-    tables: Sequence[Table]
-
-
 def write_explanation(path: str | PathLike[str], explanation: Explanation, subject: Subject) -> None:
     """Write the page in one step.
 
     Raises:
         InputError: if the file cannot be written.
     """
-    page = (
-        environment()
-        .get_template("explanation.html.jinja")
-        .render(page=_Page(explanation, subject), url=lambda picture: Markup(data_url(picture)))
-    )
-    write_atomically(path, page)
+    template, page = environment().get_template("explanation.html.jinja"), _page(explanation, subject)
+    write_atomically(path, template.render(page=page, url=lambda picture: Markup(data_url(picture))))
 
 
 def place(block: Block) -> str:
@@ -92,105 +79,110 @@ def verdict(score: float, threshold: Threshold) -> str:
     return "anomalous" if score > threshold.score else "not anomalous"
 
 
-class _Page:
+def _page(found: Explanation, subject: Subject) -> dict[str, Any]:
     """What the template shows."""
-
-    def __init__(self, explanation: Explanation, subject: Subject) -> None:
-        self._found, self._subject = explanation, subject
-        self._grid = len(explanation.zero)
-        self.title = f"Why {subject.name} has its score"
-        self.temperature = f"{subject.temperature:g}"
-        self.facts = [
-            ("score", f"{explanation.score:.4f}"),
+    patch, grid, colours = found.patch, len(found.zero), subject.threshold.colours
+    at = patch.row, patch.column
+    strongest = max(found.strongest, key=lambda window: _probability(found, window))
+    queries = (("The whole picture", found.probability), (place(strongest), _probability(found, strongest)))
+    means = ", ".join(f"{spread[at]:.3f} ({side} x {side})" for side, spread in zip(found.scales, found.spreads))
+    spreads = [(f"harmonic mean, {side} x {side}", spread) for side, spread in zip(found.scales, found.spreads)]
+    scale = _ends(found.windows)
+    heated = heat_map(subject.picture, found.map, colours)
+    return {
+        "title": f"Why {subject.name} has its score",
+        "temperature": f"{subject.temperature:g}",
+        "facts": [
+            ("score", f"{found.score:.4f}"),
             ("threshold", f"{subject.threshold.score:.4f}"),
-            ("verdict", verdict(explanation.score, subject.threshold)),
-            ("looked at", place(explanation.patch)),
+            ("verdict", verdict(found.score, subject.threshold)),
+            ("looked at", place(patch)),
             *subject.facts,
-        ]
-        self.result = self._result()
-        self.queries = self._queries()
-        self.windows = self._windows()
-        self.harmonic_text, self.harmonic = self._harmonic()
-        self.matches: list[tuple[str, str, str, float]] = []
-        if explanation.memory is not None:
-            self._add_memory(explanation.memory)
-
-    def _result(self) -> list[_Panel]:
-        low, high = self._subject.threshold.colours
-        heated = heat_map(self._subject.picture, self._found.map, (low, high))
-        return [
-            self._picture("the picture as the model sees it", [self._found.patch]),
-            _Panel("its heat map", "the picture under its heat map", heated, self._grid, (), (low, high)),
-        ]
-
-    def _queries(self) -> list[_Query]:
-        probabilities = [self._found.probability, max(map(self._probability, self._found.strongest))]
-        strongest = max(self._found.strongest, key=self._probability)
-        states = (("normal", self._found.normal), ("anomalous", self._found.anomalous))
-        return [
-            _Query(title, probability, [_prompt_table(name, state, query) for name, state in states])
-            for query, (title, probability) in enumerate(zip(("The whole picture", place(strongest)), probabilities))
-        ]
-
-    def _probability(self, window: Block) -> float:
-        windows = self._found.windows[self._found.scales.index(window.side)]
-        return float(windows[window.row, window.column])
-
-    def _windows(self) -> list[_Panel]:
-        blocks = [self._found.patch, *self._found.strongest]
-        low = min(float(values.min()) for values in self._found.windows)
-        high = max(float(values.max()) for values in self._found.windows)
-        panels = [self._picture(f"{self._grid} x {self._grid} patches", blocks)]
-        for number, (values, window) in enumerate(zip(self._found.windows, self._found.strongest), 1):
-            title = f"p of the windows of {window.side} x {window.side}"
-            cell = Block(window.row, window.column, 1)
-            panels.append(_map(title, values, (low, high), [(cell, _outline(number))]))
-        return panels
-
-    def _harmonic(self) -> tuple[str, list[_Panel]]:
-        found, patch = self._found, self._found.patch
-        at = (patch.row, patch.column)
-        means = ", ".join(f"{spread[at]:.3f} ({side} x {side})" for side, spread in zip(found.scales, found.spreads))
-        text = (
+        ],
+        "result": [
+            _picture("the picture as the model sees it", subject.picture, grid, [patch]),
+            _Panel("its heat map", "the picture under its heat map", heated, grid, (), colours),
+        ],
+        "queries": [
+            {
+                "title": title,
+                "probability": probability,
+                "tables": [
+                    _prompt_table("normal", found.normal, query),
+                    _prompt_table("anomalous", found.anomalous, query),
+                ],
+            }
+            for query, (title, probability) in enumerate(queries)
+        ],
+        "windows": [
+            _picture(f"{grid} x {grid} patches", subject.picture, grid, [patch, *found.strongest]),
+            *(
+                _map(
+                    f"p of the windows of {window.side} x {window.side}",
+                    values,
+                    scale,
+                    [(replace(window, side=1), _outline(number))],
+                )
+                for number, (values, window) in enumerate(zip(found.windows, found.strongest), 1)
+            ),
+        ],
+        "harmonic_text": (
             f"A patch takes the harmonic mean of the windows that hold it: {means} for {place(patch)}. Joined in the"
             f" same way with p = {found.probability:.3f} of the whole picture this is {found.zero[at]:.3f} in the"
             " zero-shot map."
-        )
-        maps = [(f"harmonic mean, {side} x {side}", spread) for side, spread in zip(found.scales, found.spreads)]
-        return text, self._maps([*maps, ("zero-shot map", found.zero)])
+        ),
+        "harmonic": _maps([*spreads, ("zero-shot map", found.zero)], patch),
+        **({"matches": []} if found.memory is None else _of_memory(found, found.memory, subject)),
+    }
 
-    def _add_memory(self, memory: Memory) -> None:
-        found, at = self._found, (self._found.patch.row, self._found.patch.column)
-        self.memory_text = (
-            f"The mean of the distance maps is {memory.mean[at]:.3f} at {place(found.patch)} and at most"
-            f" {memory.mean.max():.3f}. It is added to the zero-shot map, and the score is half of"
-            f" {found.probability:.3f} + {memory.mean.max():.3f}."
-        )
-        outlined: dict[int, list[tuple[Block, str]]] = {}
-        for number, match in enumerate(memory.matches):
-            outlined.setdefault(match.reference, []).append((match.nearest, _outline(number)))
-            there = f"{self._subject.references[match.reference][0]}, {place(match.nearest)}"
-            self.matches.append((_outline(number), place(match.block), there, match.distance))
-        self.pictures = [self._picture("the picture", [match.block for match in memory.matches])]
-        for reference, outlines in sorted(outlined.items()):
-            name, image = self._subject.references[reference]
-            title = name if image is not None else f"{name}, whose picture is not in the memory file"
-            shown = image or Image.new("RGB", (_MAP_SIDE, _MAP_SIDE), "grey")
-            places = " and ".join(place(block) for block, _ in outlines)
-            self.pictures.append(_Panel(title, f"{title}: {places}", shown, self._grid, outlines))
-        titles = [*(f"distance, {side} x {side}" for side in found.scales), "distance, patches"]
-        self.distances = self._maps([*zip(titles, memory.spreads), ("their mean", memory.mean)])
 
-    def _picture(self, title: str, blocks: Sequence[Block]) -> _Panel:
-        """The picture; the first block is the patch, and the others follow the scales."""
-        outlines = [(block, _outline(number)) for number, block in enumerate(blocks)]
-        alt = f"the picture, outlined: {' and '.join(map(place, blocks))}"
-        return _Panel(title, alt, self._subject.picture, self._grid, outlines)
+def _of_memory(found: Explanation, memory: Memory, subject: Subject) -> dict[str, Any]:
+    """What the template shows of the good examples."""
+    patch, grid = found.patch, len(found.zero)
+    mean, highest = memory.mean[patch.row, patch.column], memory.mean.max()
+    outlined: dict[int, list[tuple[Block, str]]] = {}
+    matches = []
+    for number, match in enumerate(memory.matches):
+        outlined.setdefault(match.reference, []).append((match.nearest, _outline(number)))
+        there = f"{subject.references[match.reference][0]}, {place(match.nearest)}"
+        matches.append((_outline(number), place(match.block), there, match.distance))
+    pictures = [_picture("the picture", subject.picture, grid, [match.block for match in memory.matches])]
+    for reference, outlines in sorted(outlined.items()):
+        name, image = subject.references[reference]
+        title = name if image is not None else f"{name}, whose picture is not in the memory file"
+        shown = image or Image.new("RGB", (_MAP_SIDE, _MAP_SIDE), "grey")
+        places = " and ".join(place(block) for block, _ in outlines)
+        pictures.append(_Panel(title, f"{title}: {places}", shown, grid, outlines))
+    titles = [*(f"distance, {side} x {side}" for side in found.scales), "distance, patches"]
+    return {
+        "memory_text": (
+            f"The mean of the distance maps is {mean:.3f} at {place(patch)} and at most {highest:.3f}. It is added to"
+            f" the zero-shot map, and the score is half of {found.probability:.3f} + {highest:.3f}."
+        ),
+        "matches": matches,
+        "pictures": pictures,
+        "distances": _maps([*zip(titles, memory.spreads), ("their mean", memory.mean)], patch),
+    }
 
-    def _maps(self, maps: Sequence[tuple[str, npt.NDArray[np.float64]]]) -> list[_Panel]:
-        """Maps on the patch grid in one scale of colours, the chosen patch outlined."""
-        scale = min(float(values.min()) for _, values in maps), max(float(values.max()) for _, values in maps)
-        return [_map(title, values, scale, [(self._found.patch, _outline(0))]) for title, values in maps]
+
+def _probability(found: Explanation, window: Block) -> float:
+    return float(found.windows[found.scales.index(window.side)][window.row, window.column])
+
+
+def _picture(title: str, picture: Image.Image, grid: int, blocks: Sequence[Block]) -> _Panel:
+    """The picture; the first block is the patch, and the others follow the scales."""
+    outlines = [(block, _outline(number)) for number, block in enumerate(blocks)]
+    return _Panel(title, f"the picture, outlined: {' and '.join(map(place, blocks))}", picture, grid, outlines)
+
+
+def _maps(maps: Sequence[tuple[str, Map]], patch: Block) -> list[_Panel]:
+    """Maps on the patch grid in one scale of colours, the chosen patch outlined."""
+    scale = _ends([values for _, values in maps])
+    return [_map(title, values, scale, [(patch, _outline(0))]) for title, values in maps]
+
+
+def _ends(maps: Sequence[Map]) -> tuple[float, float]:
+    return min(float(values.min()) for values in maps), max(float(values.max()) for values in maps)
 
 
 def _outline(number: int) -> str:
@@ -198,9 +190,7 @@ def _outline(number: int) -> str:
     return _COLOURS[0] if number == 0 else _COLOURS[1 + (number - 1) % (len(_COLOURS) - 1)]
 
 
-def _map(
-    title: str, values: npt.NDArray[np.float64], scale: tuple[float, float], outlines: Sequence[tuple[Block, str]]
-) -> _Panel:
+def _map(title: str, values: Map, scale: tuple[float, float], outlines: Sequence[tuple[Block, str]]) -> _Panel:
     low, high = scale
     row, column = np.unravel_index(int(values.argmax()), values.shape)
     alt = f"{title}: {values.min():.3f} to {values.max():.3f}, the highest at {row},{column}"

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from winclip.metrics.formulas import PRO_LIMIT
+from winclip.metrics.formulas import PRO_LIMIT, REGISTRY
 from winclip.report.content import Growth
 from winclip.report.curves import ClassCurves
 
@@ -27,12 +27,8 @@ _VARIABLES = {
 }
 INK, MUTED, RULE, GOOD, BAD, PIXEL = _VARIABLES
 _BINS = 20
-_GROWTH = {
-    "AUROC": ("auroc_sp", "auroc_px"),
-    "AP": ("ap_sp", "ap_px"),
-    "F1-max": ("f1_sp", "f1_px"),
-    "AUPRO": ("aupro",),
-}
+# By title, those of images and of pixels.
+_GROWTH = {each.title: [other.name for other in reversed(REGISTRY) if other.title == each.title] for each in REGISTRY}
 # Any: its type in matplotlib is a literal of every setting.
 _STYLE: Any = {
     "svg.fonttype": "none",
