@@ -83,8 +83,10 @@ class ClipBackbone:
         Raises:
             RuntimeError: torch's own, if memory runs out for one image, or anything else goes wrong.
         """
-        images, parts, start = to_device(images, self.device), list[Embeddings](), 0
+        parts: list[Embeddings] = []
+        start = 0
         with torch.inference_mode(), float32_products(self._tf32):
+            images = to_device(images, self.device)
             while start < len(images) or not parts:
                 part = images[start : start + (self._room or max(len(images), 1))]
                 try:
@@ -243,13 +245,14 @@ def _resize_positional_embedding(state: dict[str, torch.Tensor], config: ClipCon
 
 
 def _check_fit(state: Mapping[str, torch.Tensor], clip: Clip, checkpoint: Path, model: str) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in clip.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    differing = [name for name in sorted({*expected, *found}) if expected.get(name) != found.get(name)]
-    if differing:
-        shown = "; ".join(
-            f"{name[:100]} is {found.get(name, 'missing')} in the file, {expected.get(name, 'absent')} in the model"
-            for name in differing[:3]
-        )
-        more = f"; and {len(differing) - 3} more tensors" if len(differing) > 3 else ""
-        raise InputError(f"checkpoint {checkpoint} does not fit model {model}: {shown}{more}")
+    expected, found = (
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (clip.state_dict(), state)
+    )
+    others = [
+        f"{name[:100]} is {found.get(name, 'missing')} in the file, {expected.get(name, 'absent')} in the model"
+        for name in sorted({*expected, *found})
+        if expected.get(name) != found.get(name)
+    ]
+    if others:
+        more = f"; and {len(others) - 3} more tensors" if len(others) > 3 else ""
+        raise InputError(f"checkpoint {checkpoint} does not fit model {model}: {'; '.join(others[:3])}{more}")
