@@ -158,7 +158,8 @@ def parse_prompt_set(content: Any, name: str) -> PromptSet:
     for field in _SWITCHES:
         if not isinstance(content.get(field, False), bool):
             raise InputError(f"prompt set {name}: '{field}' is {reprlib.repr(content[field])}; expected true or false")
-    return PromptSet(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+    return PromptSet(**values)
 
 
 def _is_pattern(entry: object) -> bool:

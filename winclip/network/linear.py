@@ -65,7 +65,9 @@ def pack(tower: ImageTower) -> None:
     """Let the linear layers of an image tower on the CPU use packed weights; its parameters stay as they are."""
     for block in tower.blocks:
         attention, mlp = block.attn, block.mlp
-        layers = [(layer, "forward", layer.weight, layer.bias) for layer in (attention.out_proj, mlp.c_fc, mlp.c_proj)]
+        layers: list[tuple[torch.nn.Module, str, torch.Tensor, torch.Tensor]] = [
+            (layer, "forward", layer.weight, layer.bias) for layer in (attention.out_proj, mlp.c_fc, mlp.c_proj)
+        ]
         layers.append((attention, "project", attention.in_proj_weight, attention.in_proj_bias))
         for module, method, weight, bias in layers:
             packed = packed_linear(weight, bias)
