@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from PIL import Image
 from winclip.made_with import differing, made_with
 from winclip.model import WinCLIP
 from winclip.pictures.drawing import fit
-from winclip.pictures.images import decode_image
+from winclip.pictures.images import read_image
 from winclip.pictures.reading import BatchReader, usable_cores
 from winclip.prediction.pictures import is_picture
 from winclip.prediction.references import class_of_memory
@@ -208,7 +209,7 @@ class Scorer:
                 files, place = reach(content)[:2] if "://" in content else (self._files, content)
                 with files.open_input_stream(place) as stream:
                     content = stream.read()
-            image = decode_image(content or b"", f"image {path}", upright=True)
+            image = read_image(io.BytesIO(content or b""), name=f"image {path}", upright=True)
         except OSError as error:
             raise InputError(f"image {path} cannot be read ({error})") from error
         return image, image.size

@@ -35,33 +35,24 @@ def random_images(count: int, size: int) -> torch.Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(5))
 
 
-@torch.inference_mode()
-def assert_text_agrees(backbone: ClipBackbone, model: open_clip.CLIP) -> None:
-    prompts = ["a photo of a damaged bolt.", "a photo of the flawless felt for visual inspection."]
-    expected = model.encode_text(open_clip.tokenize(prompts))
-    actual = backbone.embed_prompts(prompts)
-    assert float((actual - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
-
-
-@pytest.mark.slow
-def test_full_size_architecture_agrees_with_a_call_per_window(tmp_path: Path) -> None:
-    config = open_clip.get_model_config("ViT-B-16-plus-240")
-    model = open_clip_model(config, seed=0)
-    backbone = load_backbone("ViT-B-16-plus-240", str(save(model, tmp_path / "random.pt")), device="cpu")
-    images = random_images(1, 240)
-    assert_embeddings_close(backbone.encode(images), plain_embeddings(model, images))
-    assert_text_agrees(backbone, model)
-
-
-@pytest.mark.parametrize(("quick_gelu", "layers"), [(True, 1), (False, 2)])
-def test_small_architectures_agree_with_a_call_per_window(tmp_path: Path, quick_gelu: bool, layers: int) -> None:
-    config = {**TINY, "quick_gelu": quick_gelu, "vision_cfg": {**TINY["vision_cfg"], "layers": layers}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
+@pytest.mark.parametrize(
+    "change", [{"quick_gelu": True, "layers": 1}, {"layers": 2}, pytest.param({}, marks=pytest.mark.slow)]
+)
+def test_architectures_agree_with_a_call_per_window(tmp_path: Path, change: dict[str, Any]) -> None:
+    config, size, name = open_clip.get_model_config("ViT-B-16-plus-240"), 240, "ViT-B-16-plus-240"
+    if change:
+        vision = {**TINY["vision_cfg"], "layers": change["layers"]}
+        config, size, name = {**TINY, **change, "vision_cfg": vision}, 96, str(tmp_path / "config.json")
+        del config["layers"]
+        Path(name).write_text(json.dumps(config))
     model = open_clip_model(config, seed=1)
-    backbone = load_backbone(str(tmp_path / "config.json"), str(save(model, tmp_path / "random.pt")), device="cpu")
-    images = random_images(2, 96)
+    backbone = load_backbone(name, str(save(model, tmp_path / "random.pt")), device="cpu")
+    images = random_images(1, size)
     assert_embeddings_close(backbone.encode(images), plain_embeddings(model, images))
-    assert_text_agrees(backbone, model)
+    prompts = ["a photo of a damaged bolt.", "a photo of the flawless felt for visual inspection."]
+    with torch.inference_mode():
+        expected = model.encode_text(open_clip.tokenize(prompts))
+    assert float((backbone.embed_prompts(prompts) - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
 
 
 def test_another_image_size_resizes_the_positional_embedding_as_open_clip_does(tmp_path: Path) -> None:
@@ -88,27 +79,22 @@ def test_half_precision_stays_near_and_returns_float32(
     assert float(torch.cosine_similarity(actual.windows[0], expected.windows[0], dim=-1).min()) > 0.99
 
 
-@pytest.mark.parametrize(("ending", "wrapped"), [(".pt", False), (".bin", True), (".safetensors", True)])
-def test_checkpoint_formats_give_the_same_weights(tmp_path: Path, ending: str, wrapped: bool) -> None:
-    state = open_clip_model(TINY, seed=3).state_dict()
-    path = tmp_path / f"weights{ending}"
-    if ending == ".safetensors":
-        safetensors.torch.save_file(
-            {("module." if wrapped else "") + name: value for name, value in state.items()}, path
-        )
+@pytest.mark.parametrize("kind", ["half", "old", "training", "safetensors"])
+def test_checkpoint_formats_give_the_same_weights(tmp_path: Path, kind: str) -> None:
+    state, path = open_clip_model(TINY, seed=3).state_dict(), tmp_path / "weights.pt"
+    wrapped = {f"module.{name}": value for name, value in state.items()}
+    if kind == "safetensors":
+        path = path.with_suffix(".safetensors")
+        safetensors.torch.save_file(wrapped, path)
+    elif kind == "training":
+        torch.save({"epoch": 3, "state_dict": wrapped}, path)
     else:
-        torch.save({"epoch": 3, "state_dict": {f"module.{n}": v for n, v in state.items()}} if wrapped else state, path)
+        state = {name: value.half() for name, value in state.items()}
+        # As before torch 1.6.
+        torch.save(state, path, _use_new_zipfile_serialization=kind != "old")
     read = read_checkpoint(path)
     assert set(read) == set(state) - {"logit_scale"}
-    assert all(torch.equal(read[name], state[name]) for name in read)
-
-
-def test_checkpoints_are_read_in_float32_and_old_formats_too(tmp_path: Path) -> None:
-    state = {name: value.half() for name, value in open_clip_model(TINY, seed=3).state_dict().items()}
-    # As before torch 1.6.
-    torch.save(state, tmp_path / "half.pt", _use_new_zipfile_serialization=False)
-    read = read_checkpoint(tmp_path / "half.pt")
-    assert read and all(torch.equal(read[name], state[name].float()) for name in read)
+    assert all(torch.equal(read[name], state[name].float()) for name in read)
 
 
 @pytest.mark.parametrize(
@@ -133,19 +119,13 @@ class _Trap:
 @pytest.mark.parametrize("with_torch", [True, False])
 def test_code_in_a_checkpoint_is_refused_and_not_executed(tmp_path: Path, with_torch: bool) -> None:
     path, sign = tmp_path / "trap.pt", tmp_path / "executed"
-    if with_torch:
-        torch.save({"visual.proj": _Trap(sign)}, path)
-    else:
-        path.write_bytes(pickle.dumps({"visual.proj": _Trap(sign)}))
-    with pytest.raises(InputError, match=r"trap.pt cannot be read as plain tensors"):
+    content = {"visual.proj": _Trap(sign)}
+    torch.save(content, path) if with_torch else path.write_bytes(pickle.dumps(content))
+    with pytest.raises(InputError, match=r"trap.pt cannot be read"):
         read_checkpoint(path)
     assert not sign.exists()
-
-
-def test_torchscript_archives_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    path = tmp_path / "ViT-B-32.pt"
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
-    with pytest.raises(InputError, match=r"TorchScript archive.*safetensors"):
+    with pytest.raises(InputError, match=r"trap.pt .*TorchScript"):
         read_checkpoint(path)
 
 
@@ -166,40 +146,34 @@ def test_checkpoint_of_another_model_names_the_first_three_tensors(tmp_path: Pat
     with pytest.raises(InputError) as error:
         load_backbone(str(CONFIG), str(path), device="cpu")
     message = str(error.value)
-    assert f"checkpoint {path} does not fit model {CONFIG}" in message
+    assert str(path) in message and str(CONFIG) in message and message.count(" in the model") == 3
     assert "text_projection is (32, 16) in the file, (32, 32) in the model" in message
     assert "visual.transformer.resblocks.2.attn.in_proj_bias is missing in the file" in message
-    assert message.count(" in the model") == 3
-    assert "more tensors" in message
 
 
-@pytest.mark.parametrize("size", [100, 32, 0, -96])
+@pytest.mark.parametrize("size", [100, 32, -96])
 def test_image_size_must_fit_the_patches(checkpoint: Path, size: int) -> None:
     with pytest.raises(InputError, match=f"image size {size} .*multiple of the patch size 16, at least 48"):
         load_backbone(str(CONFIG), str(checkpoint), device="cpu", image_size=size)
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"),
+    ("name", "setting"),
     [
-        ("RN50", "ResNet"),
-        ("ViT-B-16-SigLIP", "timm_model_name"),
-        ("coca_ViT-B-32", "attentional_pool"),
-        ("roberta-ViT-B-32", "hf_model_name"),
+        ("RN50", "vision_cfg.layers"),
+        ("ViT-B-16-SigLIP", "vision_cfg.timm_model_name"),
+        ("coca_ViT-B-32", "vision_cfg.attentional_pool"),
+        ("roberta-ViT-B-32", "text_cfg.hf_model_name"),
     ],
 )
-def test_other_towers_are_refused_and_working_kinds_named(name: str, reason: str) -> None:
-    with pytest.raises(InputError, match=rf"{reason}.*ViT-B-16-plus-240, ViT-L-14"):
+def test_other_towers_are_refused_and_working_kinds_named(name: str, setting: str) -> None:
+    with pytest.raises(InputError, match=rf"{name}: {setting} .*ViT-B-16-plus-240"):
         parse_config(open_clip.get_model_config(name), name)
 
 
 @pytest.mark.parametrize(
     ("name", "grid", "heads"),
-    [
-        ("ViT-B-16-plus-240", 15, 14),
-        ("ViT-L-14-336", 24, 16),
-        ("ViT-B-32-quickgelu", 7, 12),
-    ],
+    [("ViT-B-16-plus-240", 15, 14), ("ViT-L-14-336", 24, 16), ("ViT-B-32-quickgelu", 7, 12)],
 )
 def test_plain_towers_are_accepted_with_open_clips_parameters(name: str, grid: int, heads: int) -> None:
     raw = open_clip.get_model_config(name)
@@ -215,10 +189,10 @@ def test_plain_towers_are_accepted_with_open_clips_parameters(name: str, grid: i
 @pytest.mark.parametrize(
     ("model", "pretrained", "message"),
     [
-        ("ViT-B-16-plus-24", None, "model 'ViT-B-16-plus-24' is unknown.*ViT-B-16-plus-240"),
-        ("ViT-B-16-plus-240", "laion400m_e33", "neither a file nor a tag.*laion400m_e31"),
-        ("ViT-B-16-plus-240", "weights.pt", "checkpoint weights.pt does not exist"),
-        (str(CONFIG), "laion400m_e31", "needs the path of its checkpoint"),
+        ("ViT-B-16-plus-24", None, "'ViT-B-16-plus-24' .*ViT-B-16-plus-240"),
+        ("ViT-B-16-plus-240", "laion400m_e33", "'laion400m_e33' .*laion400m_e31"),
+        ("ViT-B-16-plus-240", "weights.pt", "checkpoint weights.pt"),
+        (str(CONFIG), "laion400m_e31", "'laion400m_e31' is not a file"),
         ("nowhere.json", None, "nowhere.json cannot be read"),
     ],
 )
@@ -249,19 +223,9 @@ def test_settings_that_make_no_model_are_named(
         load_backbone(str(path), str(checkpoint), device="cpu")
 
 
-def test_unreachable_weights_say_how_to_pass_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(tag: dict[str, Any]) -> Path:
-        raise ConnectionError("no route to host")
-
-    monkeypatch.setattr(pretrained, "find_weights", refuse)
-    with pytest.raises(InputError, match=r"cannot be fetched from \S+ \(no route to host\).*fetch_weights.py.*FILE"):
-        load_backbone(device="cpu")
-
-
 @pytest.mark.slow
 def test_fetched_weights_are_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    model = open_clip_model(open_clip.get_model_config("ViT-B-32"), seed=0)
-    path = save(model, tmp_path / "cached.bin")
+    path = save(open_clip_model(open_clip.get_model_config("ViT-B-32"), seed=0), tmp_path / "cached.bin")
     monkeypatch.setattr(pretrained, "find_weights", lambda tag: path)
     backbone = load_backbone("ViT-B-32", "openai", device="cpu")
     # OpenAI's weights expect QuickGELU, whether the model's name says so or not.
@@ -277,13 +241,12 @@ def test_configs_are_those_of_open_clip() -> None:
 
 def test_devices_and_precisions() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
-    with pytest.raises(InputError, match=r"device 'cuda:7' is not present; here are: auto, cpu"):
-        resolve_device("cuda:7")
     assert resolve_precision("auto", torch.device("cpu")) == "fp32"
-    with pytest.raises(InputError, match="precision 'int4' is unknown"):
-        resolve_precision("int4", torch.device("cpu"))
-    with pytest.raises(InputError, match=r"precision 'tf32' needs a CUDA device of compute capability 8\.0, not cpu"):
-        resolve_precision("tf32", torch.device("cpu"))
+    with pytest.raises(InputError, match=r"'cuda:7'.* auto, cpu"):
+        resolve_device("cuda:7")
+    for name in ("int4", "tf32"):
+        with pytest.raises(InputError, match=f"precision '{name}'"):
+            resolve_precision(name, torch.device("cpu"))
 
 
 def test_prompts_longer_than_the_context_are_an_error(backbone: ClipBackbone) -> None:

@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from winclip import InputError
 from winclip.support.command_line import exit_status, log_to_terminal
+from winclip.support.files import read_json
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -32,6 +32,12 @@ def test_a_signal_ends_a_command_in_one_line(
     assert saved and signal.getsignal(number) == before
 
 
+def test_bad_input_ends_a_command_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status(lambda: read_json("nut.json", "file")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: file nut.json ")
+
+
 def test_the_log_goes_to_the_terminal_once_and_still_to_others(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -41,11 +47,3 @@ def test_the_log_goes_to_the_terminal_once_and_still_to_others(
     log.info("5 pictures of \x1b[31m")
     assert capsys.readouterr().err == "info: 5 pictures of \\x1b[31m\n"
     assert caplog.messages == ["5 pictures of \x1b[31m"]
-
-
-def test_bad_input_ends_a_command_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    def run() -> int:
-        raise InputError("file nut.json does not exist")
-
-    assert exit_status(run) == 2
-    assert capsys.readouterr().err == "error: file nut.json does not exist\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from PIL import Image
 
 from tests.tiny import CONFIG, PICTURES, golden_images, stages
 from winclip import InputError, WinCLIP
-from winclip.embeddings import Embeddings
 from winclip.memory import read_memory, write_memory
 from winclip.network.backbone import Backbone
 from winclip.prompts import PAPER, REFERENCE, PromptSet, load_prompt_set, with_states
@@ -60,33 +58,20 @@ def test_predictions_are_the_golden_ones(model: WinCLIP) -> None:
         np.testing.assert_allclose(out.maps, expected[f"few{k}_total_map_up"], atol=1e-5)
 
 
-def test_paths_arrays_and_images_are_the_same(model: WinCLIP) -> None:
-    path = PICTURES[0]
-    image = Image.open(path)
-    array = np.asarray(image)
-    grey = np.asarray(Image.open(PICTURES[2]))
-    together = model.predict([path, str(path), image, array, np.stack([grey] * 3, axis=2), grey], batch_size=4)
-    assert len(set(together.scores[:4])) == 1
-    assert together.scores[4] == together.scores[5]
-    assert model.predict(path).scores == together.scores[:1]
-    assert model.predict(array).scores == together.scores[:1]
-
-
-def test_float_tensors_are_the_same_as_the_image_they_hold(model: WinCLIP) -> None:
-    array = np.array(golden_images()[0].convert("RGB"))
+def test_an_image_may_be_given_in_any_form(model: WinCLIP, tmp_path: Path) -> None:
+    path, image = PICTURES[0], golden_images()[0].convert("RGB")
+    array, grey = np.array(image), np.asarray(golden_images()[2])
     tensor = torch.from_numpy(array).permute(2, 0, 1).float() / 255
-    expected = model.predict(array).maps
-    for given in (tensor, [tensor], tensor[None], tensor.double()):
-        np.testing.assert_array_equal(model.predict(given).maps, expected)
-    assert model.predict(torch.stack([tensor, tensor])).scores.shape == (2,)
-
-
-def test_paths_are_turned_as_their_orientation_says(model: WinCLIP, tmp_path: Path) -> None:
-    image = golden_images()[0].convert("RGB")
     exif = Image.Exif()
     exif[0x0112] = 6
     image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(model.predict(tmp_path / "turned.png").maps, model.predict(image).maps)
+    together = model.predict([path, str(path), image, array, tensor, tmp_path / "turned.png"], batch_size=4)
+    expected = model.predict(path).maps
+    np.testing.assert_array_equal(together.maps, np.repeat(expected, 6, axis=0))
+    for alone in (array, tensor, tensor[None], tensor.double()):
+        np.testing.assert_array_equal(model.predict(alone).maps, expected)
+    assert model.predict(torch.stack([tensor, tensor])).scores.shape == (2,)
+    assert len(set(model.predict([np.stack([grey] * 3, axis=2), grey]).scores)) == 1
 
 
 def test_classes_are_held_side_by_side(model: WinCLIP) -> None:
@@ -122,19 +107,6 @@ def test_leaving_one_out_is_scoring_against_the_others(model: WinCLIP) -> None:
         np.testing.assert_allclose(left_out.maps[own], alone.maps[0], rtol=0, atol=1e-6)
 
 
-def test_memory_of_another_class_or_damaged_is_refused(model: WinCLIP, tmp_path: Path) -> None:
-    path = tmp_path / "nut.safetensors"
-    model.add_references(golden_images()[3:])
-    model.save_memory(path)
-    model.set_class("bolt")
-    with pytest.raises(InputError, match="class_name is 'metal_nut', not 'bolt'"):
-        model.load_memory(path)
-    path.write_bytes(path.read_bytes()[:100])
-    for unreadable in (path, tmp_path / "nowhere.safetensors"):
-        with pytest.raises(InputError, match=f"memory {unreadable} cannot be read"):
-            model.load_memory(unreadable)
-
-
 def test_memory_keeps_what_a_threshold_is_taken_from_and_can_grow(model: WinCLIP, tmp_path: Path) -> None:
     images = golden_images()
     model.add_references(images[:3])
@@ -152,6 +124,11 @@ def test_memory_keeps_what_a_threshold_is_taken_from_and_can_grow(model: WinCLIP
 
 def test_memory_made_with_anything_else_is_refused(model: WinCLIP, tmp_path: Path) -> None:
     path = tmp_path / "nut.safetensors"
+
+    def refused(named: str) -> None:
+        with pytest.raises(InputError, match=f"memory {path} .*{named}"):
+            model.load_memory(path)
+
     model.add_references(golden_images()[3:])
     model.save_memory(path)
     tensors, made_with = read_memory(path)
@@ -160,43 +137,31 @@ def test_memory_made_with_anything_else_is_refused(model: WinCLIP, tmp_path: Pat
     model.load_memory(path)
     for key, value in (("weights_sha256", "0" * 64), ("image_size", 64), ("temperature", 0.1), ("format", "x")):
         write_memory(path, tensors, {**made_with, key: value})
-        with pytest.raises(InputError, match=f"{path} does not fit: {key} is "):
-            model.load_memory(path)
+        refused(f"{key} is ")
     for missing in tensors:
         write_memory(path, {name: tensor for name, tensor in tensors.items() if name != missing}, made_with)
-        with pytest.raises(InputError, match=rf"{path} .*'(left_out_|{missing}')"):
-            model.load_memory(path)
-    model.set_class("metal_nut", PAPER)
-    write_memory(path, tensors, made_with)
-    with pytest.raises(InputError, match="prompts is"):
-        model.load_memory(path)
-    path.write_bytes(safetensors.torch.save({"cls": torch.zeros(1)}))
-    with pytest.raises(InputError, match=f"memory {path} cannot be read"):
-        model.load_memory(path)
-
-
-@pytest.mark.parametrize(
-    ("name", "change"),
-    [
-        ("patch", lambda part: part * float("nan")),
-        ("cls", lambda part: part * 100),
-        ("windows_3", lambda part: part[:, :3]),
-        ("windows_3", lambda part: part.double()),
-        ("cls", lambda part: part[:0]),
-        ("left_out_scores", lambda part: part + 2),
-    ],
-)
-def test_memory_of_other_contents_is_refused(
-    model: WinCLIP, tmp_path: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor]
-) -> None:
-    path = tmp_path / "nut.safetensors"
-    model.add_references(golden_images()[3:])
-    model.save_memory(path)
-    tensors, made_with = read_memory(path)
-    write_memory(path, {**tensors, name: change(tensors[name])}, made_with)
-    with pytest.raises(InputError, match=f"memory {path} does not fit: {name} "):
-        model.load_memory(path)
+        refused(f"'{missing}'")
+    changes: list[tuple[str, torch.Tensor]] = [
+        ("patch", tensors["patch"] * float("nan")),
+        ("cls", tensors["cls"] * 100),
+        ("cls", tensors["cls"][:0]),
+        ("windows_3", tensors["windows_3"][:, :3]),
+        ("windows_3", tensors["windows_3"].double()),
+        ("left_out_scores", tensors["left_out_scores"] + 2),
+        ("left_out_maps", tensors["left_out_maps"] * float("nan")),
+    ]
+    for name, changed in changes:
+        write_memory(path, {**tensors, name: changed}, made_with)
+        refused(f"{name} is ")
     assert model.reference_count() == 2
+    write_memory(path, tensors, made_with)
+    for class_name, prompts, named in (("metal_nut", PAPER, "prompts is"), ("bolt", REFERENCE, "class_name is")):
+        model.set_class(class_name, prompts)
+        refused(named)
+    whole = path.read_bytes()
+    for damaged in (whole[:100], safetensors.torch.save({"cls": torch.zeros(1)}), None):
+        path.write_bytes(damaged) if damaged else path.unlink()
+        refused("cannot be read")
 
 
 def test_memories_of_half_precision_and_of_one_reference_are_taken(checkpoint: Path, tmp_path: Path) -> None:
@@ -209,57 +174,41 @@ def test_memories_of_half_precision_and_of_one_reference_are_taken(checkpoint: P
     assert model.predict(golden_images()[2]).maps.shape == (1, 64, 64)
 
 
-def broken(embeddings: Embeddings, part: str) -> Embeddings:
-    """The same with a NaN in the second image."""
-    changed = embeddings.map(torch.clone)
-    {"cls": changed.cls, "windows": changed.windows[0], "patch": changed.patch}[part][1].view(-1)[5] = float("nan")
-    return changed
-
-
 @pytest.mark.parametrize("part", ["cls", "windows", "patch"])
 def test_a_nan_is_never_a_score(model: WinCLIP, part: str) -> None:
     embeddings = model.encode(golden_images()[:3])
-    bad = broken(embeddings, part)
-    with pytest.raises(InputError, match="the model makes NaN of reference 1 of 3, counted from 0"):
+    bad = embeddings.map(torch.clone)
+    {"cls": bad.cls, "windows": bad.windows[0], "patch": bad.patch}[part][1].view(-1)[5] = float("nan")
+    with pytest.raises(InputError, match="NaN of reference 1 of 3"):
         model.add_references(bad)
     if part != "patch":  # which zero-shot does not look at
-        with pytest.raises(InputError, match="the model makes NaN of image 1 of 3, counted from 0, which is no score"):
+        with pytest.raises(InputError, match="NaN of image 1 of 3"):
             model.score(bad)
     model.add_references(embeddings)
-    with pytest.raises(InputError, match="the model makes NaN"):
+    with pytest.raises(InputError, match="NaN"):
         model.score(bad[1:2])
     assert np.isfinite(model.score(bad[:1]).scores).all()
 
 
-def test_a_new_class_drops_the_references(model: WinCLIP) -> None:
-    images = golden_images()
-    zero = model.predict(images[0]).maps
-    model.add_references(images[3:])
-    model.set_class("metal_nut")
-    np.testing.assert_array_equal(model.predict(images[0]).maps, zero)
-
-
 def test_wrong_use_says_what_to_do(backbone: Backbone, model: WinCLIP, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="call set_class first"):
+    with pytest.raises(InputError, match="set_class"):
         WinCLIP(backbone).predict(golden_images()[0])
     with pytest.raises(InputError, match="class name is empty"):
         model.set_class("  ")
-    with pytest.raises(InputError, match="no images given"):
-        model.predict([])
-    with pytest.raises(InputError, match="add references first"):
-        model.save_memory(tmp_path / "none.safetensors")
-    with pytest.raises(InputError, match=r"shape \(4, 4, 2\) and type uint8"):
-        model.predict([np.zeros((4, 4, 2), np.uint8)])
-    with pytest.raises(InputError, match=r"shape \(4, 4, 3\) and type float32"):
-        model.predict(torch.zeros(4, 4, 3))
-    with pytest.raises(InputError, match="values from -1 to 0; give values in"):
-        model.predict(torch.tensor([-1.0, 0, 0]).reshape(3, 1, 1))
-    with pytest.raises(
-        InputError, match=r"class name 'nut nut.*' is too long: a prompt has 77 tokens, of which 6\d are"
-    ):
+    with pytest.raises(InputError, match=r"'nut nut.*' is too long: .* 77 tokens, of which 6\d"):
         model.set_class("nut " * 70)
-    with pytest.raises(InputError, match=r"nowhere.png does not exist"):
-        model.predict("nowhere.png")
+    with pytest.raises(InputError, match=r"none\.safetensors"):
+        model.save_memory(tmp_path / "none.safetensors")
+    beyond = torch.tensor([-1.0, 0, 0]).reshape(3, 1, 1)
+    for images, named in (
+        ([], "no images"),
+        ([np.zeros((4, 4, 2), np.uint8)], r"\(4, 4, 2\)"),
+        (torch.zeros(4, 4, 3), r"\(4, 4, 3\)"),
+        (beyond, "-1 to 0"),
+        ("nowhere.png", r"nowhere\.png"),
+    ):
+        with pytest.raises(InputError, match=named):
+            model.predict(images)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

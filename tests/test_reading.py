@@ -46,6 +46,7 @@ def test_batch_size_and_workers_change_nothing(folder: Path, size: int, workers:
     names = [f"{number}.png" for number in range(5)] + ["nowhere.png"]
     before = torch.random.get_rng_state()
     with BatchReader(SIDE, size, workers) as reader:
+        assert list(reader.batches([], partial(load, folder=folder))) == []
         for _ in range(2):  # one reader serves any number of lists
             batches = list(reader.batches(names, partial(load, folder=folder)))
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -56,11 +57,6 @@ def test_batch_size_and_workers_change_nothing(folder: Path, size: int, workers:
     np.testing.assert_array_equal(images.numpy(), np.stack(expected))
     assert [name for name, _ in unreadable] == ["3.png", "nowhere.png"]
     assert "3.png cannot be read" in unreadable[0][1] and "nowhere.png does not exist" in unreadable[1][1]
-
-
-def test_nothing_to_read_gives_no_batch(folder: Path) -> None:
-    with BatchReader(SIDE) as reader:
-        assert list(reader.batches([], partial(load, folder=folder))) == []
 
 
 def grey(name: str, begun: list[str], wait: Callable[[], object]) -> tuple[Image.Image, None]:

@@ -61,12 +61,9 @@ def test_a_memory_of_other_scales_is_loaded_and_refused_elsewhere(checkpoint: Pa
 
 
 @pytest.mark.parametrize("scales", [(), (2, 2), (3, 0), (7, 2)])
-def test_scales_that_make_no_windows_are_refused(checkpoint: Path, scales: tuple[int, ...]) -> None:
+def test_scales_and_temperatures_that_make_no_sense_are_refused(checkpoint: Path, scales: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="at least 112" if 7 in scales else "scales "):
         tiny(checkpoint, scales)
-
-
-@pytest.mark.parametrize("temperature", [0.0, float("nan")])
-def test_a_temperature_that_is_none_is_refused(checkpoint: Path, temperature: float) -> None:
-    with pytest.raises(InputError, match=f"temperature {temperature} "):
-        tiny(checkpoint, temperature=temperature)
+    for temperature in (0.0, float("nan")):
+        with pytest.raises(InputError, match=f"temperature {temperature} "):
+            tiny(checkpoint, temperature=temperature)

@@ -25,7 +25,8 @@ class ColourMeans:
 
     model, pretrained, weights_sha256 = "colour-means", "nothing", "0" * 64
     device, precision, kernels = torch.device("cpu"), "fp32", "plain"
-    image_size, patch_size, grid, scales = 48, 8, 6, (3, 2)
+    image_size, patch_size, grid = 48, 8, 6
+    scales: tuple[int, ...] = (3, 2)
     embed_dim, patch_width, context_length = 3, 6, 12
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -154,26 +153,21 @@ def check_tensors(tensors: Mapping[str, torch.Tensor], sizes: Mapping[str, Seque
     if count != 1:
         expected["left_out_scores"] = torch.float64, (count,)
         expected["left_out_maps"] = torch.float64, (count, grid, grid)
-    for problem, names in (("lacks", set(expected) - set(tensors)), ("holds unknown", set(tensors) - set(expected))):
-        if names:
-            raise InputError(f"it {problem} {reprlib.repr(sorted(names))}; {_SAVE_AGAIN}")
+    if set(tensors) != set(expected):
+        raise InputError(f"it holds {sorted(tensors)}, not {sorted(expected)}; {_SAVE_AGAIN}")
     for name, (dtype, shape) in expected.items():
-        problem = _problem(tensors[name], dtype, shape, of_unit_length=name in sizes)
-        if problem:
-            raise InputError(f"{name} {problem}; {_SAVE_AGAIN}")
-
-
-def _problem(tensor: torch.Tensor, dtype: torch.dtype, shape: tuple[int, ...], of_unit_length: bool) -> str:
-    if tensor.dtype != dtype or tensor.shape != shape or not tensor.numel():
-        return f"is {tuple(tensor.shape)} of {tensor.dtype}, not {shape} of {dtype} with at least one reference"
-    if not tensor.isfinite().all():
-        return "holds NaN or infinite numbers"
-    if of_unit_length:
-        longest = float((tensor.norm(dim=-1) - 1).abs().max())
-        return f"holds embeddings that are not of unit length but {longest:.3g} off" if longest > _UNIT_LENGTH else ""
-    # Scores reach 1, maps 2.
-    highest = 1 if tensor.dim() == 1 else 2
-    return "" if tensor.min() >= 0 and tensor.max() <= highest else f"is not from 0 to {highest}"
+        tensor = tensors[name]
+        fits = tensor.dtype == dtype and tensor.shape == shape and tensor.numel() > 0
+        # Of a NaN no comparison is true. Scores reach 1, maps 2.
+        if fits and name in sizes:
+            fits = float((tensor.norm(dim=-1) - 1).abs().max()) <= _UNIT_LENGTH
+        elif fits:
+            fits = float(tensor.min()) >= 0 and float(tensor.max()) <= (1 if tensor.dim() == 1 else 2)
+        if not fits:
+            raise InputError(
+                f"{name} is {tuple(tensor.shape)} of {tensor.dtype}, not {shape} of {dtype} for at least one reference"
+                f" {'of unit length' if name in sizes else 'and in range'}; {_SAVE_AGAIN}"
+            )
 
 
 def _distances(queries: torch.Tensor, references: torch.Tensor) -> torch.Tensor:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,7 @@ class WinCLIP:
         """Load a model.
 
         Args:
-            model, pretrained, device, precision, image_size, scales: those of
-                ``winclip.network.clip_backbone.load_backbone``.
+            model, pretrained, device, precision, image_size, scales: see ``winclip.network.clip_backbone``.
             temperature: of the softmax over normal and anomalous, above 0.
 
         Raises:
@@ -201,7 +201,7 @@ class WinCLIP:
         Raises:
             InputError: if there is no image, or one cannot be read.
         """
-        parts = [self._encode_batch(batch) for batch in _batches(as_sequence(images), batch_size)]
+        parts = [self._encode_batch(batch) for batch in _batches(images, batch_size)]
         if not parts:
             raise InputError("no images given")
         return Embeddings.concatenate(parts)
@@ -244,10 +244,7 @@ class WinCLIP:
             InputError: if the class is not set, there is no image, or one cannot be read or has no score.
         """
         name = self._held(class_name).name
-        parts = [
-            self.score(self._encode_batch(batch), class_name=name)
-            for batch in _batches(as_sequence(images), batch_size)
-        ]
+        parts = [self.score(self._encode_batch(batch), class_name=name) for batch in _batches(images, batch_size)]
         if not parts:
             raise InputError("no images given")
         return Prediction(
@@ -328,7 +325,9 @@ class WinCLIP:
         held = self._held(class_name)
         if held.bank is None:
             raise InputError(f"there is no memory to save to {path}; add references first")
-        tensors = _named(held.bank.embeddings)
+        embeddings = held.bank.embeddings
+        windows = {f"windows_{side}": part for side, part in zip(embeddings.scales, embeddings.windows)}
+        tensors = {"cls": embeddings.cls, **windows, "patch": embeddings.patch}
         if len(held.bank) > 1:
             left_out = self._left_out(held, held.bank)
             tensors |= {"left_out_scores": left_out.scores, "left_out_maps": left_out.maps}
@@ -402,12 +401,6 @@ class WinCLIP:
         return backbone.encode(torch.from_numpy(np.stack(pixels)))
 
 
-def _named(embeddings: Embeddings) -> dict[str, torch.Tensor]:
-    """The parts of embeddings as a memory file names them."""
-    windows = {f"windows_{side}": part for side, part in zip(embeddings.scales, embeddings.windows)}
-    return {"cls": embeddings.cls, **windows, "patch": embeddings.patch}
-
-
 def _refuse_nan(good: torch.Tensor, what: str) -> None:
     """Raises: InputError: if one of several images, (N,) bool, is not good."""
     bad = [number for number, fine in enumerate(good.tolist()) if not fine]
@@ -416,12 +409,6 @@ def _refuse_nan(good: torch.Tensor, what: str) -> None:
         raise InputError(f"the model makes NaN{which}, which is no score; try --precision fp32, or other weights")
 
 
-def _batches(images: Iterable[ImageLike], size: int) -> Iterator[list[ImageLike]]:
-    batch: list[ImageLike] = []
-    for image in images:
-        batch.append(image)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _batches(images: Sequence[ImageLike] | ImageLike, size: int) -> Iterator[list[ImageLike]]:
+    remaining = iter(as_sequence(images))
+    return iter(lambda: list(islice(remaining, size)), [])

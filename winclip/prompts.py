@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -145,16 +146,12 @@ def parse_prompt_set(content: Any, name: str) -> PromptSet:
         )
     for field in _LISTS:
         entries = content[field]
-        if not isinstance(entries, list) or not entries:
-            raise InputError(f"prompt set {name}: '{field}' must be a list of at least one string")
-        for entry in entries:
-            if not isinstance(entry, str) or entry.count("{}") != 1 or len(entry) > _MAX_CHARACTERS:
-                raise InputError(
-                    f"prompt set {name}: {reprlib.repr(entry)} in '{field}' must be a string with exactly one {{}},"
-                    f" of at most {_MAX_CHARACTERS:,} characters"
-                )
-            if any("\ud800" <= sign <= "\udfff" for sign in entry):
-                raise InputError(f"prompt set {name}: {reprlib.repr(entry)} in '{field}' is not valid Unicode")
+        wrong = [entry for entry in entries if not _is_pattern(entry)] if isinstance(entries, list) else [entries]
+        if wrong or not entries:
+            raise InputError(
+                f"prompt set {name}: '{field}' must be a list of at least one string, each in valid Unicode, with"
+                f" exactly one {{}}, of at most {_MAX_CHARACTERS:,} characters; it has {reprlib.repr(wrong[:1])}"
+            )
     prompts = max(len(content["normal_states"]), len(content["anomalous_states"])) * len(content["templates"])
     if prompts > _MAX_PROMPTS:
         raise InputError(f"prompt set {name} makes {prompts:,} prompts of a state; the limit is {_MAX_PROMPTS:,}")
@@ -163,6 +160,11 @@ def parse_prompt_set(content: Any, name: str) -> PromptSet:
             raise InputError(f"prompt set {name}: '{field}' is {reprlib.repr(content[field])}; expected true or false")
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
     return PromptSet(**values)
+
+
+def _is_pattern(entry: object) -> bool:
+    fits = isinstance(entry, str) and entry.count("{}") == 1 and len(entry) <= _MAX_CHARACTERS
+    return fits and not re.search(r"[\ud800-\udfff]", str(entry))
 
 
 def with_states(
@@ -184,17 +186,13 @@ def with_states(
     >>> own.anomalous("connector")[0]
     'a cropped photo of a bent connector.'
     """
-    if normal_states is not None:
-        prompts = replace(prompts, normal_states=_patterns("normal_states", normal_states))
-    if anomalous_states is not None:
-        prompts = replace(prompts, anomalous_states=_patterns("anomalous_states", anomalous_states))
+    for name, states in (("normal_states", normal_states), ("anomalous_states", anomalous_states)):
+        if states is not None and not states:
+            raise InputError(f"{name} is empty; give at least one state, such as 'bent' or 'with a missing pin'")
+        if states is not None:
+            own: dict[str, Any] = {name: tuple(map(state_pattern, states))}
+            prompts = replace(prompts, **own)
     return prompts
-
-
-def _patterns(name: str, states: Sequence[str]) -> tuple[str, ...]:
-    if not states:
-        raise InputError(f"{name} is empty; give at least one state, such as 'bent' or 'with a missing pin'")
-    return tuple(state_pattern(state) for state in states)
 
 
 def state_pattern(state: str) -> str:

@@ -28,7 +28,7 @@ from winclip.defaults import DEFAULT_MODEL, DEMO_MODEL
 from winclip.demo.sample import CLASSES, draw_pair
 from winclip.demo.stand_in import CAUTION
 from winclip.pictures.drawing import COLOURS, colour, data_url
-from winclip.pictures.images import decode_image, resized_pixels
+from winclip.pictures.images import read_image, resized_pixels
 from winclip.report.page import environment
 from winclip.support.command_line import ModelOptions, exit_status
 from winclip.support.errors import InputError
@@ -78,7 +78,7 @@ def read_upload(path: str) -> Image.Image:
     Raises:
         InputError: if it is no picture, or larger than the limits; names the file, not its folder.
     """
-    return decode_image(Path(path).read_bytes(), Path(path).name, upright=True, max_pixels=MAX_PIXELS)
+    return read_image(path, name=Path(path).name, upright=True, max_pixels=MAX_PIXELS)
 
 
 def judge(

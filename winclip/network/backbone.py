@@ -11,66 +11,44 @@ from winclip.embeddings import Embeddings
 
 
 class Backbone(Protocol):
-    """A network that is loaded, on a device. Plain attributes do for the properties."""
+    """A network that is loaded, on a device.
 
-    @property
-    def model(self) -> str:
-        """Name of the model, or path of its config."""
+    Attributes:
+        model: name of the model, or path of its config.
+        pretrained: where its weights are from: a tag, or the path of a file.
+        weights_sha256: checksum of that file.
+        device: where embeddings come out.
+        precision: in which it computes, as an option names it: ``fp32``, ``tf32``, ``bf16`` or ``fp16``.
+        kernels: which of several implementations runs here, where they round differently.
+        image_size: side of the input image in pixels.
+        patch_size: side of a patch in pixels.
+        grid: patches along a side of the image.
+        scales: sides of the windows in patches.
+        embed_dim: width of the embeddings that images, windows and prompts share.
+        patch_width: width of the embeddings of patches.
+        context_length: tokens that a prompt may have, those included that mark its start and end.
+    """
 
-    @property
-    def pretrained(self) -> str:
-        """Where its weights are from: a tag, or the path of a file."""
-
-    @property
-    def weights_sha256(self) -> str:
-        """Checksum of that file."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where embeddings come out."""
-
-    @property
-    def precision(self) -> str:
-        """In which it computes, as an option names it: ``fp32``, ``tf32``, ``bf16`` or ``fp16``."""
-
-    @property
-    def kernels(self) -> str:
-        """Which of several implementations runs here, where they round differently."""
+    model: str
+    pretrained: str
+    weights_sha256: str
+    device: torch.device
+    precision: str
+    kernels: str
+    image_size: int
+    patch_size: int
+    grid: int
+    scales: tuple[int, ...]
+    embed_dim: int
+    patch_width: int
+    context_length: int
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for embeddings to be the same, as JSON gives it back."""
 
-    @property
-    def image_size(self) -> int:
-        """Side of the input image in pixels."""
-
-    @property
-    def patch_size(self) -> int:
-        """Side of a patch in pixels."""
-
-    @property
-    def grid(self) -> int:
-        """Patches along a side of the image."""
-
-    @property
-    def scales(self) -> tuple[int, ...]:
-        """Sides of the windows in patches."""
-
-    @property
-    def embed_dim(self) -> int:
-        """Width of the embeddings that images, windows and prompts share."""
-
-    @property
-    def patch_width(self) -> int:
-        """Width of the embeddings of patches."""
-
-    @property
-    def context_length(self) -> int:
-        """Tokens that a prompt may have, those included that mark its start and end."""
-
     def longest_prompt(self, prompts: Sequence[str]) -> int:
-        """Tokens of the longest of the prompts, likewise.
+        """Tokens of the longest of the prompts, counted as in ``context_length``.
 
         Raises:
             InputError: if a prompt has more tokens than ``context_length``.
@@ -80,10 +58,7 @@ class Backbone(Protocol):
         """Embed (N, image_size, image_size, 3) uint8 RGB pixels from any device."""
 
     def embed_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Embed N prompts.
-
-        Returns:
-            (N, embed_dim) float32 on ``device``, not normalised.
+        """Embed N prompts: (N, embed_dim) float32 on ``device``, not normalised.
 
         Raises:
             InputError: if a prompt has more tokens than ``context_length``.

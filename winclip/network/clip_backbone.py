@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,7 @@ import torch.nn.functional as F
 from winclip.defaults import DEFAULT_MODEL, DEFAULT_PRETRAINED, DEMO_MODEL, DEMO_PRETRAINED, SCALES, check_scales
 from winclip.embeddings import Embeddings
 from winclip.network.clip import Clip, ClipConfig, ImageTower
-from winclip.network.devices import (
-    PRECISIONS,
-    Room,
-    float32_products,
-    resolve_device,
-    resolve_precision,
-    to_device,
-)
+from winclip.network.devices import PRECISIONS, float32_products, resolve_device, resolve_precision, to_device
 from winclip.network.linear import linear_rates, pack, slowdown
 from winclip.network.pretrained import find_checkpoint, parse_config, read_checkpoint, read_config, tokenize
 from winclip.pictures.images import CLIP_MEAN, CLIP_STD, normalise
@@ -33,18 +26,18 @@ from winclip.support.errors import InputError
 from winclip.support.files import file_sha256
 
 _log = logging.getLogger("winclip")
+_SMALLER = "the device's memory does not hold %d images at once; going on with fewer, as a smaller --batch_size would"
 
 
-@dataclass(frozen=True)
+@dataclass
 class ClipBackbone:
     """A CLIP that is loaded; ``Backbone`` says what the rest is.
 
     Attributes:
-        clip: both towers, on ``device`` in ``dtype``, in evaluation mode.
+        clip: both towers, on ``device``, in evaluation mode.
         mean, std: image normalisation per channel.
         precision: of ``PRECISIONS``; but in tf32, matrices of float32 are multiplied in float32 in full.
         kernels: on the CPU ``packed`` or ``plain`` (``winclip.network.linear``), else ``device``.
-        room: how many images ``device`` was found to hold at once.
     """
 
     clip: Clip
@@ -56,40 +49,15 @@ class ClipBackbone:
     device: torch.device
     precision: str
     kernels: str
-    room: Room = field(default_factory=Room, compare=False)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of both towers."""
-        return PRECISIONS[self.precision]
-
-    @property
-    def image_size(self) -> int:
-        return self.clip.config.image_size
-
-    @property
-    def patch_size(self) -> int:
-        return self.clip.config.patch_size
-
-    @property
-    def grid(self) -> int:
-        return self.clip.config.grid
-
-    @property
-    def scales(self) -> tuple[int, ...]:
-        return self.clip.visual.scales
-
-    @property
-    def embed_dim(self) -> int:
-        return self.clip.config.embed_dim
-
-    @property
-    def patch_width(self) -> int:
-        return self.clip.config.width
-
-    @property
-    def context_length(self) -> int:
-        return self.clip.config.context_length
+    def __post_init__(self) -> None:
+        config = self.clip.config
+        self.image_size, self.patch_size, self.grid = config.image_size, config.patch_size, config.grid
+        self.embed_dim, self.patch_width, self.context_length = config.embed_dim, config.width, config.context_length
+        self.scales = self.clip.visual.scales
+        self.dtype = PRECISIONS[self.precision]
+        # Images that the device was found to hold at once; None: no limit was met.
+        self._room: int | None = None
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -108,9 +76,31 @@ class ClipBackbone:
         }
 
     def encode(self, images: torch.Tensor) -> Embeddings:
-        """Embed pixels, or (N, 3, S, S) float32, preprocessed; where a GPU's memory runs out, fewer at once."""
+        """Embed pixels, or (N, 3, S, S) float32, preprocessed.
+
+        Where memory runs out, half as many images go together from then on, which is logged the first time.
+
+        Raises:
+            RuntimeError: torch's own, if memory runs out for one image, or anything else goes wrong.
+        """
+        parts: list[Embeddings] = []
+        start = 0
         with torch.inference_mode(), float32_products(self._tf32):
-            return self.room.encode(self._encode, to_device(images, self.device))
+            images = to_device(images, self.device)
+            while start < len(images) or not parts:
+                part = images[start : start + (self._room or max(len(images), 1))]
+                try:
+                    parts.append(self._encode(part))
+                except RuntimeError as error:
+                    # MPS raises a plain RuntimeError.
+                    if len(part) < 2 or "out of memory" not in str(error):
+                        raise
+                    if self._room is None:
+                        _log.warning(_SMALLER, len(part))
+                    self._room = len(part) // 2
+                else:
+                    start += len(part)
+            return parts[0] if len(parts) == 1 else Embeddings.concatenate(parts)
 
     def _encode(self, images: torch.Tensor) -> Embeddings:
         if images.dtype == torch.uint8:
@@ -255,13 +245,14 @@ def _resize_positional_embedding(state: dict[str, torch.Tensor], config: ClipCon
 
 
 def _check_fit(state: Mapping[str, torch.Tensor], clip: Clip, checkpoint: Path, model: str) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in clip.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    differing = [name for name in sorted({*expected, *found}) if expected.get(name) != found.get(name)]
-    if differing:
-        shown = "; ".join(
-            f"{name[:100]} is {found.get(name, 'missing')} in the file, {expected.get(name, 'absent')} in the model"
-            for name in differing[:3]
-        )
-        more = f"; and {len(differing) - 3} more tensors" if len(differing) > 3 else ""
-        raise InputError(f"checkpoint {checkpoint} does not fit model {model}: {shown}{more}")
+    expected, found = (
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (clip.state_dict(), state)
+    )
+    others = [
+        f"{name[:100]} is {found.get(name, 'missing')} in the file, {expected.get(name, 'absent')} in the model"
+        for name in sorted({*expected, *found})
+        if expected.get(name) != found.get(name)
+    ]
+    if others:
+        more = f"; and {len(others) - 3} more tensors" if len(others) > 3 else ""
+        raise InputError(f"checkpoint {checkpoint} does not fit model {model}: {'; '.join(others[:3])}{more}")

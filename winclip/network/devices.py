@@ -1,18 +1,13 @@
-"""What differs between processors and GPUs: copies to and from them, exact products, and memory that runs out."""
+"""What differs between processors and GPUs: copies to and from them, and exact products."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 
-from winclip.embeddings import Embeddings
 from winclip.support.errors import InputError
-
-_log = logging.getLogger("winclip")
 
 PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Tensor cores take float32 from this compute capability on.
@@ -86,42 +81,3 @@ def float32_products(tf32: bool = False) -> Iterator[None]:
             torch.set_float32_matmul_precision(before)
         for backend, value in by_backend:
             backend.fp32_precision = value
-
-
-@dataclass
-class Room:
-    """How many images a device's memory holds at once, as far as is known; None: no limit was met."""
-
-    images: int | None = None
-
-    def encode(self, encode: Callable[[torch.Tensor], Embeddings], images: torch.Tensor) -> Embeddings:
-        """Encode (N, ...) images in parts that fit into memory.
-
-        Where memory runs out, the part is halved, which is logged the first time and remembered.
-
-        Raises:
-            RuntimeError: torch's own, if memory runs out for one image, or anything else goes wrong.
-        """
-        parts: list[Embeddings] = []
-        start = 0
-        while start < len(images) or not parts:
-            part = images[start : start + (self.images or max(len(images), 1))]
-            try:
-                parts.append(encode(part))
-            except RuntimeError as error:
-                # MPS raises a plain RuntimeError.
-                if len(part) < 2 or "out of memory" not in str(error):
-                    raise
-                self._halve(len(part))
-            else:
-                start += len(part)
-        return parts[0] if len(parts) == 1 else Embeddings.concatenate(parts)
-
-    def _halve(self, tried: int) -> None:
-        if self.images is None:
-            _log.warning(
-                "the device's memory does not hold %d images at once; going on with fewer, a smaller --batch_size"
-                " spares the attempt",
-                tried,
-            )
-        self.images = tried // 2

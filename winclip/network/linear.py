@@ -64,12 +64,12 @@ class Rates:
 def pack(tower: ImageTower) -> None:
     """Let the linear layers of an image tower on the CPU use packed weights; its parameters stay as they are."""
     for block in tower.blocks:
-        plain = (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj)
-        layers = [(layer, "forward", layer.weight, layer.bias) for layer in plain]
-        for module, method, weight, bias in [
-            (block.attn, "project", block.attn.in_proj_weight, block.attn.in_proj_bias),
-            *layers,
-        ]:
+        attention, mlp = block.attn, block.mlp
+        layers: list[tuple[torch.nn.Module, str, torch.Tensor, torch.Tensor]] = [
+            (layer, "forward", layer.weight, layer.bias) for layer in (attention.out_proj, mlp.c_fc, mlp.c_proj)
+        ]
+        layers.append((attention, "project", attention.in_proj_weight, attention.in_proj_bias))
+        for module, method, weight, bias in layers:
             packed = packed_linear(weight, bias)
             if packed:
                 setattr(module, method, packed)
@@ -115,12 +115,13 @@ def linear_rates(width: int, hidden: int, dtype: torch.dtype) -> Rates:
     cache folder cannot be written.
     """
     entry = cache_folder("kernels") / f"{_machine_key()}-{width}-{hidden}-{str(dtype).split('.')[-1]}.json"
-    rates = _read(entry)
-    if rates is None:
-        with float32_products():  # as the encoder runs, whatever the program around has set
-            rates = _measure(width, hidden, dtype)
-        with contextlib.suppress(InputError):
-            write_atomically(entry, json.dumps({"plain": rates.plain, "packed": rates.packed}) + "\n")
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        content = json.loads(entry.read_text(encoding="utf-8"))
+        return Rates(float(content["plain"]), float(content["packed"]))
+    with float32_products():  # as the encoder runs, whatever the program around has set
+        rates = _measure(width, hidden, dtype)
+    with contextlib.suppress(InputError):
+        write_atomically(entry, json.dumps(vars(rates)) + "\n")
     return rates
 
 
@@ -149,13 +150,6 @@ def _machine_key() -> str:
     """What a measurement holds for: a home folder can be shared by many machines."""
     parts = [processor(), instruction_sets(), torch.get_num_threads(), torch.__version__]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def _read(entry: Path) -> Rates | None:
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        content = json.loads(entry.read_text(encoding="utf-8"))
-        return Rates(float(content["plain"]), float(content["packed"]))
-    return None
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ import importlib.util
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,15 +32,18 @@ _WORKING_KINDS = (
     " ViT-B-16-plus-240, ViT-L-14, ViT-L-14-336, ViT-H-14 and their -quickgelu variants"
 )
 
-# The settings of an open_clip config that this project implements; any other must have no effect.
-_TOP_SETTINGS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"}
-_VISION_SETTINGS = {"image_size", "layers", "width", "head_width", "mlp_ratio", "patch_size", "patch_dropout"}
-_TEXT_SETTINGS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
+# The settings of an open_clip config that this project implements, any other must have no effect; and the largest that
+# each may be: beyond any published model, and small enough that nothing made of them fills a machine's memory.
+_TOP_SETTINGS = {"embed_dim": 4096, "vision_cfg": None, "text_cfg": None, "quick_gelu": None, "custom_text": None}
+_VISION_SETTINGS = {
+    "image_size": 4096, "layers": 128, "width": 4096, "head_width": 4096, "mlp_ratio": 8, "patch_size": 4096,
+    "patch_dropout": None,
+}  # fmt: skip
+_TEXT_SETTINGS = {
+    "context_length": 4096, "vocab_size": 1_000_000, "width": 4096, "heads": 4096, "layers": 128, "mlp_ratio": 8,
+}  # fmt: skip
 _WITHOUT_EFFECT = {"pool_type": ("tok", "argmax"), "pos_embed_type": ("learnable",)}
-
-# Beyond any published model, and small enough that nothing made of them fills a machine's memory.
-_LARGEST = {"layers": 128, "vocab_size": 1_000_000, "mlp_ratio": 8}
-_LARGEST_SIZE, _MOST_PATCHES = 4096, 128
+_MOST_PATCHES = 128
 
 # Found in checkpoints, not needed here.
 _UNUSED_TENSORS = {"logit_scale", "logit_bias", "attn_mask", "input_resolution", "context_length", "vocab_size"}
@@ -60,14 +63,14 @@ def read_config(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
             )
         return read_json(configs[model], "model config"), {}
     content = read_json(model, "model config")
-    config = content.get("model_cfg", content) if isinstance(content, dict) else content
-    preprocessing = content.get("preprocess_cfg", {}) if isinstance(content, dict) else {}
+    whole = content if isinstance(content, dict) else {}
+    config, preprocessing = whole.get("model_cfg", content), whole.get("preprocess_cfg", {})
     if not isinstance(config, dict) or not isinstance(preprocessing, dict):
         raise InputError(f"model config {model} is not made of JSON objects; compare it with open_clip's")
     for name, lowest in (("mean", -math.inf), ("std", 0.0)):
         values = preprocessing.get(name)
-        numbers = [value for value in values if type(value) in (int, float)] if isinstance(values, list) else []
-        if values and (len(values) != 3 or len(numbers) != 3 or min(numbers) <= lowest):
+        three = isinstance(values, list) and len(values) == 3
+        if values and not (three and all(type(value) in (int, float) and value > lowest for value in values)):
             raise InputError(f"model config {model}: preprocess_cfg.{name} is {values!r:.200}; expected three numbers")
     return config, preprocessing
 
@@ -107,31 +110,27 @@ def parse_config(
     vision, text = raw.get("vision_cfg"), raw.get("text_cfg")
     if not isinstance(vision, Mapping) or not isinstance(text, Mapping):
         raise InputError(f"model config {model} has no vision_cfg or no text_cfg; an open_clip config has both")
-    _refuse_unknown_settings(model, "vision_cfg.", vision, _VISION_SETTINGS)
-    _refuse_unknown_settings(model, "text_cfg.", text, _TEXT_SETTINGS)
-    _refuse_unknown_settings(model, "", raw, _TOP_SETTINGS)
-    if isinstance(vision.get("layers"), list):
-        raise InputError(f"model '{model}' has a ResNet image tower; {_WORKING_KINDS}")
     side = vision.get("image_size")
     if isinstance(side, (list, tuple)) and len(side) == 2 and side[0] == side[1]:
         vision = {**vision, "image_size": side[0]}
-    of_image = partial(_number, model, "vision_cfg.", vision)
-    of_text = partial(_number, model, "text_cfg.", text)
-    width, text_width = of_image("width", 768), of_text("width", 512)
+    _check_settings(model, "vision_cfg.", vision, _VISION_SETTINGS)
+    _check_settings(model, "text_cfg.", text, _TEXT_SETTINGS)
+    _check_settings(model, "", {"embed_dim": None, **raw}, _TOP_SETTINGS)
+    width, text_width = vision.get("width", 768), text.get("width", 512)
     config = ClipConfig(
-        embed_dim=_number(model, "", raw, "embed_dim"),
-        image_size=of_image("image_size", 224) if image_size is None else image_size,
-        patch_size=of_image("patch_size", 16),
+        embed_dim=raw["embed_dim"],
+        image_size=vision.get("image_size", 224) if image_size is None else image_size,
+        patch_size=vision.get("patch_size", 16),
         width=width,
-        layers=of_image("layers", 12),
-        heads=width // of_image("head_width", 64),
-        mlp_width=int(width * of_image("mlp_ratio", 4.0)),
-        context_length=of_text("context_length", 77),
-        vocab_size=of_text("vocab_size", 49408),
+        layers=vision.get("layers", 12),
+        heads=width // vision.get("head_width", 64),
+        mlp_width=int(width * vision.get("mlp_ratio", 4.0)),
+        context_length=text.get("context_length", 77),
+        vocab_size=text.get("vocab_size", 49408),
         text_width=text_width,
-        text_layers=of_text("layers", 12),
-        text_heads=of_text("heads", 8),
-        text_mlp_width=int(text_width * of_text("mlp_ratio", 4.0)),
+        text_layers=text.get("layers", 12),
+        text_heads=text.get("heads", 8),
+        text_mlp_width=int(text_width * text.get("mlp_ratio", 4.0)),
         quick_gelu=bool(raw.get("quick_gelu")),
     )
     for part, parted, heads in (("vision_cfg", width, config.heads), ("text_cfg", text_width, config.text_heads)):
@@ -148,24 +147,15 @@ def parse_config(
     return config
 
 
-def _number(model: str, part: str, settings: Mapping[str, Any], key: str, default: float | None = None) -> Any:
-    """A setting, a whole number; but ``mlp_ratio`` may be a fraction."""
-    value, largest = settings.get(key, default), _LARGEST.get(key, _LARGEST_SIZE)
-    if type(value) not in ((int, float) if key == "mlp_ratio" else (int,)) or not 1 <= value <= largest:
-        raise InputError(
-            f"model config {model}: {part}{key} is {value!r:.100}; expected a number from 1 to {largest:,}; compare it"
-            " with open_clip's"
-        )
-    return value
-
-
-def _refuse_unknown_settings(model: str, part: str, settings: Mapping[str, Any], known: set[str]) -> None:
+def _check_settings(model: str, part: str, settings: Mapping[str, Any], known: Mapping[str, int | None]) -> None:
     for key, value in settings.items():
-        without_effect = value in (None, False) or value in _WITHOUT_EFFECT.get(key, ())
-        if key not in known and not without_effect:
-            raise InputError(
-                f"model '{model}' does not work here because of {part}{key} = {value!r:.100}; {_WORKING_KINDS}"
-            )
+        if key in known:
+            largest, kinds = known[key], (int, float) if key == "mlp_ratio" else (int,)
+            works = largest is None or (type(value) in kinds and 1 <= value <= largest)
+        else:
+            works = value in (None, False) or value in _WITHOUT_EFFECT.get(key, ())
+        if not works:
+            raise InputError(f"model config {model}: {part}{key} = {value!r:.100} does not work here; {_WORKING_KINDS}")
 
 
 def find_checkpoint(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
@@ -230,28 +220,26 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
             f"checkpoint {path} cannot be read as plain tensors ({reason[0]:.200}); it may be damaged, or hold code,"
             " which is never executed"
         ) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    if isinstance(content, dict):
+        content = content.get("state_dict", content)
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise InputError(f"checkpoint {path} holds no state dict")
     tensors = {name.removeprefix("module."): value for name, value in content.items()}
-    return {
-        name: _plain(path, name, value)
-        for name, value in tensors.items()
-        if isinstance(value, torch.Tensor) and name not in _UNUSED_TENSORS
-    }
+    wanted = {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
+    return {name: _plain(path, name, value) for name, value in wanted.items() if name not in _UNUSED_TENSORS}
 
 
 def _plain(path: Path, name: str, value: torch.Tensor) -> torch.Tensor:
     """A tensor of finite numbers in float32 that is no larger than what the file holds for it."""
     dense = value.is_floating_point() and value.layout == torch.strided and value.device.type == "cpu"
-    if not dense or value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        raise InputError(f"checkpoint {path}: {name} is {value.dtype} of {tuple(value.shape)}, not plain weights")
-    value = value.float()
     # One pass: what is infinite or NaN makes the sum so.
-    if not math.isfinite(float(value.sum())):
-        raise InputError(f"checkpoint {path}: {name} holds NaN or infinite numbers; fetch the file again")
-    return value
+    fits = dense and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    if not fits or not math.isfinite(float(value.sum(dtype=torch.float32))):
+        raise InputError(
+            f"checkpoint {path}: {name}, {value.dtype} of {tuple(value.shape)}, is no plain tensor of finite numbers;"
+            " fetch the file again"
+        )
+    return value.float()
 
 
 def tokenize(prompts: list[str], context: int) -> torch.Tensor:

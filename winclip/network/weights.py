@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,20 +35,22 @@ _KNOWN_SHA256 = {
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a server says of a file.
+class _Place:
+    """Where a file is.
 
     Attributes:
         url: its address.
         name: what it is called on this machine.
+        sha256: hexadecimal, whole or its first digits, or "" where it is not known.
+        cached: where another program of this machine has it, or None.
         size: in bytes, or None.
-        sha256: hexadecimal, whole or its first digits, or "" where the server knows none.
     """
 
     url: str
     name: str
-    size: int | None
     sha256: str
+    cached: Path | None
+    size: int | None = None
 
 
 def find_weights(tag: Mapping[str, Any]) -> Path:
@@ -63,76 +65,64 @@ def find_weights(tag: Mapping[str, Any]) -> Path:
         Exception: whatever the hub's client raises if the file cannot be fetched.
     """
     folder = cache_folder("weights")
-    return _cached(tag, folder) or _fetch(_ask(tag), folder)
-
-
-def _hub_files(tag: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The repository and name of each file that would do, the best first; none if the tag is not on the hub."""
     repository, _, file = str(tag.get("hf_hub") or "").rpartition("/")
-    if not repository:
-        return []
-    return [(repository, name) for name in ([file] if file else _HUB_FILES)]
+    if repository:
+        places = [_on_the_hub(repository, name) for name in ([file] if file else _HUB_FILES)]
+    else:
+        places = [_at_an_address(str(tag["url"]))]
+    for place in places:
+        for path in (folder / place.name, place.cached):
+            if path and path.is_file():
+                return path
+    return _fetch(_ask(places, on_the_hub=bool(repository)), folder)
 
 
-def _name(repository: str, file: str) -> str:
-    return f"{repository}/{file}".replace("/", "--")
+def _on_the_hub(repository: str, file: str) -> _Place:
+    from huggingface_hub import hf_hub_url, try_to_load_from_cache
+
+    path, cached = f"{repository}/{file}", try_to_load_from_cache(repository, file)
+    known = Path(cached) if isinstance(cached, str) else None
+    return _Place(hf_hub_url(repository, file), path.replace("/", "--"), _KNOWN_SHA256.get(path, ""), known)
 
 
-def _url_sha256(url: str) -> str:
-    """The first digits of the checksum, or all of them, as open_clip's urls name it; "" where they do not."""
+def _at_an_address(url: str) -> _Place:
+    """The checksum is what open_clip's addresses name of it."""
+    name, sha256 = Path(url).name, ""
     if "openaipublic" in url:
-        return url.split("/")[-2]
-    return Path(url).stem.split("-")[-1] if "mlfoundations" in url else ""
-
-
-def _cached(tag: Mapping[str, Any], folder: Path) -> Path | None:
-    """The file if it is here, without a look at the network."""
-    from huggingface_hub import try_to_load_from_cache
-
-    files = _hub_files(tag)
-    for repository, file in files:
-        own, hubs = folder / _name(repository, file), try_to_load_from_cache(repository, file)
-        if own.is_file() or isinstance(hubs, str):
-            return own if own.is_file() else Path(str(hubs))
-    if files:
-        return None
-    url = str(tag["url"])
-    own, open_clips = folder / Path(url).name, Path.home() / ".cache" / "clip" / Path(url).name
-    if own.is_file():
-        return own
+        sha256 = url.split("/")[-2]
+    elif "mlfoundations" in url:
+        sha256 = Path(url).stem.split("-")[-1]
     # open_clip leaves what it got of a file under the file's own name.
-    sha256 = _url_sha256(url)
-    return open_clips if sha256 and open_clips.is_file() and file_sha256(open_clips).startswith(sha256) else None
+    open_clips = Path.home() / ".cache" / "clip" / name
+    whole = sha256 and open_clips.is_file() and file_sha256(open_clips).startswith(sha256)
+    return _Place(url, name, sha256, open_clips if whole else None)
 
 
-def _ask(tag: Mapping[str, Any]) -> Found:
-    """What the server has of a tag."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+def _ask(places: Sequence[_Place], on_the_hub: bool) -> _Place:
+    """The first of the places that its server has a file at, with what the server says of it."""
+    from huggingface_hub import get_hf_file_metadata
     from huggingface_hub.utils import EntryNotFoundError  # type: ignore[attr-defined]
 
     # Without the user's token: these files are public, and not all are on the hub.
     seconds = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or _ANSWER_SECONDS)
     ask = partial(get_hf_file_metadata, token=False, timeout=seconds)
-    files = _hub_files(tag)
-    for repository, file in files:
-        url = hf_hub_url(repository, file)
+    for place in places:
         try:
-            answer = ask(url)
+            answer = ask(place.url)
+            break
         except EntryNotFoundError:
-            if (repository, file) == files[-1]:
+            if place is places[-1]:
                 raise
-            continue
-        # Of a large file the hub's etag is the SHA-256; of a small one it is git's, which is shorter.
-        etag = answer.etag if answer.etag and len(answer.etag) == 64 else ""
-        return Found(url, _name(repository, file), answer.size, _KNOWN_SHA256.get(f"{repository}/{file}", etag))
-    url = str(tag["url"])
-    answer = ask(url)
-    if answer.location != url:  # GitHub's releases are on another server, which knows their size
-        answer = ask(answer.location)
-    return Found(url, Path(url).name, answer.size, _url_sha256(url))
+    if not on_the_hub:
+        if answer.location != place.url:  # GitHub's releases are on another server, which knows their size
+            answer = ask(answer.location)
+        return replace(place, size=answer.size)
+    # Of a large file the hub's etag is the SHA-256; of a small one it is git's, which is shorter.
+    etag = answer.etag if answer.etag and len(answer.etag) == 64 else ""
+    return replace(place, size=answer.size, sha256=place.sha256 or etag)
 
 
-def _fetch(found: Found, folder: Path) -> Path:
+def _fetch(found: _Place, folder: Path) -> Path:
     """Fetch a file, going on where an earlier attempt ended."""
     from filelock import FileLock
 
@@ -155,7 +145,7 @@ def _fetch(found: Found, folder: Path) -> Path:
     return target
 
 
-def _fill(part: Path, found: Found) -> None:
+def _fill(part: Path, found: _Place) -> None:
     """Append to a file what is missing; give up where nothing comes ``_ATTEMPTS`` times in a row."""
     from huggingface_hub.file_download import http_get
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -33,18 +32,6 @@ _STRIP_PIXELS = 1 << 22
 
 # The filters of warnings are shared by all threads that read.
 _warning_filters = threading.Lock()
-
-# What Pillow raises on files that are truncated, damaged, of another format, or too large to decode.
-_DECODING_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    MemoryError,
-    struct.error,
-    Image.DecompressionBombError,
-)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -76,7 +63,6 @@ def strips(image: Image.Image) -> Iterator[Image.Image]:
 
 
 def _strip_to_rgb(image: Image.Image) -> Image.Image:
-    transparent = "transparency" in image.info
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.int64)
         if values.size and (values.min() < 0 or values.max() > 65535):
@@ -85,23 +71,26 @@ def _strip_to_rgb(image: Image.Image) -> Image.Image:
                 " save it with 8 or 16 bits a channel"
             )
         return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or transparent:
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         straight = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
         white = Image.new("RGBA", straight.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, straight).convert("RGB")
-    if image.mode == "F":
-        raise InputError("floating point images have no fixed range; save them with 8 or 16 bits a channel")
     try:
-        return image.convert("RGB")
-    except ValueError as error:
-        raise InputError(f"no conversion from image mode {image.mode} to RGB; save the image as RGB") from error
+        if image.mode != "F":
+            return image.convert("RGB")
+    except ValueError:
+        pass
+    raise InputError(f"image mode {image.mode} has no fixed range or no conversion to RGB; save it as 8-bit RGB")
 
 
-def read_image(path: str | PathLike[str], *, upright: bool = False, max_pixels: int = PIXEL_LIMIT) -> Image.Image:
+def read_image(
+    path: str | PathLike[str] | io.BytesIO, *, name: str | None = None, upright: bool = False, max_pixels: int = PIXEL_LIMIT
+) -> Image.Image:
     """Read and fully decode an image file as 8-bit RGB.
 
     Args:
-        path: the file.
+        path: the file, or its content.
+        name: what the message calls it; by default ``image`` and the path.
         upright: turn the image as its EXIF orientation says. By default it is left as stored, since
             the masks of the data sets belong to the stored pixels.
         max_pixels: refuse larger images before they are decoded.
@@ -110,26 +99,16 @@ def read_image(path: str | PathLike[str], *, upright: bool = False, max_pixels: 
         InputError: if the file is missing, truncated, not an image, or larger than the limit; the
             message names the file.
     """
-    if not is_file(path):
-        raise InputError(f"image {path} does not exist")
-    return _decoded(path, f"image {path}", upright, max_pixels)
-
-
-def decode_image(content: bytes, name: str, *, upright: bool = False, max_pixels: int = PIXEL_LIMIT) -> Image.Image:
-    """The same of a file's content; ``name`` is what the message calls it."""
-    return _decoded(io.BytesIO(content), name, upright, max_pixels)
-
-
-def _decoded(source: str | PathLike[str] | io.BytesIO, name: str, upright: bool, max_pixels: int) -> Image.Image:
+    name = name or f"image {path}"
+    if not isinstance(path, io.BytesIO) and not is_file(path):
+        raise InputError(f"{name} does not exist")
     try:
-        with open_image(source, max_pixels) as image:
+        with open_image(path, max_pixels) as image:
             image.load()
             return to_rgb(ImageOps.exif_transpose(image) if upright else image)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    except _DECODING_ERRORS as error:
-        if isinstance(error, Image.DecompressionBombError):
-            raise InputError(f"{name} has more than {max_pixels:,} pixels, the limit; make it smaller") from error
+    except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged bytes
         raise InputError(f"{name} cannot be read ({why_unreadable(error)})") from error
 
 
@@ -147,12 +126,12 @@ def open_image(path: str | PathLike[str] | io.BytesIO, max_pixels: int = PIXEL_L
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(path, formats=IMAGE_FORMATS)
     width, height = image.size
-    if max(width, height) > LARGEST_RATIO * min(width, height):
+    if max(width, height) > LARGEST_RATIO * min(width, height) or width * height > max_pixels:
         image.close()
-        raise InputError(f"{width} x {height} is more than {LARGEST_RATIO:,} times as long as wide; cut it into parts")
-    if width * height > max_pixels:
-        image.close()
-        raise InputError(f"{width} x {height} is more than {max_pixels:,} pixels, the limit; make it smaller")
+        raise InputError(
+            f"{width} x {height} is more than {max_pixels:,} pixels or {LARGEST_RATIO:,} times as long as wide, the"
+            " limits; make it smaller, or cut it into parts"
+        )
     return image
 
 
@@ -181,27 +160,21 @@ def as_image(image: ImageLike) -> Image.Image:
     if isinstance(image, (str, PathLike)):
         return read_image(image, upright=True)
     if isinstance(image, torch.Tensor):
-        return Image.fromarray(_eight_bits(image))
+        good = image.is_floating_point() and image.ndim == 3 and image.shape[0] == 3 and image.numel() > 0
+        if not good or not (float(image.min()) >= 0 and float(image.max()) <= 1):
+            ends = f", from {float(image.min()):.4g} to {float(image.max()):.4g}" if good else ""
+            raise InputError(
+                f"tensor of shape {tuple(image.shape)} and type {image.dtype}{ends} is no image; give"
+                " float (3, H, W) in [0, 1], before any normalisation"
+            )
+        scaled = image.detach().float().mul(255).round().to("cpu", torch.uint8)
+        return Image.fromarray(np.ascontiguousarray(scaled.permute(1, 2, 0).numpy()))
     array = np.asarray(image)
     if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or not array.size:
         raise InputError(
             f"array of shape {array.shape} and type {array.dtype} is no image; give uint8 of shape (H, W) or (H, W, 3)"
         )
     return Image.fromarray(array)
-
-
-def _eight_bits(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:
-    """(3, H, W) float in [0, 1] to (H, W, 3) uint8."""
-    shape, kind = tuple(tensor.shape), str(tensor.dtype).split(".")[-1]
-    if not tensor.is_floating_point() or tensor.ndim != 3 or shape[0] != 3 or not tensor.numel():
-        raise InputError(f"tensor of shape {shape} and type {kind} is no image; give float (3, H, W) in [0, 1]")
-    lowest, highest = float(tensor.min()), float(tensor.max())
-    if not (lowest >= 0 and highest <= 1):
-        raise InputError(
-            f"tensor has values from {lowest:.4g} to {highest:.4g}; give values in [0, 1], before any normalisation"
-        )
-    scaled = tensor.detach().float().mul(255).round().to("cpu", torch.uint8)
-    return np.ascontiguousarray(scaled.permute(1, 2, 0).numpy())
 
 
 def resize_straight(image: Image.Image, size: int, resampling: Image.Resampling) -> Image.Image:

@@ -90,9 +90,18 @@ class BatchReader:
         """
         read: Callable[[Entry], _Outcome[Extra]] = partial(_read, load=load, size=self._image_size)
         outcomes = map(read, entries) if self._pool is None else self._read_ahead(self._pool, read, entries)
+        side = self._image_size
         for start in range(0, len(entries), self._batch_size):
             taken = entries[start : start + self._batch_size]
-            yield self._batch(list(zip(taken, islice(outcomes, len(taken)))))
+            pairs = list(zip(taken, islice(outcomes, len(taken))))
+            read_well = [(entry, *outcome) for entry, outcome in pairs if not isinstance(outcome, str)]
+            pixels = np.array([picture for _, picture, _ in read_well], np.uint8).reshape(-1, side, side, 3)
+            yield Batch(
+                [entry for entry, _, _ in read_well],
+                torch.from_numpy(pixels),
+                [extra for _, _, extra in read_well],
+                [(entry, outcome) for entry, outcome in pairs if isinstance(outcome, str)],
+            )
 
     def _read_ahead(
         self, pool: ThreadPoolExecutor, read: Callable[[Entry], _Outcome[Extra]], entries: Sequence[Entry]
@@ -108,18 +117,6 @@ class BatchReader:
         finally:
             for future in futures:
                 future.cancel()
-
-    def _batch(self, pairs: list[tuple[Entry, _Outcome[Extra]]]) -> Batch[Entry, Extra]:
-        read = [(entry, *outcome) for entry, outcome in pairs if not isinstance(outcome, str)]
-        pixels = np.empty((len(read), self._image_size, self._image_size, 3), np.uint8)
-        for number, (_, picture, _) in enumerate(read):
-            pixels[number] = picture
-        return Batch(
-            [entry for entry, _, _ in read],
-            torch.from_numpy(pixels),
-            [extra for _, _, extra in read],
-            [(entry, outcome) for entry, outcome in pairs if isinstance(outcome, str)],
-        )
 
 
 def _read(entry: Entry, load: Load[Entry, Extra], size: int) -> _Outcome[Extra]:

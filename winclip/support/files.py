@@ -20,8 +20,6 @@ from winclip.support.errors import InputError
 _log = logging.getLogger("winclip")
 _LOCK = ".winclip.lock"
 _TEMPORARY = re.compile(r"\.winclip-[0-9a-f]{16}\.tmp")
-# Of a text file; a list of 200,000 images stays below.
-_MAX_BYTES = 64 << 20
 
 
 def write_atomically(path: str | PathLike[str], content: str | bytes | Iterable[bytes]) -> None:
@@ -105,14 +103,10 @@ def read_text(path: str | PathLike[str], what: str) -> str:
         what: it is, for messages: ``prompt set``.
 
     Raises:
-        InputError: if it cannot be read, is larger than 64 MB, or is not UTF-8.
+        InputError: if it cannot be read, or is not UTF-8.
     """
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            raise InputError(f"{what} {path} is larger than {_MAX_BYTES >> 20} MB, the limit")
-        return data.decode("utf-8-sig")
+        return Path(path).read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"{what} {path} cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
