@@ -15,11 +15,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +42,7 @@ from winclip.network.clip_backbone import ClipBackbone as Backbone
 from winclip.network.clip_backbone import load_backbone
 from winclip.network.devices import PRECISIONS
 from winclip.network.linear import instruction_sets, linear_rates, packed_linear, processor, slowdown
-from winclip.network.pretrained import parse_config, read_config
+from winclip.network.pretrained import read_config
 from winclip.pictures.images import normalise, read_image, resized_pixels
 from winclip.pictures.reading import BatchReader
 from winclip.prompts import REFERENCE
@@ -58,9 +57,11 @@ PICTURE, PICTURES, BATCH = 900, 24, 8  # side and number of the pipeline's pictu
 BENCHMARKS = ("encoder", "text", "metrics", "shots", "pipeline", "start")
 
 
-@dataclass
-class Row:
-    """One line of the printed table."""
+Functions = dict[str, Callable[[], object]]
+
+
+class Row(NamedTuple):
+    """One line of the printed table; the baseline may be a bound."""
 
     benchmark: str
     what: str
@@ -68,13 +69,8 @@ class Row:
     baseline: str
     baseline_seconds: float
 
-    @property
-    def ratio(self) -> float:
-        """How many times as long as this the baseline takes; of a bound, the part of it that is reached."""
-        return self.baseline_seconds / self.seconds
 
-
-def medians(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def medians(functions: Functions, repeats: int) -> dict[str, float]:
     """Median seconds of each function; they take turns, after one turn that does not count."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(repeats + 1):
@@ -86,13 +82,10 @@ def medians(functions: dict[str, Callable[[], object]], repeats: int) -> dict[st
     return {name: median(values) for name, values in times.items()}
 
 
-def matrix_products(dtype: torch.dtype) -> dict[str, Callable[[], object]]:
+def matrix_products(dtype: torch.dtype) -> Functions:
     """Large matrix products, plain and with packed weights, for a second or so each: the sustained rate."""
     left, right = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
-    layers: dict[str, Callable[[torch.Tensor], torch.Tensor] | None] = {
-        "plain products": lambda x: x @ right,
-        "packed products": packed_linear(right, torch.zeros(SIDE, dtype=dtype)),
-    }
+    layers = {"plain": lambda x: x @ right, "packed": packed_linear(right, torch.zeros(SIDE, dtype=dtype))}
 
     @torch.inference_mode()
     def run(layer: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -100,11 +93,6 @@ def matrix_products(dtype: torch.dtype) -> dict[str, Callable[[], object]]:
             layer(left)
 
     return {name: partial(run, layer) for name, layer in layers.items() if layer}
-
-
-def matrix_rate(times: dict[str, float]) -> float:
-    """Operations a second of the faster of ``matrix_products``, from the seconds of each."""
-    return PRODUCTS * 2 * SIDE**3 / min(seconds for name, seconds in times.items() if name.endswith(" products"))
 
 
 def exact_operations(config: ClipConfig) -> int:
@@ -122,11 +110,6 @@ def exact_operations(config: ClipConfig) -> int:
         between = (config.layers - 2) * (windows * length * linear + attention)
         total += first + between + last + 2 * windows * width * config.embed_dim
     return total
-
-
-def clip_config(model: str) -> ClipConfig:
-    """The sizes of a model that open_clip or a config .json names."""
-    return parse_config(read_config(model)[0], model)
 
 
 def random_backbone(model: str, precision: str) -> tuple[Backbone, open_clip.CLIP]:
@@ -163,39 +146,29 @@ def plain_encode(model: open_clip.CLIP, images: torch.Tensor) -> list[torch.Tens
 
 def benchmark_encoder(options: argparse.Namespace) -> list[Row]:
     """Seconds an image, against the bound and against one open_clip call per scale."""
-    config = clip_config(options.model)
-    pixels = random_pixels(config.image_size)
     rows = []
-    for precision in ("fp32", "bf16") if bf16_pays(config) else ("fp32",):
+    for precision in ("fp32", "bf16"):
         dtype = PRECISIONS[precision]
         backbone, original = random_backbone(options.model, precision)
-        functions: dict[str, Callable[[], object]] = {
-            **matrix_products(dtype),
+        config = backbone.clip.config
+        slow = slowdown(config.width, config.mlp_width, dtype)
+        if slow > 1:  # its rows would take minutes
+            print(f"{precision} is left out: its linear layers are {slow:.1f} times as slow as fp32 on this processor")
+            continue
+        pixels = random_pixels(config.image_size)
+        products = matrix_products(dtype)
+        functions: Functions = {
+            **products,
             "ours": partial(backbone.encode, pixels),
             "plain": partial(plain_encode, original, normalise(pixels).to(dtype)),
         }
         print(f"encoder, {precision}: {linear_rates(config.width, config.mlp_width, dtype).kernels} linear layers")
         times = medians(functions, options.repeats)
-        rows += [
-            bound_row(config, precision, times["ours"], matrix_rate(times)),
-            Row("encoder", f"an image, {precision}", times["ours"], "open_clip call per scale", times["plain"]),
-        ]
+        needed, rate = exact_operations(config), PRODUCTS * 2 * SIDE**3 / min(times[name] for name in products)
+        bound = f"bound: {needed / GIGA:.0f} GFLOP at {rate / GIGA:.0f} GFLOP/s"
+        for baseline, seconds in ((bound, needed / rate), ("open_clip call per scale", times["plain"])):
+            rows.append(Row("encoder", f"an image, {precision}", times["ours"], baseline, seconds))
     return rows
-
-
-def bf16_pays(config: ClipConfig) -> bool:
-    """Whether bf16 is at least as fast as fp32 here; else its rows, which would take minutes, are left out."""
-    slow = slowdown(config.width, config.mlp_width, torch.bfloat16)
-    if slow > 1:
-        print(f"bfloat16 is left out: its linear layers are {slow:.1f} times as slow as fp32 on this processor")
-    return slow <= 1
-
-
-def bound_row(config: ClipConfig, precision: str, seconds: float, rate: float) -> Row:
-    """Encoding an image against its operations at a matrix rate."""
-    needed = exact_operations(config)
-    bound = f"bound: {needed / GIGA:.0f} GFLOP at {rate / GIGA:.0f} GFLOP/s"
-    return Row("encoder", f"an image, {precision}", seconds, bound, needed / rate)
 
 
 def benchmark_text(options: argparse.Namespace) -> list[Row]:
@@ -246,8 +219,7 @@ def benchmark_metrics(options: argparse.Namespace) -> list[Row]:
     difference = max(abs(figures[name] - value) for name, value in expected.items())
     print(f"metrics: largest difference to scikit-learn and scikit-image {difference:.0e}")
     seconds = medians({"ours": partial(all_metrics, masks, maps)}, options.repeats)["ours"]
-    baseline = "the four of pixels as --check_metrics takes them, once"
-    return [Row("metrics", "seven metrics of 83 maps", seconds, baseline, looped)]
+    return [Row("metrics", "seven metrics of 83 maps", seconds, "the four of pixels by --check_metrics, once", looped)]
 
 
 def random_case(backbone: Backbone) -> tuple[Embeddings, torch.Tensor]:
@@ -266,18 +238,17 @@ def benchmark_shots(options: argparse.Namespace) -> list[Row]:
     one, few, many = embeddings[:1], MemoryBank.of(embeddings[1:9]), MemoryBank.of(embeddings[1:41])
     shots = [list(range(k)) for k in (1, 2, 4, 8)]
     draws = [[8 * seed + number for number in draw] for seed in range(5) for draw in shots]
-    functions: dict[str, Callable[[], object]] = {
+    functions: Functions = {
         "encode": partial(backbone.encode, random_pixels(backbone.image_size)),
         "zero": partial(score_images, one, text, None, [[]]),
         "few": partial(score_images, one, text, few, shots),
         "seeds": partial(score_images, one, text, many, draws),
     }
     times = medians(functions, options.repeats)
-    what = {"few": "for 1, 2, 4, 8 shots", "seeds": "for 5 seeds of them"}
     zero = times["encode"] + times["zero"]
     return [
         Row("shots", f"an image, encoded and scored {how}", times["encode"] + times[name], "for zero-shot", zero)
-        for name, how in what.items()
+        for name, how in (("few", "for 1, 2, 4, 8 shots"), ("seeds", "for 5 seeds of them"))
     ]
 
 
@@ -286,14 +257,16 @@ def write_pictures(folder: Path, count: int) -> list[Item]:
     generator = np.random.RandomState(0)
     smooth = Image.fromarray(generator.randint(0, 256, (9, 9, 3)).astype(np.uint8))
     wide = np.asarray(smooth.resize((PICTURE, PICTURE), Image.Resampling.BICUBIC)).astype(np.float32)
-    mask = np.zeros((PICTURE, PICTURE), np.uint8)
-    mask[300:500, 200:500] = 255
-    Image.fromarray(mask).save(folder / "mask.png")
+    mask = Image.new("L", (PICTURE, PICTURE))
+    mask.paste(255, (200, 300, 500, 500))
+    mask.save(folder / "mask.png")
+    items = []
     for number in range(count):
         noisy = (wide + generator.normal(0, 4, wide.shape)).clip(0, 255).astype(np.uint8)
         Image.fromarray(noisy).save(folder / f"{number}.png")
-    kinds = ("", "good"), ("mask.png", "spot")
-    return [Item(f"{n}.png", kinds[n % 2][0], "part", kinds[n % 2][1], n % 2) for n in range(count)]
+        mask_path, kind = (("", "good"), ("mask.png", "spot"))[number % 2]
+        items.append(Item(f"{number}.png", mask_path, "part", kind, number % 2))
+    return items
 
 
 def benchmark_pipeline(options: argparse.Namespace) -> list[Row]:
@@ -309,15 +282,14 @@ def benchmark_pipeline(options: argparse.Namespace) -> list[Row]:
     }
 
     def run(items: list[Item], folder: Path, workers: int, shots: list[list[int]]) -> None:
-        maps: list[list[torch.Tensor]] = [[] for _ in shots]
-        masks = []
+        found, masks = [], []
         with BatchReader(size, BATCH, workers) as reader:
             for batch in reader.batches(items, partial(load_sample, root=folder, size=size)):
-                masks += [np.zeros((size, size), np.bool_) if mask is None else mask for mask in batch.extras]
-                for kept, found in zip(maps, score_images(images[: len(batch.entries)], text, bank, shots)):
-                    kept.append(found.maps)
-        for kept in maps:
-            all_metrics(np.stack(masks), upsample(torch.cat(kept), size).numpy())
+                masks += batch.extras
+                found.append(score_images(images[: len(batch.entries)], text, bank, shots))
+        for setting in zip(*found):
+            maps = torch.cat([part.maps for part in setting])
+            all_metrics(np.stack(masks), upsample(maps, size).numpy())
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -344,15 +316,13 @@ def benchmark_start(options: argparse.Namespace) -> list[Row]:
         folder = Path(name)
         write_index(DatasetIndex(folder, {}, {"part": write_pictures(folder, 1)}))
         again = f"{sys.executable} test.py --model demo-vit-240 --data_path {name} --save_path {name}/out".split()
-        environment = {**os.environ, "XDG_CACHE_HOME": name}
-        start = partial(subprocess.run, env=environment, capture_output=True, check=True, cwd=ROOT)
         # The turn that does not count fills the cache.
         commands = {"fresh": [*again, "--fresh"], "again": again, "torch": [sys.executable, "-c", "import torch"]}
-        times = medians({name: partial(start, command) for name, command in commands.items()}, options.repeats)
-    return [
-        Row("start", "test.py on one picture, cached text", times["fresh"], "import torch", times["torch"]),
-        Row("start", "the same once more", times["again"], "import torch", times["torch"]),
-    ]
+        environment = {**os.environ, "XDG_CACHE_HOME": name}
+        start = partial(subprocess.run, env=environment, capture_output=True, check=True, cwd=ROOT)
+        times = medians({what: partial(start, command) for what, command in commands.items()}, options.repeats)
+    what = {"fresh": "test.py on one picture, cached text", "again": "the same once more"}
+    return [Row("start", text, times[name], "import torch", times["torch"]) for name, text in what.items()]
 
 
 def machine() -> str:
@@ -362,9 +332,9 @@ def machine() -> str:
 
 
 def print_rows(rows: list[Row]) -> None:
-    """Print rows as a table."""
+    """Print rows as a table. The last column is how many times as long as ours the baseline takes, or its part."""
     header = ["benchmark", "what", "seconds", "baseline", "its seconds", "baseline / ours"]
-    cells = [[row.benchmark, row.what, row.seconds, row.baseline, row.baseline_seconds, row.ratio] for row in rows]
+    cells = [[*row, row.baseline_seconds / row.seconds] for row in rows]
     print(tabulate(cells, header, tablefmt="pipe", floatfmt=("", "", ".4f", "", ".4f", ".2f")))
 
 

@@ -28,7 +28,7 @@ from winclip.demo.procedural import (
     SUBPIXEL_BITS,
     Field,
     Image,
-    Region,
+    Scene,
     filled_polygon,
     fractal_noise,
     photograph,
@@ -44,8 +44,6 @@ TEST_GOOD = 8
 TEST_DEFECTIVE = 16
 
 Floats = npt.NDArray[np.floating]
-Scene = tuple[Image, Region, Image]
-"""Image, region that may carry a defect, and what is seen where the object is missing."""
 
 
 def _rotated_coordinates(rng: np.random.RandomState, size: int, largest_angle: float) -> tuple[Field, Field]:
