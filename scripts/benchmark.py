@@ -18,7 +18,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Literal, NamedTuple
+from timeit import timeit
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +39,7 @@ from winclip.embeddings import Embeddings
 from winclip.memory import MemoryBank
 from winclip.metrics.exact import image_metrics, label_defects, pixel_metrics
 from winclip.network.clip import ClipConfig
-from winclip.network.clip_backbone import ClipBackbone as Backbone
-from winclip.network.clip_backbone import load_backbone
+from winclip.network.clip_backbone import ClipBackbone, load_backbone
 from winclip.network.devices import PRECISIONS
 from winclip.network.linear import instruction_sets, linear_rates, packed_linear, processor, slowdown
 from winclip.network.pretrained import read_config
@@ -50,36 +50,19 @@ from winclip.scoring import score_images, upsample
 from winclip.text import class_embeddings
 from winclip.windows import window_patches
 
-ROOT = Path(__file__).resolve().parent.parent
-GIGA = 1e9
 SIDE, PRODUCTS = 2048, 12  # of the matrix products that the bound's rate is measured with
 PICTURE, PICTURES, BATCH = 900, 24, 8  # side and number of the pipeline's pictures, and how many are scored together
+SHOTS = [list(range(k)) for k in (1, 2, 4, 8)]
 BENCHMARKS = ("encoder", "text", "metrics", "shots", "pipeline", "start")
-
-
 Functions = dict[str, Callable[[], object]]
-
-
-class Row(NamedTuple):
-    """One line of the printed table; the baseline may be a bound."""
-
-    benchmark: str
-    what: str
-    seconds: float
-    baseline: str
-    baseline_seconds: float
+Row = tuple[str, str, float, str, float]
+"""Benchmark, what is measured, its seconds, the baseline or bound, and the seconds of that."""
 
 
 def medians(functions: Functions, repeats: int) -> dict[str, float]:
     """Median seconds of each function; they take turns, after one turn that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for turn in range(repeats + 1):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if turn:
-                times[name].append(time.perf_counter() - start)
-    return {name: median(values) for name, values in times.items()}
+    turns = [[timeit(function, number=1) for function in functions.values()] for _ in range(repeats + 1)]
+    return dict(zip(functions, map(median, zip(*turns[1:]))))
 
 
 def matrix_products(dtype: torch.dtype) -> Functions:
@@ -87,7 +70,6 @@ def matrix_products(dtype: torch.dtype) -> Functions:
     left, right = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
     layers = {"plain": lambda x: x @ right, "packed": packed_linear(right, torch.zeros(SIDE, dtype=dtype))}
 
-    @torch.inference_mode()
     def run(layer: Callable[[torch.Tensor], torch.Tensor]) -> None:
         for _ in range(PRODUCTS):
             layer(left)
@@ -112,7 +94,7 @@ def exact_operations(config: ClipConfig) -> int:
     return total
 
 
-def random_backbone(model: str, precision: str) -> tuple[Backbone, open_clip.CLIP]:
+def random_backbone(model: str, precision: str) -> tuple[ClipBackbone, open_clip.CLIP]:
     """A backbone on the CPU with seeded random weights, and open_clip's own model with the same ones."""
     torch.manual_seed(0)
     original = open_clip.CLIP(**read_config(model)[0]).eval().requires_grad_(False)
@@ -146,7 +128,7 @@ def plain_encode(model: open_clip.CLIP, images: torch.Tensor) -> list[torch.Tens
 
 def benchmark_encoder(options: argparse.Namespace) -> list[Row]:
     """Seconds an image, against the bound and against one open_clip call per scale."""
-    rows = []
+    rows: list[Row] = []
     for precision in ("fp32", "bf16"):
         dtype = PRECISIONS[precision]
         backbone, original = random_backbone(options.model, precision)
@@ -165,9 +147,9 @@ def benchmark_encoder(options: argparse.Namespace) -> list[Row]:
         print(f"encoder, {precision}: {linear_rates(config.width, config.mlp_width, dtype).kernels} linear layers")
         times = medians(functions, options.repeats)
         needed, rate = exact_operations(config), PRODUCTS * 2 * SIDE**3 / min(times[name] for name in products)
-        bound = f"bound: {needed / GIGA:.0f} GFLOP at {rate / GIGA:.0f} GFLOP/s"
+        bound = f"bound: {needed / 1e9:.0f} GFLOP at {rate / 1e9:.0f} GFLOP/s"
         for baseline, seconds in ((bound, needed / rate), ("open_clip call per scale", times["plain"])):
-            rows.append(Row("encoder", f"an image, {precision}", times["ours"], baseline, seconds))
+            rows.append(("encoder", f"an image, {precision}", times["ours"], baseline, seconds))
     return rows
 
 
@@ -184,7 +166,7 @@ def benchmark_text(options: argparse.Namespace) -> list[Row]:
     ours = partial(class_embeddings, backbone, "metal_nut", REFERENCE)
     print(f"text: largest difference to full context {float((ours() - plain()).abs().max()):.0e}")
     times = medians({"ours": ours, "plain": plain}, options.repeats)
-    return [Row("text", "a class, fp32", times["ours"], "full context", times["plain"])]
+    return [("text", "a class, fp32", times["ours"], "full context", times["plain"])]
 
 
 def metric_case() -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
@@ -219,16 +201,15 @@ def benchmark_metrics(options: argparse.Namespace) -> list[Row]:
     difference = max(abs(figures[name] - value) for name, value in expected.items())
     print(f"metrics: largest difference to scikit-learn and scikit-image {difference:.0e}")
     seconds = medians({"ours": partial(all_metrics, masks, maps)}, options.repeats)["ours"]
-    return [Row("metrics", "seven metrics of 83 maps", seconds, "the four of pixels by --check_metrics, once", looped)]
+    return [("metrics", "seven metrics of 83 maps", seconds, "the four of pixels by --check_metrics, once", looped)]
 
 
-def random_case(backbone: Backbone) -> tuple[Embeddings, torch.Tensor]:
+def random_case(backbone: ClipBackbone) -> tuple[Embeddings, torch.Tensor]:
     """Seeded random embeddings of 50 images in the shapes of the backbone's own, and of a class, (2, embed_dim)."""
     noise = torch.Generator().manual_seed(2)
-    embeddings = backbone.encode(random_pixels(backbone.image_size)).map(
-        lambda part: torch.randn(50, *part.shape[1:], generator=noise)
-    )
-    return embeddings, F.normalize(torch.randn(2, embeddings.cls.shape[-1], generator=noise), dim=-1)
+    one = backbone.encode(random_pixels(backbone.image_size))
+    text = F.normalize(torch.randn(2, backbone.embed_dim, generator=noise), dim=-1)
+    return one.map(lambda part: torch.randn(50, *part.shape[1:], generator=noise)), text
 
 
 def benchmark_shots(options: argparse.Namespace) -> list[Row]:
@@ -236,18 +217,17 @@ def benchmark_shots(options: argparse.Namespace) -> list[Row]:
     backbone, _ = random_backbone(options.model, "fp32")
     embeddings, text = random_case(backbone)
     one, few, many = embeddings[:1], MemoryBank.of(embeddings[1:9]), MemoryBank.of(embeddings[1:41])
-    shots = [list(range(k)) for k in (1, 2, 4, 8)]
-    draws = [[8 * seed + number for number in draw] for seed in range(5) for draw in shots]
+    draws = [[8 * seed + number for number in draw] for seed in range(5) for draw in SHOTS]
     functions: Functions = {
         "encode": partial(backbone.encode, random_pixels(backbone.image_size)),
         "zero": partial(score_images, one, text, None, [[]]),
-        "few": partial(score_images, one, text, few, shots),
+        "few": partial(score_images, one, text, few, SHOTS),
         "seeds": partial(score_images, one, text, many, draws),
     }
     times = medians(functions, options.repeats)
     zero = times["encode"] + times["zero"]
     return [
-        Row("shots", f"an image, encoded and scored {how}", times["encode"] + times[name], "for zero-shot", zero)
+        ("shots", f"an image, encoded and scored {how}", times["encode"] + times[name], "for zero-shot", zero)
         for name, how in (("few", "for 1, 2, 4, 8 shots"), ("seeds", "for 5 seeds of them"))
     ]
 
@@ -275,11 +255,7 @@ def benchmark_pipeline(options: argparse.Namespace) -> list[Row]:
     size = backbone.image_size
     embeddings, text = random_case(backbone)
     images, bank = embeddings[:BATCH], MemoryBank.of(embeddings[BATCH : 2 * BATCH])
-    pixels = torch.zeros(BATCH, size, size, 3, dtype=torch.uint8)
-    settings: dict[str, list[list[int]]] = {
-        "0 shots": [[]],
-        "0, 1, 2, 4, 8 shots": [list(range(k)) for k in (0, 1, 2, 4, 8)],
-    }
+    settings: dict[str, list[list[int]]] = {"0 shots": [[]], "0, 1, 2, 4, 8 shots": [[], *SHOTS]}
 
     def run(items: list[Item], folder: Path, workers: int, shots: list[list[int]]) -> None:
         found, masks = [], []
@@ -294,11 +270,10 @@ def benchmark_pipeline(options: argparse.Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         items = write_pictures(folder, PICTURES)
-        picture = read_image(folder / "0.png")
         steps: dict[str, tuple[int, Callable[[], object]]] = {
             "decoding": (1, partial(read_image, folder / "0.png")),
-            "resizing": (1, partial(resized_pixels, picture, size)),
-            "normalising": (BATCH, partial(normalise, pixels)),
+            "resizing": (1, partial(resized_pixels, read_image(folder / "0.png"), size)),
+            "normalising": (BATCH, partial(normalise, torch.zeros(BATCH, size, size, 3, dtype=torch.uint8))),
         }
         for what, shots in settings.items():
             steps[f"scoring, {what}"] = BATCH, partial(score_images, images, text, bank, shots)
@@ -307,7 +282,7 @@ def benchmark_pipeline(options: argparse.Namespace) -> list[Row]:
         times = medians({step: function for step, (_, function) in steps.items()}, options.repeats)
     seconds = {step: times[step] / pictures for step, (pictures, _) in steps.items()}
     whole = "all, 0 shots, 0 workers"
-    return [Row("pipeline", f"a picture, {step}", taken, whole, seconds[whole]) for step, taken in seconds.items()]
+    return [("pipeline", f"a picture, {step}", taken, whole, seconds[whole]) for step, taken in seconds.items()]
 
 
 def benchmark_start(options: argparse.Namespace) -> list[Row]:
@@ -319,10 +294,12 @@ def benchmark_start(options: argparse.Namespace) -> list[Row]:
         # The turn that does not count fills the cache.
         commands = {"fresh": [*again, "--fresh"], "again": again, "torch": [sys.executable, "-c", "import torch"]}
         environment = {**os.environ, "XDG_CACHE_HOME": name}
-        start = partial(subprocess.run, env=environment, capture_output=True, check=True, cwd=ROOT)
+        start = partial(
+            subprocess.run, env=environment, capture_output=True, check=True, cwd=Path(__file__).resolve().parent.parent
+        )
         times = medians({what: partial(start, command) for what, command in commands.items()}, options.repeats)
     what = {"fresh": "test.py on one picture, cached text", "again": "the same once more"}
-    return [Row("start", text, times[name], "import torch", times["torch"]) for name, text in what.items()]
+    return [("start", text, times[name], "import torch", times["torch"]) for name, text in what.items()]
 
 
 def machine() -> str:
@@ -334,22 +311,22 @@ def machine() -> str:
 def print_rows(rows: list[Row]) -> None:
     """Print rows as a table. The last column is how many times as long as ours the baseline takes, or its part."""
     header = ["benchmark", "what", "seconds", "baseline", "its seconds", "baseline / ours"]
-    cells = [[*row, row.baseline_seconds / row.seconds] for row in rows]
+    cells = [[*row, row[4] / row[2]] for row in rows]
     print(tabulate(cells, header, tablefmt="pipe", floatfmt=("", "", ".4f", "", ".4f", ".2f")))
 
 
 def main() -> None:
     """Run the chosen benchmarks, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("benchmarks", nargs="*", help=f"any of {', '.join(BENCHMARKS)} (all)")
+    parser.add_argument(
+        "benchmarks", nargs="*", choices=("all", *BENCHMARKS), default="all", help="what to measure (all)"
+    )
     parser.add_argument("--model", default="ViT-B-16-plus-240", help="model with random weights (ViT-B-16-plus-240)")
     parser.add_argument("--repeats", type=int, default=7, help="counted turns of each measurement (7)")
     options = parser.parse_args()
-    unknown = set(options.benchmarks) - set(BENCHMARKS)
-    if unknown:
-        parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     print(machine())
-    print_rows([row for name in options.benchmarks or BENCHMARKS for row in globals()[f"benchmark_{name}"](options)])
+    chosen = BENCHMARKS if "all" in options.benchmarks else options.benchmarks
+    print_rows([row for name in chosen for row in globals()[f"benchmark_{name}"](options)])
 
 
 if __name__ == "__main__":

@@ -67,8 +67,8 @@ def encoder_rows(repeats: int) -> list[own.Row]:
         repeats,
     )
     return [
-        own.Row("zero-shot", "an image, fp32", times["zero"], PEER, times["anomalib zero"]),
-        own.Row("few-shot", f"an image, {REFERENCES} references, fp32", times["few"], PEER, times["anomalib few"]),
+        ("zero-shot", "an image, fp32", times["zero"], PEER, times["anomalib zero"]),
+        ("few-shot", f"an image, {REFERENCES} references, fp32", times["few"], PEER, times["anomalib few"]),
     ]
 
 
@@ -91,7 +91,7 @@ def metric_rows(repeats: int) -> list[own.Row]:
     for name, key in (("auroc_px", "p_auroc"), ("ap_px", "p_aupr"), ("aupro", "p_aupro"), ("auroc_sp", "i_auroc")):
         print(f"{name}: {figures[name]:.6f}, adeval {peer[key]:.6f}")
     times = own.medians({"ours": ours, "adeval": adeval}, repeats)
-    return [own.Row("metrics", "seven of 83 maps 240 x 240", times["ours"], "adeval's five", times["adeval"])]
+    return [("metrics", "seven of 83 maps 240 x 240", times["ours"], "adeval's five", times["adeval"])]
 
 
 def main() -> None:
