@@ -31,7 +31,7 @@ from tqdm import tqdm
 from scripts.training_images import Batch, training_batches
 from winclip.demo.procedural import random_state
 from winclip.demo.sample import CLASSES
-from winclip.network.clip import Block, Clip, ImageTower
+from winclip.network.clip import Clip, ImageTower
 from winclip.network.pretrained import parse_config
 from winclip.pictures.images import normalise
 from winclip.prompts import REFERENCE
@@ -61,7 +61,6 @@ DISTANCE, DISTANCE_SCALE = 0.2, 0.06
 WEIGHTS = {"image": 3.0, "patch": 0.5, "raw": 0.5, "near": 1.0, "near2": 0.5, "near3": 0.5}
 """Of the terms of the loss; the others weigh 1."""
 WARMUP_STEPS = 100
-MOMENTUM = 0.95
 AVERAGE_DECAY = 0.997
 SAVED_EVERY = 256
 START_BATCHES = 20
@@ -103,10 +102,10 @@ def embed_tokens(visual: ImageTower, images: torch.Tensor) -> torch.Tensor:
 
 def transform(visual: ImageTower, sequences: torch.Tensor, class_token_only: bool = False) -> torch.Tensor:
     """(N, L, width) through all blocks: all tokens, or the class token's (N, width)."""
-    blocks: list[Block] = list(visual.transformer.resblocks)  # type: ignore[arg-type]
-    for block in blocks[:-1]:
+    for block in visual.blocks[:-1]:
         sequences = block(sequences)
-    return blocks[-1].forward_first(sequences) if class_token_only else blocks[-1](sequences)
+    last = visual.blocks[-1]
+    return last.forward_first(sequences) if class_token_only else last(sequences)
 
 
 def project(visual: ImageTower, tokens: torch.Tensor) -> torch.Tensor:
@@ -174,28 +173,6 @@ def image_loss(
     return terms
 
 
-def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
-    """Nearly U @ Vᵀ of U S Vᵀ = (M, N), by five Newton-Schulz steps of fifth order, in the matrix's own precision."""
-    if matrix.shape[0] > matrix.shape[1]:
-        return orthogonalised(matrix.T).T
-    rows = matrix / matrix.norm().clamp(min=1e-7)
-    for _ in range(5):
-        square = rows @ rows.T
-        rows = 3.4445 * rows + (2.0315 * square @ square - 4.775 * square) @ rows
-    return rows
-
-
-def orthogonalise_gradients(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """Put orthogonalised momentum in the place of gradients, about as long as Adam's steps (Muon, Jordan et al. 2024).
-
-    torch.optim.Muon computes it in bf16, which takes longer than the gradient on a CPU without that arithmetic.
-    """
-    for matrix in optimizer.param_groups[0]["params"]:
-        mean = optimizer.state[matrix].setdefault("mean", torch.zeros_like(matrix)).lerp_(matrix.grad, 1 - MOMENTUM)
-        step = orthogonalised(matrix.grad.lerp(mean, MOMENTUM))
-        matrix.grad = 0.2 * math.sqrt(max(matrix.shape)) * step
-
-
 def initialise(clip: Clip, generator: torch.Generator) -> None:
     """Random weights: normal of 1/sqrt(fan-in), residual outputs smaller, biases zero, norms one."""
     layers = len(clip.visual.transformer.resblocks)
@@ -250,8 +227,7 @@ def train_text(clip: Clip, targets: torch.Tensor, steps: int, seed: int) -> None
     context = clip.config.context_length
     optimizer = torch.optim.AdamW([p for n, p in clip.named_parameters() if not n.startswith("visual.")], lr=2e-3)
     for step in tqdm(range(steps), desc="text tower", unit="step"):
-        for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimizer.param_groups[0]["lr"] = 1e-3 * (1 + math.cos(math.pi * step / steps))
         prompts, labels = [], []
         for number in range(TEXT_BATCH):
             separator = "_" if rng.uniform() < 0.6 else " "
@@ -282,27 +258,19 @@ def train_images(clip: Clip, targets: torch.Tensor, arguments: argparse.Namespac
     # its mean brightness; the principal components stay as they are.
     visual.conv1.requires_grad_(False)
     parameters = [parameter for parameter in visual.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in visual.transformer.parameters() if parameter.dim() == 2]
-    others = [parameter for parameter in parameters if not any(parameter is matrix for matrix in matrices)]
-    optimizers = [
-        torch.optim.SGD(matrices, weight_decay=0.05),
-        torch.optim.AdamW(others, weight_decay=0.0, betas=(0.9, 0.98)),
-    ]
-    optimizers[0].register_step_pre_hook(orthogonalise_gradients)
+    optimizer = torch.optim.AdamW(parameters, weight_decay=0.01, betas=(0.9, 0.98))
     progress = tqdm(zip(range(arguments.steps), batches), total=arguments.steps, desc="image tower", unit="step")
     for step, batch in progress:
         done = max(step / arguments.steps, (time.monotonic() - start) / 60 / arguments.minutes)
         if done >= 1:
             return step
         rate = arguments.learning_rate * min(1.0, (step + 1) / WARMUP_STEPS) * math.cos(math.pi / 2 * done) ** 2
-        for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = rate
-            optimizer.zero_grad()
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
         terms = image_loss(visual, batch, targets, patch_targets, generator)
         torch.stack([WEIGHTS.get(name, 1.0) * term for name, term in terms.items()]).sum().backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        optimizer.step()
         decay = min(AVERAGE_DECAY, (step + 1) / (step + 10))
         with torch.no_grad():
             for averaged, parameter in zip(clip.visual.parameters(), visual.parameters()):
