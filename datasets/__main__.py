@@ -20,41 +20,37 @@ from winclip.support.names import printable
 
 def main(words: Sequence[str]) -> int:
     """Run the command line; returns the exit status: 0, or one of ``exit_status``."""
-    usage = "usage: python -m datasets NAME [--root DIR] ...\n       python -m datasets --names"
-    name = words[0] if words else ""
-    if name in DATA_SETS:
-        data_set = DATA_SETS[name]
-        options = build_parser(data_set).parse_args(words[1:])
-        return exit_status(lambda: _write(data_set, options))
-    if name in ("-h", "--help"):
-        print(usage, *(f"  {entry.name:<14}{entry.title}" for entry in DATA_SETS.values()), sep="\n")
-        return 0
-    if name == "--names":
+    parser = build_parser()
+    options = parser.parse_args(words)
+    if options.names:
         print("\n".join(with_published_tables()))
         return 0
-    print(f"{usage}\nerror: no data set is called {name!r}; name one of {', '.join(DATA_SETS)}", file=sys.stderr)
-    return 2
+    if options.name is None:
+        parser.error(f"name a data set, one of {', '.join(DATA_SETS)}")
+    return exit_status(lambda: _write(DATA_SETS[options.name], options))
 
 
-def build_parser(data_set: DataSet) -> argparse.ArgumentParser:
-    """The parser for a data set; imports nothing heavy."""
-    parser = argparse.ArgumentParser(
-        prog=f"{data_set.name}.py" if data_set.published else f"python -m datasets {data_set.name}",
-        description=f"List the images of {data_set.title} in DIR/meta.json, which test.py reads.",
-    )
-    root = default_root(data_set.name)
-    parser.add_argument("--root", metavar="DIR", type=Path, default=root, help="default: %(default)s")
+def build_parser() -> argparse.ArgumentParser:
+    """The parser, with one for each data set; imports nothing heavy."""
+    parser = argparse.ArgumentParser(prog="python -m datasets", description="List a data set in DIR/meta.json.")
+    parser.add_argument("--names", action="store_true", help="print the data sets with published tables")
+    kinds = parser.add_subparsers(dest="name", metavar="NAME")
     helps = {
         "all_classes": "also take classes that are not of the published data set",
         "allow_missing_masks": "list anomalous images that have no mask too",
     }
-    for choice in data_set.choices:
-        parser.add_argument(f"--{choice}", action="store_true", help=helps[choice])
+    for name, data_set in DATA_SETS.items():
+        prog = f"{name}.py" if data_set.published else f"python -m datasets {name}"
+        text = f"List the images of {data_set.title} in DIR/meta.json, which test.py reads."
+        kind = kinds.add_parser(name, prog=prog, help=data_set.title, description=text)
+        kind.add_argument("--root", metavar="DIR", type=Path, default=default_root(name), help="default: %(default)s")
+        for choice in data_set.choices:
+            kind.add_argument(f"--{choice}", action="store_true", help=helps[choice])
     return parser
 
 
 def _write(data_set: DataSet, options: argparse.Namespace) -> int:
-    choices = {name: value for name, value in vars(options).items() if name != "root"}
+    choices = {choice: getattr(options, choice) for choice in data_set.choices}
     index = data_set.lister(options.root, lambda text: print(f"warning: {printable(text)}", file=sys.stderr), **choices)
     path = write_index(index)
     if data_set.licence:

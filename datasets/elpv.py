@@ -78,14 +78,13 @@ def list_elpv(root: Path, warn: Warn) -> DatasetIndex:
 
 
 def _copy(package: Path, image: str, root: Path, part: str, specie_name: str) -> Item:
-    source = package / image
     img_path = f"{CLASS}/{part}/{specie_name}/{PurePosixPath(image).name}"
-    target = root / img_path
-    if not source.is_file():
-        raise InputError(f"image {source} does not exist; install the package elpv-dataset again")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        (root / img_path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(package / image, root / img_path)
     except OSError as error:
-        raise InputError(f"cannot write {target} ({error.strerror}); name another place with --root") from error
+        raise InputError(
+            f"cannot copy {package / image} to {root / img_path} ({error.strerror}); name another place with --root,"
+            " or install elpv-dataset again"
+        ) from error
     return Item(img_path, "", CLASS, specie_name, int(specie_name != "good"))

@@ -11,7 +11,8 @@ import json
 import os
 import reprlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from operator import itemgetter
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ _HOW_TO_MAKE = (
     "make it with `python mvtec.py --root DIR`, `python visa.py --root DIR` or `python -m datasets NAME --root DIR`,"
     " where --help lists the names"
 )
-_TEXT_FIELDS = ("img_path", "mask_path", "cls_name", "specie_name")
+_REPR = reprlib.Repr()
+_REPR.maxstring = 300
+_FIELDS = [field.name for field in fields(Item)]
 
 
 def load_index(root: str | PathLike[str]) -> DatasetIndex:
@@ -49,19 +52,10 @@ def load_index(root: str | PathLike[str]) -> DatasetIndex:
     except InputError as error:
         raise InputError(f"{error}; {_HOW_TO_MAKE}") from error
     if not isinstance(content, dict):
-        raise InputError(f'{path}: expected {{"train": ..., "test": ...}} and found {reprlib.repr(content)}')
+        raise InputError(f'{path}: expected {{"train": ..., "test": ...}} and found {_REPR.repr(content)}')
     train, test = (_read_part(path, content, part) for part in ("train", "test"))
     if not test:
         raise InputError(f"{path}: test lists no class; {_HOW_TO_MAKE}")
-    for cls_name, items in test.items():
-        if not items:
-            raise InputError(f"{path}: test, class {cls_name}: lists no image; add images or take the class out")
-    for cls_name, items in train.items():
-        for number, item in enumerate(items):
-            if item.anomaly:
-                raise InputError(
-                    f"{path}: train, class {cls_name}, entry {number}: anomaly is 1; training images are normal ones"
-                )
     return DatasetIndex(folder, {name: train.get(name, []) for name in [*test, *train]}, test)
 
 
@@ -75,10 +69,7 @@ def write_index(index: DatasetIndex) -> Path:
     """
     path = index.root / META_FILE
     content = {
-        part: {
-            name: [asdict(item) for item in sorted(classes[name], key=lambda item: item.img_path)]
-            for name in sorted(classes)
-        }
+        part: {name: sorted(map(asdict, items), key=itemgetter("img_path")) for name, items in sorted(classes.items())}
         for part, classes in (("train", index.train), ("test", index.test))
     }
     for part in content:
@@ -168,26 +159,27 @@ def _wanted(index: DatasetIndex, classes: Iterable[str], references: Iterable[It
 def _read_part(path: Path, content: dict[str, Any], part: str) -> dict[str, list[Item]]:
     classes = content.get(part)
     if not isinstance(classes, dict):
-        raise InputError(f"{path}: {part}: expected classes with their images and found {reprlib.repr(classes)}")
+        raise InputError(f"{path}: {part}: expected classes with their images and found {_REPR.repr(classes)}")
     items: dict[str, list[Item]] = {}
     for cls_name, entries in classes.items():
         place = f"{path}: {part}, class {cls_name!r}"
-        # Class names become names of files and cells of tables.
-        if cls_name in ("", ".", "..") or "/" in cls_name or "\\" in cls_name or printable(cls_name) != cls_name:
+        # Class names become names of files and cells of tables, where the row of means has a name of its own.
+        forbidden = cls_name in ("", ".", "..", "mean") or "/" in cls_name or "\\" in cls_name
+        if forbidden or printable(cls_name) != cls_name:
             raise InputError(
-                f"{place}: a class name cannot be empty or dots, or hold slashes, line breaks or control characters;"
-                " rename it"
+                f"{place}: a class name cannot be empty, dots or mean, or hold slashes, line breaks or control"
+                " characters; rename it"
             )
-        if cls_name == "mean":
-            raise InputError(f"{place}: the tables' row of means has this name; rename the class")
-        if not isinstance(entries, list):
-            raise InputError(f"{place}: expected a list of images and found {reprlib.repr(entries)}")
+        if not isinstance(entries, list) or (part == "test" and not entries):
+            raise InputError(f"{place}: expected a list of images and found {_REPR.repr(entries)}")
         items[cls_name], seen = [], set[str]()
         for number, entry in enumerate(entries):
             place = f"{path}: {part}, class {cls_name}, entry {number}"
             item = _read_item(place, entry, cls_name)
             if item.img_path in seen:
                 raise InputError(f"{place}: {item.img_path} is listed twice; take one out")
+            if part == "train" and item.anomaly:
+                raise InputError(f"{place}: anomaly is 1; training images are normal ones")
             seen.add(item.img_path)
             items[cls_name].append(item)
     return items
@@ -195,31 +187,26 @@ def _read_part(path: Path, content: dict[str, Any], part: str) -> dict[str, list
 
 def _read_item(place: str, entry: object, cls_name: str) -> Item:
     if not isinstance(entry, dict):
-        raise InputError(
-            f"{place}: expected an object with {', '.join(_TEXT_FIELDS)}, anomaly; found {reprlib.repr(entry)}"
-        )
-    for field in (*_TEXT_FIELDS, "anomaly"):
+        raise InputError(f"{place}: expected an object with {', '.join(_FIELDS)} and found {_REPR.repr(entry)}")
+    for field in _FIELDS:
         if field not in entry:
             raise InputError(f"{place}: {field} is missing")
-    for field in _TEXT_FIELDS:
-        text = entry[field]
-        if not isinstance(text, str):
-            raise InputError(f"{place}: {field} is {reprlib.repr(text)}; expected text")
-        # JSON can hold halves of surrogate pairs, which no result file could be written with, and NUL, which no path
-        # holds.
-        if any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in text):
-            raise InputError(f"{place}: {field}: {text!r} is not valid Unicode; rename it")
-        if field in ("img_path", "mask_path") and not stays_inside(text):
-            raise InputError(
-                f"{place}: {field} {text!r} leads out of the data set folder; expected a path relative to it"
-            )
-    # `type`, because True and 1.0 are equal to 1 too.
-    if type(entry["anomaly"]) is not int or entry["anomaly"] not in (0, 1):
-        raise InputError(f"{place}: anomaly is {reprlib.repr(entry['anomaly'])}; expected 0 or 1")
-    if entry["cls_name"] != cls_name:
-        raise InputError(
-            f"{place}: cls_name is {entry['cls_name']!r}; expected {cls_name!r}, the class it is listed under"
-        )
-    if not entry["img_path"]:
-        raise InputError(f"{place}: img_path is empty; expected a path relative to the root")
-    return Item(**{field: entry[field] for field in (*_TEXT_FIELDS, "anomaly")})
+        expected = _wrong(field, entry[field], cls_name)
+        if expected:
+            raise InputError(f"{place}: {field} is {_REPR.repr(entry[field])}; expected {expected}")
+    return Item(**{field: entry[field] for field in _FIELDS})
+
+
+def _wrong(field: str, value: object, cls_name: str) -> str:
+    """What was expected of a field where its value is something else, else empty."""
+    if field == "anomaly":
+        # `type`, because True and 1.0 are equal to 1 too.
+        return "" if type(value) is int and value in (0, 1) else "0 or 1"
+    # JSON can hold halves of surrogate pairs, which no result file could be written with, and NUL, which no path holds.
+    if not isinstance(value, str) or any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in value):
+        return "valid Unicode text"
+    if field == "cls_name" and value != cls_name:
+        return f"{cls_name!r}, the class it is listed under"
+    if (field in ("img_path", "mask_path") and not stays_inside(value)) or (field == "img_path" and not value):
+        return "a path relative to the data set folder that does not lead out of it"
+    return ""

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from datasets.elpv import LICENCE, list_elpv
+from datasets.index import select_classes
 from datasets.items import DatasetIndex
 from datasets.label_images import DAGM_CLASSES, KOLEKTOR_WORDS, list_dagm, list_kolektor_sdd, list_kolektor_sdd2
 from datasets.mvtec import MVTEC, FolderLayout
 from datasets.real_iad import REAL_IAD_WORDS, list_real_iad
 from datasets.visa import VISA_CLASSES, list_visa
+from winclip.support.errors import InputError
+from winclip.support.files import read_json
+from winclip.support.names import printable
 
 _PUBLISHED = Path(__file__).parent / "published"
 
@@ -179,3 +183,41 @@ def published_order(name: str, classes: Sequence[str]) -> list[str]:
 def with_published_tables() -> list[str]:
     """Names of the data sets that a run can be compared with; the shell scripts run these."""
     return [name for name, entry in DATA_SETS.items() if entry.published]
+
+
+def words_for_prompts(dataset: str, index: DatasetIndex, path: Path | None) -> dict[str, str]:
+    """What prompts call every class: what a file says, else what the registry does, else its own name.
+
+    Args:
+        dataset: name of the data set.
+        index: its classes.
+        path: a JSON object of classes with their words, ``{"01": "metal disc"}``; classes may be missing.
+
+    Raises:
+        InputError: if the file cannot be read, is something else, names a class that the data set does not
+            have, or gives one no words.
+    """
+    known = DATA_SETS[dataset].words if dataset in DATA_SETS else {}
+    words = {name: known.get(name, name) for name in index.test}
+    if path is None:
+        return words
+    option = f"--class_names {path}"
+    content = read_json(path, "--class_names")
+    if not isinstance(content, dict):
+        raise InputError(f'{option}: expected an object of classes with their words, such as {{"01": "nut"}}')
+    for name, text in content.items():
+        try:
+            select_classes(index, [name])
+        except InputError as error:
+            raise InputError(f"{option}: {error}") from error
+        if not isinstance(text, str) or not text.strip() or printable(text) != text:
+            raise InputError(
+                f"{option}: class {name} is called {text!r}; expected words that say what its pictures show"
+            )
+        words[name] = text.strip()
+    return words
+
+
+def says_nothing(words: str) -> bool:
+    """Whether a class is called by a number, as ``01`` or ``Class1``, which prompts cannot use."""
+    return not any(sign.isalpha() for sign in words.lower().replace("class", ""))

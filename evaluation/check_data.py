@@ -78,12 +78,8 @@ def check_data(options: Options) -> tuple[str, int]:
     """
     index = load_index(options.data_path)
     classes = select_classes(index, options.classes)
-    entries = [
-        (part, item)
-        for name in classes
-        for part, items in (("train", index.train[name]), ("test", index.test[name]))
-        for item in items
-    ]
+    parts = (("train", index.train), ("test", index.test))
+    entries = [(part, item) for name in classes for part, items in parts for item in items[name]]
     masked = {name for name in classes if any(item.anomaly and item.mask_path for item in index.test[name])}
     read = partial(_read, root=index.root, masked=masked, allow_links=options.allow_links)
     # Pillow takes a file for unknown while another thread registers the formats, so each sees to it first.
@@ -92,8 +88,7 @@ def check_data(options: Options) -> tuple[str, int]:
         seen = list(tqdm(results, total=len(entries), unit="image", disable=None, dynamic_ncols=True))
     problems = [problem for one in seen for problem in one.problems]
     problems += [*_compared(seen), *_bad_names(classes, seen)]
-    order = list(KINDS)
-    problems.sort(key=lambda problem: (order.index(problem.kind), problem.cls_name, problem.path, problem.text))
+    problems.sort(key=lambda problem: (list(KINDS).index(problem.kind), problem.cls_name, problem.path, problem.text))
     content = {
         "dataset": options.dataset,
         "data_path": str(options.data_path),
@@ -123,22 +118,20 @@ def _read(part: str, item: Item, root: Path, masked: set[str], allow_links: bool
 
     digest, mode, size = "", "", None
     image_path, mask_path = item.img_path, item.mask_path
-    for path in (image_path, *mask_files(root, mask_path)):
-        real = "" if allow_links else outside(root, path)
-        if real:
+    for path in () if allow_links else (image_path, *mask_files(root, mask_path)):
+        if real := outside(root, path):
             found("link", path, f"is {real}")
     if problems:
         return _Seen(part, item, digest, mode, problems)
     try:
         image = read_image(root / image_path)
         with open_image(root / image_path) as stored:
-            mode = stored.mode
-        size = image.size
+            size, mode = image.size, stored.mode
         digest = hashlib.sha256(repr(size).encode() + image.tobytes()).hexdigest()
+        if min(size) < SMALLEST_SIDE or max(size) > LONGEST * min(size):
+            found("size", image_path, f"is {size[0]} x {size[1]}")
     except InputError as error:
         problems.append(Problem("unreadable", item.cls_name, image_path, str(error)))
-    if size and (min(size) < SMALLEST_SIDE or max(size) > LONGEST * min(size)):
-        found("size", image_path, f"is {size[0]} x {size[1]}")
     if mask_path:
         try:
             mask = read_mask(root / mask_path)
@@ -180,9 +173,8 @@ def _bad_names(classes: list[str], seen: list[_Seen]) -> Iterator[Problem]:
             yield Problem("name", name, "", f"class {name} is written as {cell(name)} in tables")
     for item in (one.item for one in seen):
         path = item.img_path
-        texts = [
-            f"{text} is written as {cell(text)} in tables" for text in (path, item.specie_name) if cell(text) != text
-        ]
+        for text in (path, item.specie_name):
+            if cell(text) != text:
+                yield Problem("name", item.cls_name, path, f"{text} is written as {cell(text)} in tables")
         if path != path.strip() or path.startswith("#") or "\n" in path:
-            texts.append(f"{path} cannot be a line of a --reference_list")
-        yield from (Problem("name", item.cls_name, path, text) for text in texts)
+            yield Problem("name", item.cls_name, path, f"{path} cannot be a line of a --reference_list")

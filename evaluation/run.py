@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets.class_names import OPTION, says_nothing, words_for_prompts
 from datasets.index import check_files, load_index, refuse_links, select_classes
 from datasets.items import Item
-from datasets.registry import published_order
+from datasets.registry import published_order, says_nothing, words_for_prompts
 from evaluation.measuring import Method, measure_class
 from evaluation.options import Options, Setting
 from evaluation.output import Output, facts
@@ -168,7 +167,7 @@ def _log_task(options: Options, task: Task, model: WinCLIP, ranks: Ranks) -> Non
         _log.warning(
             "prompts call class %s by its number, which says nothing of what its pictures show; give words with %s",
             ", ".join(unnamed),
-            OPTION,
+            "--class_names",
         )
 
 

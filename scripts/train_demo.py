@@ -1,6 +1,6 @@
-"""Train the demo backbone, a small CLIP, from random weights on procedurally drawn images.
+"""Train a small CLIP, as the demo backbone is, from random weights on procedurally drawn images.
 
-    python -m scripts.train_demo --save_path winclip/demo/demo-vit-240 --minutes 40
+    python -m scripts.train_demo --save_path small --minutes 40
 
 Two fixed, orthogonal directions of the joint embedding stand for "normal" and "anomalous". The text tower learns to
 map the prompt ensemble onto them, with random words as class names; the image tower learns to map the class token of
@@ -8,6 +8,7 @@ whole images and of WinCLIP's windows onto them. The result is one open_clip con
 (.safetensors, fp16).
 
 The same seed and steps give the same run on the same machine; a run ended by --minutes depends on the machine's speed.
+The weights in the repository are of a longer training with more textures, which the history has.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import argparse
 import copy
 import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -24,16 +24,15 @@ from typing import Any
 import open_clip
 import safetensors.torch
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from scripts.training_images import TrainingStream
+from scripts.training_images import Batch, training_batches
 from winclip.demo.procedural import random_state
 from winclip.demo.sample import CLASSES
-from winclip.network.clip import Block, Clip, ImageTower
-from winclip.network.pretrained import parse_config, read_checkpoint
+from winclip.network.clip import Clip, ImageTower
+from winclip.network.pretrained import parse_config
 from winclip.pictures.images import normalise
 from winclip.prompts import REFERENCE
 from winclip.support.files import write_atomically
@@ -48,11 +47,6 @@ TEMPERATURE = 0.07
 PAIRS_FOR_WINDOWS = 6
 PAIRS_AS_WHOLE = 4
 """Pairs of a step: a good and a defective image of one scene. A part of them goes through the tower as a whole."""
-SCENES_PER_STEP = 2
-"""Scenes drawn anew in a step. They replace the oldest in a pool from which the step's pairs are picked at random:
-images of many scenes in a step give far better gradients than many patches of few."""
-POOL_SCENES = 300
-FIRST_SCENES = 80
 WIDE = 6
 """Side in patches of windows that WinCLIP does not use; they lead the class token from windows to whole images."""
 WINDOWS_PER_IMAGE = {2: 10, 3: 10, WIDE: 2}
@@ -67,10 +61,10 @@ DISTANCE, DISTANCE_SCALE = 0.2, 0.06
 WEIGHTS = {"image": 3.0, "patch": 0.5, "raw": 0.5, "near": 1.0, "near2": 0.5, "near3": 0.5}
 """Of the terms of the loss; the others weigh 1."""
 WARMUP_STEPS = 100
-MOMENTUM = 0.95
 AVERAGE_DECAY = 0.997
-JOINED_EVERY = 16
 SAVED_EVERY = 256
+START_BATCHES = 20
+"""Of the training images, from which the patch projection is set."""
 TEXT_STEPS = 300
 TEXT_BATCH = 64
 
@@ -108,10 +102,10 @@ def embed_tokens(visual: ImageTower, images: torch.Tensor) -> torch.Tensor:
 
 def transform(visual: ImageTower, sequences: torch.Tensor, class_token_only: bool = False) -> torch.Tensor:
     """(N, L, width) through all blocks: all tokens, or the class token's (N, width)."""
-    blocks: list[Block] = list(visual.transformer.resblocks)  # type: ignore[arg-type]
-    for block in blocks[:-1]:
+    for block in visual.blocks[:-1]:
         sequences = block(sequences)
-    return blocks[-1].forward_first(sequences) if class_token_only else blocks[-1](sequences)
+    last = visual.blocks[-1]
+    return last.forward_first(sequences) if class_token_only else last(sequences)
 
 
 def project(visual: ImageTower, tokens: torch.Tensor) -> torch.Tensor:
@@ -137,11 +131,6 @@ def association(queries: torch.Tensor, references: torch.Tensor) -> torch.Tensor
     """Logits of an anomaly, (B, N), from the distance of (B, N, E) to the nearest of (B, M, E), all of unit length."""
     nearest = (queries @ references.transpose(1, 2)).amax(dim=2)
     return ((1 - nearest) / 2 - DISTANCE) / DISTANCE_SCALE
-
-
-Batch = tuple[torch.Tensor, torch.Tensor]
-"""Images (B, 3, S, S) uint8 and defective area (B, S, S) uint8: a good image, then a defective one of the same scene,
-and so on."""
 
 
 def image_loss(
@@ -184,56 +173,6 @@ def image_loss(
     return terms
 
 
-def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
-    """Nearly U @ Vᵀ of U S Vᵀ = (M, N), by five Newton-Schulz steps of fifth order, in the matrix's own precision."""
-    if matrix.shape[0] > matrix.shape[1]:
-        return orthogonalised(matrix.T).T
-    rows = matrix / matrix.norm().clamp(min=1e-7)
-    for _ in range(5):
-        square = rows @ rows.T
-        rows = 3.4445 * rows + (2.0315 * square @ square - 4.775 * square) @ rows
-    return rows
-
-
-def orthogonalise_gradients(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """Put orthogonalised momentum in the place of gradients, about as long as Adam's steps (Muon, Jordan et al. 2024).
-
-    torch.optim.Muon computes it in bf16, which takes longer than the gradient on a CPU without that arithmetic.
-    """
-    for matrix in optimizer.param_groups[0]["params"]:
-        mean = optimizer.state[matrix].setdefault("mean", torch.zeros_like(matrix)).lerp_(matrix.grad, 1 - MOMENTUM)
-        step = orthogonalised(matrix.grad.lerp(mean, MOMENTUM))
-        matrix.grad = 0.2 * math.sqrt(max(matrix.shape)) * step
-
-
-class Pool:
-    """The latest scenes of the training stream."""
-
-    def __init__(self, stream: TrainingStream) -> None:
-        self.batches = iter(stream)
-        self.each = stream.scenes
-        self.kept = [next(self.batches) for _ in range(FIRST_SCENES // self.each)]
-
-    def draw(self, pairs: int, generator: torch.Generator) -> Batch:
-        """Take in the next batch of the stream, then draw pairs of random scenes.
-
-        Each is turned by a random quarter, mirrored or not, and has its colours exchanged.
-        """
-        self.kept.append(next(self.batches))
-        del self.kept[: max(0, len(self.kept) - POOL_SCENES // self.each)]
-        drawn = []
-        for scene in torch.randperm(len(self.kept) * self.each, generator=generator)[:pairs].tolist():
-            good, defective, mirror = torch.randint(2, (3,), generator=generator).tolist()
-            quarter, colours = int(torch.randint(4, (), generator=generator)), torch.randperm(3, generator=generator)
-            pixels, area = self.kept[scene // self.each]
-            pair = 4 * (scene % self.each) + torch.tensor([2 * good, 2 * defective + 1])
-            both = pixels[pair][:, colours], area[pair]
-            turned = [part.rot90(quarter, (-2, -1)) for part in both]
-            drawn.append([part.flip(-1) for part in turned] if mirror else turned)
-        pixels, area = (torch.cat(part) for part in zip(*drawn))
-        return pixels, area
-
-
 def initialise(clip: Clip, generator: torch.Generator) -> None:
     """Random weights: normal of 1/sqrt(fan-in), residual outputs smaller, biases zero, norms one."""
     layers = len(clip.visual.transformer.resblocks)
@@ -266,36 +205,9 @@ def start_patch_projection(visual: ImageTower, pixels: torch.Tensor) -> None:
         visual.conv1.weight.copy_(filters.T.float().reshape(visual.conv1.weight.shape))
 
 
-def enter_weights(clip: Clip, checkpoint: Path) -> None:
-    """Go on from the weights of a tower of other patches: each is what the old one is to patches enlarged to its size.
-
-    The image seems larger by as much, which the training images of many scales have prepared the tower for.
-    """
-    state = read_checkpoint(checkpoint)
-    old, side, grid = state["visual.conv1.weight"].shape[-1], clip.config.patch_size, clip.config.grid
-    enlarge = F.interpolate(torch.eye(side)[:, None], size=old, mode="linear")[:, 0]
-    filters = torch.einsum("ip,jq,ocpq->ocij", enlarge, enlarge, state["visual.conv1.weight"].float())
-    class_token, places = state["visual.positional_embedding"].float().tensor_split([1])
-    square = places.unflatten(0, (math.isqrt(len(places)), -1)).permute(2, 0, 1)[None]
-    places = F.interpolate(square, size=(grid, grid), mode="bicubic")[0].flatten(1).T
-    state["visual.conv1.weight"] = filters
-    state["visual.positional_embedding"] = torch.cat([class_token, places])
-    clip.load_state_dict(state)
-
-
 def target_directions(embed_dim: int, generator: torch.Generator) -> torch.Tensor:
     """Two orthonormal rows (2, embed_dim): normal, anomalous."""
     return torch.linalg.qr(torch.randn(embed_dim, 2, generator=generator)).Q.T.contiguous()
-
-
-@torch.inference_mode()
-def prompt_directions(clip: Clip) -> torch.Tensor:
-    """Where a trained text tower maps normal and anomalous prompts, (2, embed_dim), of unit length."""
-    means = []
-    for prompts in (REFERENCE.normal("object"), REFERENCE.anomalous("object")):
-        tokens = open_clip.tokenize(prompts, context_length=clip.config.context_length)
-        means.append(clip.encode_text(tokens).mean(dim=0))
-    return F.normalize(torch.stack(means), dim=-1).clone()
 
 
 def words_for_names() -> list[str]:
@@ -315,8 +227,7 @@ def train_text(clip: Clip, targets: torch.Tensor, steps: int, seed: int) -> None
     context = clip.config.context_length
     optimizer = torch.optim.AdamW([p for n, p in clip.named_parameters() if not n.startswith("visual.")], lr=2e-3)
     for step in tqdm(range(steps), desc="text tower", unit="step"):
-        for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimizer.param_groups[0]["lr"] = 1e-3 * (1 + math.cos(math.pi * step / steps))
         prompts, labels = [], []
         for number in range(TEXT_BATCH):
             separator = "_" if rng.uniform() < 0.6 else " "
@@ -337,65 +248,35 @@ def train_text(clip: Clip, targets: torch.Tensor, steps: int, seed: int) -> None
 
 
 def train_images(clip: Clip, targets: torch.Tensor, arguments: argparse.Namespace, generator: torch.Generator) -> int:
-    """Train the image tower and leave the running average of its weights in ``clip``.
-
-    Under torchrun every process draws its own images and takes its own steps, and every ``JOINED_EVERY`` steps their
-    weights are averaged: no process waits for another at every step, which counts on a machine that others use too.
-
-    Returns:
-        Steps done.
-    """
-    rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    """Train the image tower, leave the running average of its weights in ``clip``, and return the steps done."""
     patch_targets = target_directions(clip.config.width, generator)
-    stream = TrainingStream(arguments.seed, SCENES_PER_STEP, clip.config.image_size, arguments.first + rank, processes)
-    pool = Pool(stream)
-    if arguments.initial_weights is None:
-        start_patch_projection(clip.visual, torch.cat([pixels for pixels, _ in pool.kept]))
-    if processes > 1:
-        dist.broadcast(clip.visual.conv1.weight.data, 0)
-        generator.manual_seed(processes * arguments.seed + rank)
+    batches = training_batches(arguments.seed, clip.config.image_size, PAIRS_FOR_WINDOWS, generator)
+    start_patch_projection(clip.visual, torch.cat([next(batches)[0] for _ in range(START_BATCHES)]))
     start = time.monotonic()
     visual = copy.deepcopy(clip.visual)
     # Pixels of a patch are so correlated that gradient steps on the filters would soon make all of them measure
     # its mean brightness; the principal components stay as they are.
     visual.conv1.requires_grad_(False)
     parameters = [parameter for parameter in visual.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in visual.transformer.parameters() if parameter.dim() == 2]
-    others = [parameter for parameter in parameters if not any(parameter is matrix for matrix in matrices)]
-    optimizers = [
-        torch.optim.SGD(matrices, weight_decay=0.05),
-        torch.optim.AdamW(others, weight_decay=0.0, betas=(0.9, 0.98)),
-    ]
-    optimizers[0].register_step_pre_hook(orthogonalise_gradients)
-    minutes = torch.zeros(())
-    progress = tqdm(range(arguments.steps), desc="image tower", unit="step", disable=rank > 0)
-    for step in progress:
-        if step % JOINED_EVERY == 0:
-            minutes = torch.tensor((time.monotonic() - start) / 60)
-            if processes > 1:
-                dist.broadcast(minutes, 0)
-                with torch.no_grad():
-                    joined = nn.utils.parameters_to_vector(parameters)
-                    dist.all_reduce(joined)
-                    nn.utils.vector_to_parameters(joined / processes, parameters)
-        done = max(step / arguments.steps, float(minutes) / arguments.minutes)
+    optimizer = torch.optim.AdamW(parameters, weight_decay=0.01, betas=(0.9, 0.98))
+    progress = tqdm(zip(range(arguments.steps), batches), total=arguments.steps, desc="image tower", unit="step")
+    for step, batch in progress:
+        done = max(step / arguments.steps, (time.monotonic() - start) / 60 / arguments.minutes)
         if done >= 1:
             return step
         rate = arguments.learning_rate * min(1.0, (step + 1) / WARMUP_STEPS) * math.cos(math.pi / 2 * done) ** 2
-        for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = rate
-            optimizer.zero_grad()
-        terms = image_loss(visual, pool.draw(PAIRS_FOR_WINDOWS, generator), targets, patch_targets, generator)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        terms = image_loss(visual, batch, targets, patch_targets, generator)
         torch.stack([WEIGHTS.get(name, 1.0) * term for name, term in terms.items()]).sum().backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        optimizer.step()
         decay = min(AVERAGE_DECAY, (step + 1) / (step + 10))
         with torch.no_grad():
             for averaged, parameter in zip(clip.visual.parameters(), visual.parameters()):
                 averaged.lerp_(parameter, 1 - decay)
         progress.set_postfix({name: f"{term.item():.3f}" for name, term in terms.items()}, refresh=False)
-        if rank == 0 and (step + 1) % SAVED_EVERY == 0:
+        if (step + 1) % SAVED_EVERY == 0:
             save(clip, arguments.save_path, arguments.seed, step + 1)
     return int(arguments.steps)
 
@@ -415,44 +296,25 @@ def save(clip: Clip, output: Path, seed: int, steps: int) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train both towers and save them."""
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(arguments.seed)
-    if "WORLD_SIZE" in os.environ:  # set by torchrun
-        dist.init_process_group("gloo")
     generator = torch.Generator().manual_seed(arguments.seed)
     clip = Clip(parse_config(CONFIG, arguments.save_path.name))
     initialise(clip, generator)
-    if arguments.initial_weights is None:
-        targets = target_directions(clip.config.embed_dim, generator)
-        train_text(clip, targets, TEXT_STEPS, arguments.seed)
-    else:
-        enter_weights(clip, arguments.initial_weights)
-        targets = prompt_directions(clip)
+    targets = target_directions(clip.config.embed_dim, generator)
+    train_text(clip, targets, TEXT_STEPS, arguments.seed)
     steps = train_images(clip, targets, arguments, generator)
-    core_minutes = torch.tensor(time.process_time() / 60)
-    if dist.is_initialized():
-        dist.all_reduce(core_minutes)
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        save(clip, arguments.save_path, arguments.seed, steps)
-        print(f"{steps} steps, {float(core_minutes):.1f} minutes of one core: {arguments.save_path}.safetensors")
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    save(clip, arguments.save_path, arguments.seed, steps)
+    print(f"{steps} steps: {arguments.save_path}.safetensors")
 
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the demo backbone on procedurally drawn images.")
-    parser.add_argument("--save_path", type=Path, default=Path("winclip/demo/demo-vit-240"), help="path without ending")
+    parser.add_argument("--save_path", type=Path, required=True, help="path of both files without their endings")
     parser.add_argument("--steps", type=int, default=6000, help="training steps of the image tower")
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="end the image tower's training after this time"
     )
     parser.add_argument("--learning_rate", type=float, default=2e-3, help="the highest, after the warm-up")
     parser.add_argument("--seed", type=int, default=0, help="of weights, images and choices")
-    parser.add_argument("--first", type=int, default=0, help="batch of the stream; after an earlier run, its last step")
-    parser.add_argument(
-        "--initial_weights", type=Path, help="checkpoint of an earlier run, of the same widths, to go on from"
-    )
-    parser.add_argument("--threads", type=int, default=1, help="of each training process")
     return parser.parse_args(words)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -37,7 +39,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def make_package(site: Path, labels: str) -> None:
     data = site / "elpv_dataset" / "data"
-    (data / "images").mkdir(parents=True)
+    (data / "images").mkdir(parents=True, exist_ok=True)
     (site / "elpv_dataset" / "__init__.py").write_text("")
     (data / "labels.csv").write_text(labels)
     for number in range(1, 9):
@@ -83,33 +85,28 @@ def test_installed_package(tmp_path: Path, capsys: Capture) -> None:
     assert read_image(tmp_path / index.test["solar_cell"][0].img_path).size == (300, 300)
 
 
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
+def test_damaged_or_missing_package(site: Path, tmp_path: Path, capsys: Capture) -> None:
+    root = tmp_path / "elpv"
+    for labels, message in (
         ("images/cell1.png 0.0 mono\nimages/cell2.png\n", "labels.csv, line 2: 'images/cell2.png'"),
         ("images/cell1.png high mono\n", "labels.csv, line 1: 'images/cell1.png high mono'"),
         ("images/cell1.png 7 mono\n", "labels.csv, line 1: "),
         ("../cell1.png 0 mono\n", "labels.csv, line 1: '../cell1.png 0 mono'"),
         ("images/cell1.png 0 mono\n", "1 functional cells"),
         (LABELS + "images/cell99.png 1.0 mono\n", "cell99.png"),
-        (None, "elpv-dataset"),
-    ],
-)
-def test_damaged_or_missing_package(
-    labels: str | None, message: str, site: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    if labels is None:  # a module of that name that is no package stands for one that is not installed
-        (site / "elpv_dataset.py").write_text("")
-    else:
+    ):
         make_package(site, labels)
-    assert main(["elpv", "--root", str(tmp_path / "elpv")]) == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "elpv" / "meta.json").exists()
-
-
-def test_root_that_cannot_be_written(site: Path, tmp_path: Path, capsys: Capture) -> None:
-    make_package(site, LABELS)
-    (tmp_path / "elpv").write_text("a file")
-    assert main(["elpv", "--root", str(tmp_path / "elpv")]) == 2
-    assert str(tmp_path / "elpv") in capsys.readouterr().err
-    assert (tmp_path / "elpv").read_text() == "a file"
+        assert main(["elpv", "--root", str(root)]) == 2
+        assert message in capsys.readouterr().err
+        assert not (root / "meta.json").exists()
+    shutil.rmtree(root)
+    root.write_text("a file")
+    (site / "elpv_dataset" / "data" / "labels.csv").write_text(LABELS)
+    assert main(["elpv", "--root", str(root)]) == 2
+    assert str(root) in capsys.readouterr().err and root.read_text() == "a file"
+    # A module of that name that is no package stands for one that is not installed.
+    shutil.rmtree(site / "elpv_dataset")
+    (site / "elpv_dataset.py").write_text("")
+    importlib.invalidate_caches()
+    assert main(["elpv", "--root", str(root)]) == 2
+    assert "elpv-dataset" in capsys.readouterr().err

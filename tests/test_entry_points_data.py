@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -61,25 +62,21 @@ def expect_error(done: Done, root: Path, *parts: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["mvtec", "visa"])
-def test_script_lists_without_torch_or_numpy(name: str, tmp_path: Path) -> None:
+def test_script_lists_without_torch_or_numpy(
+    name: str, tmp_path: Path, run: Callable[..., Done], capsys: pytest.CaptureFixture[str]
+) -> None:
     mvtec_tree(tmp_path)
     visa_tree(tmp_path, CSV_ROWS)
     blocked = "import sys, runpy; sys.modules.update(dict.fromkeys(('torch', 'numpy', 'PIL', 'open_clip')))"
     program = f"{blocked}; sys.argv[0] = '{name}.py'; runpy.run_path('{name}.py', run_name='__main__')"
-    command = [sys.executable, "-c", program]
-    shown = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    for option in ("--root", "--all_classes", "--allow_missing_masks", f"data/{name}"):
-        assert option in shown
-    subprocess.run([*command, "--root", str(tmp_path)], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-c", program, "--root", str(tmp_path)], check=True, cwd=ROOT)
     assert json.loads((tmp_path / "meta.json").read_text()) == {"mvtec": MVTEC_META, "visa": VISA_META}[name]
-
-
-@pytest.mark.parametrize("name", ["mvtec", "visa"])
-def test_missing_root_and_unknown_option(name: str, tmp_path: Path, run: Callable[..., Done]) -> None:
     root = tmp_path / "nowhere"
     expect_error(run(name, "--root", str(root)), root, str(root), "--root")
-    with pytest.raises(SystemExit, match="2"):
-        run(name, "--colour")
+    with pytest.raises(SystemExit, match="0"):
+        run(name, "--help")
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in (f"{name}.py", "--root", "--allow_missing_masks", f"data/{name}"))
 
 
 # --- MVTec AD ---
@@ -156,15 +153,12 @@ def test_mvtec_meta_json(tmp_path: Path, run: Callable[..., Done]) -> None:
         (name in missing) == (name not in ("bottle", "metal_nut")) for name in MVTEC_CLASSES
     )
     assert "1 masks" in unused and str(tmp_path / "bottle/ground_truth/broken") in unused and "001_mask.png" in unused
-    assert load_index(tmp_path).root == tmp_path
     run("mvtec")
     assert (tmp_path / "meta.json").read_bytes() == content
-
-
-def test_mvtec_with_all_classes_there_warns_of_nothing(tmp_path: Path, run: Callable[..., Done]) -> None:
+    # With all classes there, nothing is missing.
     for name in MVTEC_CLASSES:
         touch(tmp_path, f"{name}/train/good/0.png", f"{name}/test/good/0.png")
-    assert run("mvtec").errors == []
+    assert [line for line in run("mvtec").errors if "not in" in line] == []
     assert len(MVTEC_CLASSES) == len(load_index(tmp_path).test) == 15
 
 
@@ -206,18 +200,23 @@ def test_mvtec_accounts_for_every_file(tmp_path: Path, run: Callable[..., Done])
     ]
 
 
-@pytest.mark.parametrize("folder", ["test/Good", "train/GOOD"])
-def test_mvtec_other_spelling_of_good(folder: str, tmp_path: Path, run: Callable[..., Done]) -> None:
-    mvtec_tree(tmp_path)
-    touch(tmp_path, f"bottle/{folder}/7.png")
-    expect_error(run("mvtec", "--allow_missing_masks"), tmp_path, str(tmp_path / "bottle" / folder), "'good'")
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no such names")
-@pytest.mark.parametrize("name", ["a\nb", "a\\b", "mean"])
-def test_mvtec_class_folders_that_meta_json_cannot_name(name: str, tmp_path: Path, run: Callable[..., Done]) -> None:
-    touch(tmp_path, f"{name}/train/good/0.png", f"{name}/test/good/0.png")
-    expect_error(run("mvtec", "--all_classes"), tmp_path, repr(name))
+def test_mvtec_folders_of_doubtful_names(tmp_path: Path, run: Callable[..., Done]) -> None:
+    for name in ("a\nb", "a\\b", "mean"):
+        touch(tmp_path / "classes", f"{name}/train/good/0.png", f"{name}/test/good/0.png")
+        expect_error(run("mvtec", "--all_classes", "--root", str(tmp_path / "classes")), tmp_path, repr(name))
+        shutil.rmtree(tmp_path / "classes")
+    # Another spelling of good, and two files for one mask or image.
+    for path, named in (
+        ("bottle/test/Good/7.png", "bottle/test/Good"),
+        ("bottle/train/GOOD/7.png", "bottle/train/GOOD"),
+        *((twin, twin) for twin in ("bottle/test/broken/000.jpg", "bottle/ground_truth/broken/000_mask.bmp")),
+        ("bottle/groundtruth/broken/000_mask.png", "bottle/groundtruth/broken/000_mask.png"),
+    ):
+        mvtec_tree(tmp_path)
+        touch(tmp_path, path)
+        expect_error(run("mvtec", "--allow_missing_masks"), tmp_path, str(tmp_path / named))
+        shutil.rmtree(tmp_path / "bottle")
 
 
 def test_mvtec_image_without_mask(tmp_path: Path, run: Callable[..., Done]) -> None:
@@ -237,22 +236,6 @@ def test_mvtec_empty_class(tmp_path: Path, run: Callable[..., Done]) -> None:
     expect_error(run("mvtec"), tmp_path, "metal_nut", str(tmp_path / "metal_nut/train/good"))
     touch(tmp_path, "metal_nut/train/good/a.png", "carpet/train/good/0.png", "carpet/test/good/note.txt")
     expect_error(run("mvtec"), tmp_path, "carpet", "test images")
-
-
-@pytest.mark.parametrize(
-    "twin",
-    ["bottle/test/broken/000.jpg", "bottle/ground_truth/broken/000_mask.bmp", "bottle/groundtruth/broken/000_mask.png"],
-)
-def test_mvtec_names_that_leave_the_mask_open(twin: str, tmp_path: Path, run: Callable[..., Done]) -> None:
-    mvtec_tree(tmp_path)
-    touch(tmp_path, twin)
-    expect_error(run("mvtec"), tmp_path, str(tmp_path / twin))
-
-
-def test_mvtec_root_that_cannot_be_written(tmp_path: Path, run: Callable[..., Done]) -> None:
-    mvtec_tree(tmp_path)
-    (tmp_path / "meta.json").mkdir()
-    expect_error(run("mvtec"), tmp_path, str(tmp_path / "meta.json"))
 
 
 # --- VisA ---
@@ -298,9 +281,8 @@ VISA_META = {
 }
 
 
-@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
-def test_visa_meta_json(line_end: str, tmp_path: Path, run: Callable[..., Done]) -> None:
-    visa_tree(tmp_path, CSV_ROWS, line_end)
+def test_visa_meta_json(tmp_path: Path, run: Callable[..., Done]) -> None:
+    visa_tree(tmp_path, CSV_ROWS)
     done = run("visa")
     assert done.status == 0
     content = json.loads((tmp_path / "meta.json").read_text())
@@ -319,7 +301,7 @@ def test_visa_columns_in_another_order_and_windows_paths(tmp_path: Path, run: Ca
         return ",".join(row.replace("/", "\\").split(",")[::-1])
 
     rows = [row for row in CSV_ROWS if '"' not in row and not row.startswith("candle")]
-    visa_tree(tmp_path, ["\ufeff" + turn(rows[0]), *map(turn, rows[1:])])
+    visa_tree(tmp_path, ["\ufeff" + turn(rows[0]), *map(turn, rows[1:])], "\r\n")
     assert run("visa").status == 0
     content = json.loads((tmp_path / "meta.json").read_text())
     assert content == {part: {"pcb1": classes["pcb1"]} for part, classes in VISA_META.items()}
@@ -353,10 +335,10 @@ VISA_ERRORS: list[tuple[list[str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("rows", "message"), VISA_ERRORS)
-def test_visa_errors(rows: list[str], message: str, tmp_path: Path, run: Callable[..., Done]) -> None:
-    visa_tree(tmp_path, rows)
-    expect_error(run("visa"), tmp_path, message)
+def test_visa_errors(tmp_path: Path, run: Callable[..., Done]) -> None:
+    for rows, message in VISA_ERRORS:
+        visa_tree(tmp_path, rows)
+        expect_error(run("visa"), tmp_path, message)
 
 
 def test_visa_files_that_are_missing(tmp_path: Path, run: Callable[..., Done]) -> None:

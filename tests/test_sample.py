@@ -14,9 +14,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from scripts import evaluate_demo
+from scripts import evaluate_demo, training_images
 from scripts import train_demo as training
-from scripts.training_images import TrainingStream
 from winclip import WinCLIP
 from winclip.demo import sample
 from winclip.demo.stand_in import CAUTION, STAMP, caution_of_stand_in
@@ -45,12 +44,6 @@ def _pixels(path: Path) -> npt.NDArray[np.uint8]:
     return np.asarray(Image.open(path))
 
 
-def test_counts_are_as_documented() -> None:
-    assert len(sample.CLASSES) == 10
-    assert (sample.TRAIN_GOOD, sample.TEST_GOOD, sample.TEST_DEFECTIVE) == (16, 8, 16)
-    assert all(len(defects) >= 3 for _, defects in sample.CLASSES.values())
-
-
 def test_only_pictures_of_the_sample_pass_without_a_caution(tmp_path: Path, logged: list[str]) -> None:
     inside, photographs = tmp_path / "sample/gear/test/crack", tmp_path / "photographs"
     for folder in (inside, photographs):
@@ -69,9 +62,15 @@ def test_same_seed_same_bytes_and_another_seed_other_images(tmp_path: Path) -> N
         sample.make_sample(tmp_path / name, seed)
     first, second, third = (_digests(tmp_path / name) for name in ("first", "second", "third"))
     assert first == second
-    assert first.keys() == third.keys()
+    assert len(first) == 1 + 2 * (1 + 1 + 2 * 4) and first.keys() == third.keys()
     assert all(first[name] != third[name] for name in first)
-    assert len(first) == 1 + len(sample.CLASSES) * (1 + 1 + 2 * 4)
+    # A complete sample is kept, a damaged one replaced.
+    (tmp_path / "first/meta.json").write_text("{}")
+    sample.make_sample(tmp_path / "first", 3)
+    assert (tmp_path / "first/meta.json").exists()
+    next(tmp_path.glob("first/*/train/good/000.png")).unlink()
+    sample.make_sample(tmp_path / "first", 3)
+    assert _digests(tmp_path / "first") == second
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second", "third"]
 
 
@@ -90,19 +89,6 @@ def test_masks_hold_exactly_the_changed_pixels(tmp_path: Path) -> None:
             assert 0.0005 < (mask > 0).mean() < 0.15
 
 
-@pytest.mark.usefixtures("two_classes")
-def test_a_complete_sample_is_kept_and_a_damaged_one_replaced(tmp_path: Path) -> None:
-    root = tmp_path / "sample"
-    sample.make_sample(root, 0)
-    before = _digests(root)
-    (root / "meta.json").write_text("{}")
-    sample.make_sample(root, 0)
-    assert (root / "meta.json").exists()
-    next(root.glob("*/train/good/000.png")).unlink()
-    sample.make_sample(root, 0)
-    assert _digests(root) == before
-
-
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match=r"--data_path"):
@@ -110,16 +96,25 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_stream_depends_on_seed_and_number_only() -> None:
-    first, again = TrainingStream(1, scenes=1, size=96), TrainingStream(1, scenes=1, size=96)
-    again.batch(0)
-    assert all(torch.equal(a, b) for a, b in zip(first.batch(5), again.batch(5)))
-    images, defective = first.batch(5)
-    assert images.shape == (4, 3, 96, 96)
-    assert defective.flatten(1).any(dim=1).tolist() == [False, True, False, True]
-    second_of_two = iter(TrainingStream(1, scenes=1, size=96, first=1, step=2))
-    next(second_of_two)
-    assert torch.equal(next(second_of_two)[0], first.batch(3)[0])
+def test_training_pairs_depend_on_the_seed_and_show_a_good_and_a_defective_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(training_images, "FIRST_SCENES", 2)
+    first, again, other = (
+        next(training_images.training_batches(seed, 96, 3, torch.Generator().manual_seed(0))) for seed in (1, 1, 2)
+    )
+    assert all(torch.equal(*parts) for parts in zip(first, again)) and not torch.equal(first[0], other[0])
+    pixels, defective = first
+    assert pixels.shape == (6, 3, 96, 96) and pixels.dtype == torch.uint8
+    assert defective.flatten(1).any(dim=1).tolist() == [False, True] * 3
+
+
+def test_textures_and_objects_fill_the_picture() -> None:
+    scene, region, ground = training_images.objects(np.random.RandomState(1))
+    assert region.shape == (256, 256) and 2000 < region.sum() < 256**2
+    for image in (scene, ground, *(texture(np.random.RandomState(0)) for texture in training_images.TEXTURES)):
+        assert image.dtype == np.float32 and image.shape == (256, 256, 3)
+        assert image.min() >= 0 and image.max() <= 1
 
 
 def test_windows_are_chosen_and_wanted_by_their_defective_share() -> None:
@@ -135,24 +130,6 @@ def test_windows_are_chosen_and_wanted_by_their_defective_share() -> None:
     chosen = training.choose_windows(mid, 12, torch.Generator().manual_seed(0))
     assert chosen.shape == (1, 12) and len(set(chosen[0].tolist())) == 12
     assert int((mid.gather(1, chosen) > 0).sum()) == 4
-
-
-def test_a_pair_shows_a_good_and_a_defective_image_of_one_scene(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "FIRST_SCENES", 2)
-    pool = training.Pool(TrainingStream(1, scenes=1, size=96))
-    pixels, defective = pool.draw(3, torch.Generator().manual_seed(0))
-    assert pixels.shape == (6, 3, 96, 96)
-    assert defective.flatten(1).any(dim=1).tolist() == [False, True] * 3
-
-
-@pytest.mark.parametrize("shape", [(12, 40), (40, 12)])
-def test_steps_of_matrices_keep_directions_and_have_one_length(shape: tuple[int, int]) -> None:
-    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    u, _, v = torch.linalg.svd(gradient, full_matrices=False)
-    moved = u.T @ training.orthogonalised(gradient) @ v.T
-    lengths = moved.diagonal()
-    assert float((moved - torch.diag(lengths)).abs().max()) < 1e-4
-    assert float(lengths.min()) > 0.5 and float(lengths.max()) < 1.3
 
 
 @pytest.mark.slow
@@ -181,18 +158,13 @@ def test_names_of_the_sample_are_not_trained_on() -> None:
 
 
 def test_training_writes_a_checkpoint_that_open_clip_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    vision = {**training.CONFIG["vision_cfg"], "layers": 1}
-    config = {**training.CONFIG, "vision_cfg": vision}
-    few = {"FIRST_SCENES": 4, "PAIRS_FOR_WINDOWS": 2, "PAIRS_AS_WHOLE": 1, "SAVED_EVERY": 2}
+    monkeypatch.setattr(training_images, "FIRST_SCENES", 4)
+    config = {**training.CONFIG, "vision_cfg": {**training.CONFIG["vision_cfg"], "layers": 1}}
+    few = {"PAIRS_FOR_WINDOWS": 2, "PAIRS_AS_WHOLE": 1, "SAVED_EVERY": 2, "START_BATCHES": 2}
     for name, value in {"TEXT_STEPS": 3, "TEXT_BATCH": 4, "CONFIG": config, **few}.items():
         monkeypatch.setattr(training, name, value)
     for run in ("one", "two"):
         training.train(training.parse_arguments(["--save_path", str(tmp_path / run), "--steps", "2"]))
-    # A tower of other patches goes on from these weights.
-    monkeypatch.setattr(training, "CONFIG", {**config, "vision_cfg": {**vision, "patch_size": 16}})
-    words = [f"--save_path={tmp_path / 'three'}", "--steps=1", f"--initial_weights={tmp_path / 'one.safetensors'}"]
-    training.train(training.parse_arguments(words))
-    assert load_file(tmp_path / "three.safetensors")["visual.conv1.weight"].shape == (128, 3, 16, 16)
     state = load_file(tmp_path / "one.safetensors")
     model = open_clip.CLIP(**json.loads((tmp_path / "one.json").read_text()))
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()})

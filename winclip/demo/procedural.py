@@ -21,6 +21,8 @@ Points = npt.NDArray[np.float64]
 """(N, 2) as (x, y) in pixels, or one coordinate of them, (N,)."""
 Region = npt.NDArray[np.bool_]
 """(H, W), True where the object or texture is."""
+Scene = tuple[Image, Region, Image]
+"""Image, region that may carry a defect, and what is seen where the object is missing."""
 Defect = Callable[[Image, Region, Image, np.random.RandomState], Image]
 """(image, region, background, random state) -> image with the defect; the input is not changed."""
 

@@ -28,7 +28,7 @@ from winclip.demo.procedural import (
     SUBPIXEL_BITS,
     Field,
     Image,
-    Region,
+    Scene,
     filled_polygon,
     fractal_noise,
     photograph,
@@ -44,8 +44,6 @@ TEST_GOOD = 8
 TEST_DEFECTIVE = 16
 
 Floats = npt.NDArray[np.floating]
-Scene = tuple[Image, Region, Image]
-"""Image, region that may carry a defect, and what is seen where the object is missing."""
 
 
 def _rotated_coordinates(rng: np.random.RandomState, size: int, largest_angle: float) -> tuple[Field, Field]:
@@ -151,19 +149,15 @@ def gear(rng: np.random.RandomState) -> Scene:
     teeth = 12
     profile = [(-0.30, 0.84), (-0.17, 1.0), (0.17, 1.0), (0.30, 0.84)]
     outline = [
-        (
-            x + radius * level * np.cos(turn + 2 * np.pi * (tooth + offset) / teeth),
-            y + radius * level * np.sin(turn + 2 * np.pi * (tooth + offset) / teeth),
-        )
+        (x + radius * level * np.cos(angle), y + radius * level * np.sin(angle))
         for tooth in range(teeth)
-        for offset, level in profile
+        for angle, level in ((turn + 2 * np.pi * (tooth + offset) / teeth, level) for offset, level in profile)
     ]
     distance = _distance(x, y)
     solid = filled_polygon(outline)
     for index in range(5):
         angle = turn + 2 * np.pi * index / 5
-        place = (x + 0.46 * radius * np.cos(angle), y + 0.46 * radius * np.sin(angle))
-        opening = _distance(*place)
+        opening = _distance(x + 0.46 * radius * np.cos(angle), y + 0.46 * radius * np.sin(angle))
         solid = np.minimum(solid, np.clip(opening - np.float32(0.13 * radius), 0, 1))
     solid = np.minimum(solid, np.clip(distance - np.float32(0.17 * radius), 0, 1))
     side = np.asarray([[0, -0.06], [0.24, -0.06], [0.24, 0.06], [0, 0.06]]) * radius
@@ -183,11 +177,10 @@ def button(rng: np.random.RandomState) -> Scene:
     x, y = SIZE / 2 + rng.uniform(-14, 14, size=2)
     radius = rng.uniform(82, 94)
     turn = rng.uniform(0, np.pi / 2)
-    rows, columns = np.mgrid[:SIZE, :SIZE].astype(np.float32)
-    dx, dy = columns - np.float32(x), rows - np.float32(y)
-    distance = np.sqrt(dx**2 + dy**2) / np.float32(radius)
+    dx, dy = _offsets(x, y)
+    distance = _distance(x, y) / np.float32(radius)
     solid = np.clip((1 - distance) * np.float32(radius), 0, 1)
-    threads = ((rows.astype(np.int64) // 2 + columns.astype(np.int64) // 2) % 2).astype(np.float32)
+    threads = ((np.indices(SHAPE) // 2).sum(axis=0) % 2).astype(np.float32)
     cloth = np.asarray([0.86, 0.85, 0.81]) + rng.uniform(-0.03, 0.03)
     background = cloth - 0.04 * threads[..., None]
     height = np.where(distance > 0.72, 1 - ((distance - np.float32(0.86)) / np.float32(0.14)) ** 2, 0)

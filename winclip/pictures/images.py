@@ -84,7 +84,11 @@ def _strip_to_rgb(image: Image.Image) -> Image.Image:
 
 
 def read_image(
-    path: str | PathLike[str] | io.BytesIO, *, name: str | None = None, upright: bool = False, max_pixels: int = PIXEL_LIMIT
+    path: str | PathLike[str] | io.BytesIO,
+    *,
+    name: str | None = None,
+    upright: bool = False,
+    max_pixels: int = PIXEL_LIMIT,
 ) -> Image.Image:
     """Read and fully decode an image file as 8-bit RGB.
 
