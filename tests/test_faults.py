@@ -177,7 +177,7 @@ def test_every_write_of_an_evaluation_fails_in_turn(
     for name, content in contents(former).items():
         sound.setdefault(name, []).append(content)
     steps, wanted = disk.steps, stable(whole)
-    # 2 of each: the log, what parts are made with, of both classes its part, the maps and 7 files, and these at the end.
+    # 2 of each: the log, what parts are made with, of both classes its part, the maps and 7 files, and these last.
     assert steps == 2 * (2 + 2 * (1 + 1 + 7) + 7)
     for number, error in faults(steps):
         shutil.rmtree(save, ignore_errors=True)
