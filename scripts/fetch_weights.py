@@ -1,7 +1,7 @@
 """Fetch on one machine the weights that another needs.
 
-    python scripts/fetch_weights.py
-    python scripts/fetch_weights.py --model ViT-L-14 --pretrained laion2b_s32b_b82k --output /media/stick
+    python -m scripts.fetch_weights
+    python -m scripts.fetch_weights --model ViT-L-14 --pretrained laion2b_s32b_b82k --output /media/stick
 
 The file is taken from the caches of this machine or fetched into them, and copied to --output. A fetch that was
 interrupted goes on where it ended. The last line says how to use the file on the other machine.

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import gradio_client
 import pytest
 from PIL import Image
 
@@ -29,6 +28,8 @@ from winclip.commands import app
 from winclip.defaults import DEMO_MODEL
 from winclip.demo.stand_in import CAUTION
 from winclip.network.clip_backbone import ClipBackbone
+
+gradio_client = pytest.importorskip("gradio_client")
 
 FILES = [str(path) for path in PICTURES]
 PATIENCE = 180

@@ -402,7 +402,7 @@ def test_path_that_leaves_the_root_is_refused(
 ) -> None:
     edit_meta(data, lambda meta: meta["test"]["bolt"][0].update(img_path="../secret.png"))
     message = refused(capsys, evaluate(data, tmp_path / "out"), tmp_path / "out")
-    assert "'../secret.png' leads out of the data set folder" in message
+    assert "meta.json: test, class bolt, entry 0" in message and "'../secret.png'" in message
 
 
 @pytest.mark.parametrize(

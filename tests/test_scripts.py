@@ -117,6 +117,7 @@ def empty_project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_setup_installs_once(empty_project: Path) -> None:
     first = run(["bash", "scripts/setup.sh"], empty_project)
     assert first.returncode == 0, first.stderr

@@ -187,7 +187,7 @@ def find_checkpoint(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"weights of {model} {pretrained} cannot be fetched from {source} ({reason}); on a machine with network,"
-            f" python scripts/fetch_weights.py --model {model} --pretrained {pretrained} fetches them, and here the"
+            f" python -m scripts.fetch_weights --model {model} --pretrained {pretrained} fetches them, and here the"
             " path of the file takes the place of the tag: --pretrained FILE"
         ) from error
 
