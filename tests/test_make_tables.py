@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 
 from datasets.registry import DATA_SETS
-from evaluation.results import METRICS
 from evaluation.run_tables import RunTable, latex_text, tabulate_runs
 from scripts.make_tables import main
 from tests.conftest import make_data
+from winclip.metrics.formulas import METRICS
 from winclip.support.names import cell
 
 Runs = tuple[Path, Path, Path]
