@@ -127,11 +127,6 @@ class MetricCheck:
                 difference = math.inf
             self._take(metric, difference, f"{scored.class_name}, {measured.setting.name}")
 
-    def merge(self, later: MetricCheck) -> None:
-        """Take in what was found of further classes."""
-        for metric, (difference, place) in later.worst.items():
-            self._take(metric, difference, place)
-
     def _take(self, metric: str, difference: float, place: str) -> None:
         if difference > self.worst.get(metric, (-1, ""))[0]:
             self.worst[metric] = difference, place

@@ -238,15 +238,6 @@ class Parts:
         """Path and reason of the references of a class that others took the place of, as far as parts know."""
         return {path: reason for part in self._paths(name) for path, reason in _header(part)["unreadable_references"]}
 
-    def forget(self, name: str) -> None:
-        """Remove the parts of a class.
-
-        Raises:
-            InputError: if one cannot be removed.
-        """
-        for path in self._paths(name):
-            remove_file(path)
-
     def add(self, name: str, part: Part) -> None:
         """Take in further images of a class, and save what came since the last time if that is a while ago.
 
