@@ -18,11 +18,11 @@ if [ $# -gt 0 ]; then
     wait "$types"
     exec .venv/bin/python -m pytest "$@"
 fi
-# Files of tests are shared out among as many processes as there are cores, 4 at most, each of one thread: threads that
-# wait for each other on taken cores take many times as long.
+# Tests are shared out among as many processes as there are cores, 4 at most, each of one thread: threads that wait for
+# each other on taken cores take many times as long.
 export OMP_NUM_THREADS=1
-shared=(-n auto --maxprocesses 4 --dist loadfile --durations 10)
-.venv/bin/python -m pytest "${shared[@]}" -m "not slow"
+shared=(-n auto --maxprocesses 4 --durations 10)
+.venv/bin/python -m pytest "${shared[@]}" --dist loadfile -m "not slow"
 wait "$types"
 [ -n "$all" ] || exit 0
 
@@ -39,10 +39,11 @@ fi
 # The other runtimes, and Ray, are loaded in processes of their own: with them in the process of all tests, the kernel ends
 # it at times with a segmentation fault while Python does nothing but wait for a child process; why is not known.
 apart=(tests/test_export.py tests/test_collection.py tests/test_app.py)
-.venv/bin/python -m pytest "${shared[@]}" -m slow "${apart[@]/#/--ignore=}" tests
-.venv/bin/python -m pytest "${shared[@]}" -m slow "${apart[@]}"
+.venv/bin/python -m pytest "${shared[@]}" --dist worksteal -m slow "${apart[@]/#/--ignore=}" tests
+.venv/bin/python -m pytest "${shared[@]}" --dist loadfile -m slow "${apart[@]}"
 # The oldest open_clip whose numbers have to be the same.
 old=.venv/open_clip-2.24.0
 [ -d "$old" ] || .venv/bin/python -m pip install --quiet --no-deps --target "$old" open_clip_torch==2.24.0
 PYTHONPATH="$old" .venv/bin/python -c 'import open_clip, sys; sys.exit("2.24.0" not in open_clip.__file__)'
-PYTHONPATH="$old" .venv/bin/python -m pytest -q tests/test_parity.py tests/test_backbone.py tests/test_properties.py
+PYTHONPATH="$old" .venv/bin/python -m pytest -q -n 2 tests/test_parity.py tests/test_backbone.py tests/test_properties.py \
+    -m "not slow"

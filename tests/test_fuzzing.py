@@ -140,7 +140,7 @@ NAMES = ["meta.json", "prompts.json", "config.json", "list.txt", "1cls.csv", "we
 NAMES += ["memory.safetensors", "image.png"]
 
 
-@pytest.mark.parametrize("examples", [15, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [15, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NAMES)
 def test_damaged_files_are_taken_or_refused(kinds: Kinds, tmp_path: Path, name: str, examples: int) -> None:
     content, read = kinds.kinds[name]
