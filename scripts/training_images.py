@@ -72,8 +72,8 @@ def _tiled(tile: Image, rng: np.random.RandomState) -> Image:
     plane = scale * plane + rng.uniform(0, SIZE, size=2)
     if rng.uniform() < 0.3:
         plane = plane + rng.uniform(1, 5) * scale * smooth_noise(rng, SHAPE, rng.uniform(40, 120))[..., None]
-    places = (plane % tile.shape[1::-1]).astype(np.float32)
-    return np.asarray(cv2.remap(tile, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), dtype=np.float32)
+    u, v = np.moveaxis(plane % tile.shape[1::-1], 2, 0).astype(np.float32)
+    return np.asarray(cv2.remap(tile, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), dtype=np.float32)
 
 
 def _fill(image: Image, outline: Points, colour: Field) -> None:
@@ -81,8 +81,8 @@ def _fill(image: Image, outline: Points, colour: Field) -> None:
     cv2.fillPoly(image, [subpixel(outline)], colour.tolist(), cv2.LINE_8, SUBPIXEL_BITS)
 
 
-def _outline(rng: np.random.RandomState, x: float, y: float, radius: float) -> Points:
-    """An ellipse, rounded rectangle or bar, polygon, or notched or lobed outline (N, 2) around (x, y), turned."""
+def _outline(rng: np.random.RandomState, centre: Points, radius: float) -> Points:
+    """An ellipse, rounded rectangle or bar, polygon, or notched or lobed outline (N, 2) around a centre (2,)."""
     angles = 2 * np.pi * np.arange(120) / 120
     kind = rng.randint(3)
     if kind == 0:
@@ -97,7 +97,7 @@ def _outline(rng: np.random.RandomState, x: float, y: float, radius: float) -> P
         radii = 1 - rng.uniform(0.04, 0.3) * (wave if lobed else np.maximum(wave, 0))
     squeeze = rng.choice([1.0, rng.uniform(0.2, 1.0)])
     u, v = radius * radii * np.cos(angles), radius * squeeze * radii * np.sin(angles)
-    return rotated(u, v, rng.uniform(0, 2 * np.pi)) + np.asarray([x, y])
+    return rotated(u, v, rng.uniform(0, 2 * np.pi)) + centre
 
 
 def plain(rng: np.random.RandomState) -> Image:
@@ -137,7 +137,7 @@ def lattice(rng: np.random.RandomState) -> Image:
     side = int(rng.randint(24, 129))
     tile = np.full((side, side, 3), ground)
     for _ in range(int(rng.choice([1, 1, 2, 3, 4]))):
-        outline = _outline(rng, *rng.uniform(0, side, size=2), side * rng.uniform(0.12, 0.5))
+        outline = _outline(rng, rng.uniform(0, side, size=2), side * rng.uniform(0.12, 0.5))
         colour = ink if rng.uniform() < 0.6 else random_colour(rng)
         for shift in np.ndindex(3, 3):
             _fill(tile, outline + side * (np.asarray(shift) - 1), colour)
@@ -163,7 +163,7 @@ def confetti(rng: np.random.RandomState) -> Image:
     palette = [random_colour(rng) for _ in range(int(rng.randint(1, 5)))]
     largest = rng.uniform(4, 20)
     for _ in range(int(min(1200, rng.uniform(0.1, 2.5) * SIZE**2 / (2 * largest**2)) + 5)):
-        outline = _outline(rng, *rng.uniform(0, SIZE, size=2), largest * rng.uniform(0.15, 1.0))
+        outline = _outline(rng, rng.uniform(0, SIZE, size=2), largest * rng.uniform(0.15, 1.0))
         _fill(image, outline, np.clip(palette[rng.randint(len(palette))] + rng.uniform(-0.08, 0.08), 0, 1))
     return np.asarray(cv2.GaussianBlur(image, (0, 0), 0.5), dtype=np.float32)
 
@@ -225,16 +225,17 @@ def objects(rng: np.random.RandomState) -> Scene:
     solid, decoration = np.zeros(SHAPE, dtype=np.float32), np.zeros(SHAPE, dtype=np.float32)
     openings, marks, layout = int(rng.randint(0, 3)), int(rng.randint(0, 3)), rng.randint(1 << 30)
     for place in np.ndindex(side, side):
-        x, y = (np.asarray(place) + 0.5 + rng.uniform(-0.06, 0.06, size=2)) * pitch
+        centre = (np.asarray(place) + 0.5 + rng.uniform(-0.06, 0.06, size=2)) * pitch
         same = np.random.RandomState(layout)
         radius, fold = pitch * same.uniform(0.3, 0.46), int(same.randint(3, 9))
-        solid = np.maximum(solid, filled_polygon(_outline(same, x, y, radius)))
+        solid = np.maximum(solid, filled_polygon(_outline(same, centre, radius)))
         for number in range(openings + marks):  # features off the centre come in symmetric sets, unlike defects
             central = same.uniform() < 0.4
             ring, size = (0.0, same.uniform(0.1, 0.4)) if central else same.uniform((0.3, 0.08), (0.65, 0.2))
-            shape, covered = _outline(same, ring * radius, 0, size * radius), np.zeros(SHAPE, dtype=np.float32)
+            shape = _outline(same, np.asarray([ring * radius, 0]), size * radius)
+            covered = np.zeros(SHAPE, dtype=np.float32)
             for step in range(1 if central else fold):
-                turned = rotated(*shape.T, 2 * np.pi * step / fold) + np.asarray([x, y])
+                turned = rotated(shape[:, 0], shape[:, 1], 2 * np.pi * step / fold) + centre
                 covered = np.maximum(covered, filled_polygon(turned))
             if number < openings:
                 solid = np.minimum(solid, 1 - covered)
@@ -263,8 +264,9 @@ def _moved(scene: Scene, rng: np.random.RandomState) -> Scene:
     """The scene turned by any angle, scaled and shifted a little: no two images of a class are alike in place."""
     image, region, background = scene
     full = bool(region.all())
-    matrix = cv2.getRotationMatrix2D((SIZE / 2, SIZE / 2), rng.uniform(0, 360), rng.uniform(0.93, 1.08))
-    matrix[:, 2] += rng.uniform(-1, 1, size=2) * (40 if full else 10)
+    reach = 40 if full else 10
+    matrix = np.asarray(cv2.getRotationMatrix2D((SIZE / 2, SIZE / 2), rng.uniform(0, 360), rng.uniform(0.93, 1.08)))
+    matrix = matrix + np.asarray([[0, 0, rng.uniform(-reach, reach)], [0, 0, rng.uniform(-reach, reach)]])
     border = cv2.BORDER_REFLECT_101 if full else cv2.BORDER_REPLICATE
 
     def warped(array: npt.NDArray[Any], flags: int) -> npt.NDArray[Any]:

@@ -301,7 +301,8 @@ def mask_images() -> dict[str, tuple[Image.Image, str]]:
 def test_mask_of_any_mode(tmp_path: Path) -> None:
     for case, (image, suffix) in mask_images().items():
         path = tmp_path / f"mask.{suffix}"
-        for options in ({}, {"transparency": bytes([255, 0])} if case == "P" else {}):
+        transparency: dict[str, Any] = {"transparency": bytes([255, 0])}
+        for options in ({}, transparency) if case == "P" else ({},):
             image.save(path, **options)
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
