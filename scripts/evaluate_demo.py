@@ -6,6 +6,7 @@ first 8 as references what the threshold rule makes of the other pictures. Table
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections import defaultdict
 from statistics import fmean
@@ -54,9 +55,11 @@ def measure(model: WinCLIP, name: str, seed: int) -> dict[str, dict[str, float]]
     return tables
 
 
-def main(checkpoint: list[str]) -> None:
+def main(words: list[str]) -> None:
     """Print the tables."""
-    model = WinCLIP.from_pretrained(*(checkpoint or [DEMO_MODEL]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", nargs="*", help="CONFIG and WEIGHTS of another model (the demo backbone's)")
+    model = WinCLIP.from_pretrained(*(parser.parse_args(words).checkpoint or [DEMO_MODEL]))
     rows: dict[str, dict[str, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
     for name, seed in tqdm([(name, seed) for name in CLASSES for seed in SEEDS], unit="class"):
         for table, figures in measure(model, name, seed).items():
