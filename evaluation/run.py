@@ -122,8 +122,7 @@ def _score_and_measure(
                 pictures.add(name, scored, measured)
         if options.save_maps:
             output.write_maps(scored, model.backbone.image_size)
-        if left:
-            output.write(model, task.words, results, part.machine, finished=False)
+        output.write(model, task.words, results, part.machine, finished=False)
     if not ranks.first:
         return Outcome("", 0)
     if unscored:

@@ -202,10 +202,11 @@ def test_mvtec_accounts_for_every_file(tmp_path: Path, run: Callable[..., Done])
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no such names")
 def test_mvtec_folders_of_doubtful_names(tmp_path: Path, run: Callable[..., Done]) -> None:
+    root = tmp_path / "classes"
     for name in ("a\nb", "a\\b", "mean"):
-        touch(tmp_path / "classes", f"{name}/train/good/0.png", f"{name}/test/good/0.png")
-        expect_error(run("mvtec", "--all_classes", "--root", str(tmp_path / "classes")), tmp_path, repr(name))
-        shutil.rmtree(tmp_path / "classes")
+        touch(root, f"{name}/train/good/0.png", f"{name}/test/good/0.png")
+        expect_error(run("mvtec", "--all_classes", "--root", str(root)), root, repr(name))
+        shutil.rmtree(root)
     # Another spelling of good, and two files for one mask or image.
     for path, named in (
         ("bottle/test/Good/7.png", "bottle/test/Good"),

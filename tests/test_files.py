@@ -66,3 +66,15 @@ def test_what_is_no_json_is_named(tmp_path: Path) -> None:
             read_json(path, "prompt set")
     with pytest.raises(InputError, match=r"nowhere\.json"):
         read_json(tmp_path / "nowhere.json", "prompt set")
+
+
+def test_json_is_read_up_to_a_limit_and_loses_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "meta.json"
+    path.write_text('{"train": {"bolt": [1], "bolt": [2]}}')
+    with pytest.raises(InputError, match="'bolt' is there more than once"):
+        read_json(path, "list of images")
+    path.write_text("[1, 2]")
+    assert read_json(path, "list of images") == [1, 2]
+    monkeypatch.setattr("winclip.support.files._MOST_BYTES", 5)
+    with pytest.raises(InputError, match="is larger than 0 MB"):
+        read_json(path, "list of images")

@@ -321,6 +321,9 @@ def test_an_image_without_a_score_costs_its_class_alone(
     assert f"error: 1 images have no score, the first is {name}; their classes are not among the results" in error
     assert {row["objects"] for row in rows(save / "results.csv")} == {"felt", "mean"}
     assert json.loads((save / "config.json").read_text())["finished"] is False
+    # And so when nothing is left to score.
+    assert evaluate(data, save) == 2
+    assert {row["objects"] for row in rows(save / "results.csv")} == {"felt", "mean"}
     assert evaluate(data, save, "--skip_bad_scores") == 0
     left = [row["img_path"] for row in rows(save / "scores.csv")]
     assert [row["img_path"] for row in rows(tmp_path / "whole" / "scores.csv") if row["img_path"] in left] == left

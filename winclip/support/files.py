@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
@@ -19,6 +20,8 @@ from winclip.support.errors import InputError
 
 _log = logging.getLogger("winclip")
 _LOCK = ".winclip.lock"
+# Of a text or JSON file: a list of 200,000 images stays below.
+_MOST_BYTES = 64 << 20
 _TEMPORARY = re.compile(r"\.winclip-[0-9a-f]{16}\.tmp")
 
 
@@ -103,10 +106,14 @@ def read_text(path: str | PathLike[str], what: str) -> str:
         what: it is, for messages: ``prompt set``.
 
     Raises:
-        InputError: if it cannot be read, or is not UTF-8.
+        InputError: if it cannot be read, is larger than 64 MB, or is not UTF-8.
     """
     try:
-        return Path(path).read_bytes().decode("utf-8-sig")
+        with Path(path).open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise InputError(f"{what} {path} is larger than {_MOST_BYTES >> 20} MB, the limit")
+        return data.decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"{what} {path} cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -122,12 +129,20 @@ def parse_json(text: str, name: str) -> Any:
     """The content of a JSON text; ``name`` is said in errors.
 
     Raises:
-        InputError: if it is not JSON.
+        InputError: if it is not JSON, or has a key twice in one object, of which one would be lost in silence.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name} is not JSON ({error})") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {key[:100]!r} is there more than once in an object")
+    return found
 
 
 def remove_file(path: Path) -> None:
