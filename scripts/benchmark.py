@@ -104,6 +104,7 @@ def random_backbone(model: str, precision: str = "fp32") -> tuple[ClipBackbone, 
         checkpoint = Path(folder) / "random.safetensors"
         safetensors.torch.save_file(original.state_dict(), checkpoint)
         backbone = load_backbone(model, str(checkpoint), device="cpu", precision=precision)
+    assert isinstance(backbone, ClipBackbone)
     pixels = torch.randint(0, 256, (1, backbone.image_size, backbone.image_size, 3), dtype=torch.uint8)
     return backbone, original.to(PRECISIONS[precision]), pixels
 

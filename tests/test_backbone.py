@@ -229,7 +229,7 @@ def test_fetched_weights_are_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(pretrained, "find_weights", lambda tag: path)
     backbone = load_backbone("ViT-B-32", "openai", device="cpu")
     # OpenAI's weights expect QuickGELU, whether the model's name says so or not.
-    assert backbone.clip.config.quick_gelu
+    assert isinstance(backbone, ClipBackbone) and backbone.clip.config.quick_gelu
     assert backbone.mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
     assert backbone.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 

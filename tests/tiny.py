@@ -45,7 +45,9 @@ def tiny_backbone(folder: Path, **options: Any) -> ClipBackbone:
     checkpoint = folder / "tiny.safetensors"
     if not checkpoint.exists():
         save_tiny_checkpoint(checkpoint)
-    return load_backbone(str(CONFIG), str(checkpoint), device="cpu", **options)
+    backbone = load_backbone(str(CONFIG), str(checkpoint), device="cpu", **options)
+    assert isinstance(backbone, ClipBackbone)
+    return backbone
 
 
 def stages() -> dict[str, npt.NDArray[Any]]:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from winclip.defaults import DEFAULT_MODEL, DEFAULT_PRETRAINED, DEMO_MODEL, DEMO_PRETRAINED, SCALES, check_scales
 from winclip.embeddings import Embeddings
+from winclip.network.backbone import Backbone
 from winclip.network.clip import Clip, ClipConfig, ImageTower
 from winclip.network.devices import PRECISIONS, float32_products, resolve_device, resolve_precision, to_device
 from winclip.network.linear import linear_rates, pack, slowdown
@@ -156,7 +157,7 @@ def load_backbone(
     precision: str = "auto",
     scales: Sequence[int] = SCALES,
     weights: bool = True,
-) -> ClipBackbone:
+) -> Backbone:
     """Load a CLIP.
 
     Args:
