@@ -15,7 +15,7 @@ from datasets.registry import DATA_SETS, DataSet, default_root, with_published_t
 from winclip.defaults import IMAGE_ENDINGS
 from winclip.support.command_line import exit_status
 from winclip.support.files import exists, is_folder
-from winclip.support.names import printable
+from winclip.support.names import counted, printable
 
 
 def main(words: Sequence[str]) -> int:
@@ -72,7 +72,9 @@ def summary(index: DatasetIndex) -> str:
     lines = [f"{'class':<{width}}   train  normal  anomalous"]
     for name, row in (*counts.items(), ("all", (train, normal, anomalous))):
         lines.append(f"{name:<{width}}  {row[0]:>6}  {row[1]:>6}  {row[2]:>9}")
-    lines.append(f"{normal + anomalous} test images: {normal} normal and {anomalous} anomalous; {train} train images")
+    test = counted(normal + anomalous, "test image", "test images")
+    trained = counted(train, "train image", "train images")
+    lines.append(f"{test}: {normal} normal and {anomalous} anomalous; {trained}")
     return "\n".join(lines)
 
 
@@ -98,7 +100,8 @@ def account(data_set: DataSet, index: DatasetIndex) -> str:
             why = _why_not(below.parts, data_set, folders) if exists(path) else "a link to nothing"
             left_out.setdefault(why, []).append(str(below))
     count = sum(map(len, left_out.values()))
-    lines = [f"{seen} files: {seen - count} are listed as images or masks, {count} left out{':' if count else ''}"]
+    listed_count = counted(seen - count, "is listed as an image or mask", "are listed as images or masks")
+    lines = [f"{counted(seen, 'file', 'files')}: {listed_count}, {count} left out{':' if count else ''}"]
     lines += [f"  {len(paths)} {why}; the first is {printable(paths[0])}" for why, paths in sorted(left_out.items())]
     return "\n".join(lines)
 

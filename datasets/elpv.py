@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from datasets.items import DatasetIndex, Item, stays_inside
 from datasets.layout import Warn
 from winclip.support.errors import InputError
+from winclip.support.names import counted
 
 CLASS = "solar_cell"
 LICENCE = (
@@ -67,7 +68,8 @@ def list_elpv(root: Path, warn: Warn) -> DatasetIndex:
     functional = sorted(image for image, probability in probabilities.items() if probability == 0)
     defective = sorted(image for image, probability in probabilities.items() if probability == 1)
     if len(functional) < 2:
-        raise InputError(f"{package / 'labels.csv'} lists {len(functional)} functional cells; expected 2 or more")
+        cells = counted(len(functional), "functional cell", "functional cells")
+        raise InputError(f"{package / 'labels.csv'} lists {cells}; expected 2 or more")
     train = [_copy(package, image, root, "train", "good") for image in functional[0::2]]
     test = [_copy(package, image, root, "test", "good") for image in functional[1::2]]
     test += [_copy(package, image, root, "test", "defective") for image in defective]

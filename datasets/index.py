@@ -21,7 +21,7 @@ from datasets.items import DatasetIndex, Item, stays_inside
 from datasets.layout import mask_files
 from winclip.support.errors import InputError
 from winclip.support.files import is_file, read_json, write_atomically
-from winclip.support.names import printable
+from winclip.support.names import counted, printable
 
 META_FILE = "meta.json"
 _HOW_TO_MAKE = (
@@ -116,8 +116,8 @@ def check_files(index: DatasetIndex, classes: Iterable[str], references: Iterabl
     missing = [path for path in wanted if not is_file(index.root / path)]
     if missing:
         raise InputError(
-            f"{wanted[missing[0]]} {index.root / missing[0]} does not exist ({len(missing)} of {len(wanted)} files are"
-            f" missing); complete the data set or write its {META_FILE} again"
+            f"{wanted[missing[0]]} {index.root / missing[0]} does not exist ({len(missing)} of"
+            f" {counted(len(wanted), 'file', 'files')} missing); complete the data set or write its {META_FILE} again"
         )
 
 

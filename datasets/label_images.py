@@ -23,6 +23,7 @@ from datasets.layout import (
     match_masks,
 )
 from winclip.support.errors import InputError
+from winclip.support.names import counted
 
 # The data sets of Kolektor have no classes; each is listed as one.
 SDD_CLASS, SDD2_CLASS = "commutator", "surface"
@@ -73,9 +74,8 @@ def _labelled_items(
         raise InputError(f"{root} holds no images with labels; expected {example}; {found_in(root)}")
     unlabelled = [image for image, label in pairs if not label]
     if unlabelled:
-        warn(
-            f"{len(unlabelled)} images have no label image NAME{ending} and are left out, the first is {unlabelled[0]}"
-        )
+        count = counted(len(unlabelled), "image has", "images have")
+        warn(f"left out: {count} no label image NAME{ending}, the first is {unlabelled[0]}")
     for image, label in tqdm(labelled, unit="label", disable=None, dynamic_ncols=True):
         defective = read_mask(label).any()
         item = make_item(root, image, cls_name, "" if defective else "good", label if defective else None)
@@ -108,6 +108,7 @@ def _dagm_items(root: Path, names: list[str], warn: Warn) -> Iterator[tuple[str,
         pairs = match_masks(list_images(folder), labels, "_label")
         unused = sorted({*labels} - {label for _, label in pairs if label})
         if unused:
-            warn(f"{len(unused)} label images in {folder} belong to no image, the first is {unused[0].name}")
+            count = counted(len(unused), "label image", "label images")
+            warn(f"without an image: {count} in {folder}, the first is {unused[0].name}")
         for image, label in pairs:
             yield part, make_item(root, image, name, "" if label else "good", label)

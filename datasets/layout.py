@@ -9,6 +9,7 @@ from datasets.items import DatasetIndex, Item
 from winclip.defaults import IMAGE_ENDINGS
 from winclip.support.errors import InputError
 from winclip.support.files import is_folder
+from winclip.support.names import counted
 
 # Of archive programs.
 ARCHIVE_FOLDER = "__MACOSX"
@@ -152,14 +153,16 @@ def assemble(
         else:
             of_train.append(item)
     if left_out:
-        warn(f"{len(left_out)} defective images of the train part are left out, the first is {left_out[0]}")
+        images = counted(len(left_out), "defective image", "defective images")
+        warn(f"left out: {images} of the train part, the first is {left_out[0]}")
     for kind, classes in (("normal train", train), ("test", test)):
         for name, listed in classes.items():
             if not listed:
                 raise InputError(f"class {name} has no {kind} images in {root}; complete or remove it")
     unmasked = [item.img_path for listed in test.values() for item in listed if item.anomaly and not item.mask_path]
     if unmasked:
-        text = f"{len(unmasked)} anomalous images have no mask, the first is {root / unmasked[0]}"
+        images = counted(len(unmasked), "anomalous image has", "anomalous images have")
+        text = f"{images} no mask, the first is {root / unmasked[0]}"
         if not allow_missing_masks:
             raise InputError(f"{text}; expected {expected_mask}; --allow_missing_masks lists them without")
         warn(text)

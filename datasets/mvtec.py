@@ -23,6 +23,7 @@ from datasets.layout import (
     match_masks,
 )
 from winclip.support.errors import InputError
+from winclip.support.names import counted
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ class FolderLayout:
             unused = [mask for mask in _list_masks(part) if mask not in used]
             # Some data sets carry black masks for their normal images.
             if unused and part.name != self.good:
-                warn(f"{len(unused)} masks in {part} belong to no image, the first is {unused[0].name}")
+                count = counted(len(unused), "mask", "masks")
+                warn(f"without an image: {count} in {part}, the first is {unused[0].name}")
 
 
 def _list_masks(folder: Path) -> list[Path]:

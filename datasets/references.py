@@ -11,6 +11,7 @@ import numpy as np
 from datasets.items import DatasetIndex, Item
 from winclip.support.errors import InputError
 from winclip.support.files import read_text
+from winclip.support.names import counted
 
 
 def draw_references(train_items: Sequence[Item], cls_name: str, k: int, seed: int) -> list[Item]:
@@ -32,7 +33,8 @@ def draw_references(train_items: Sequence[Item], cls_name: str, k: int, seed: in
     if k < 0:
         raise InputError(f"k_shot is {k}; expected 0 or more")
     if k > len(train_items):
-        raise InputError(f"class {cls_name} has {len(train_items)} train images and k_shot asks for {k}; ask for fewer")
+        images = counted(len(train_items), "train image", "train images")
+        raise InputError(f"class {cls_name} has {images} and k_shot asks for {k}; ask for fewer")
     digest = hashlib.sha256(f"{seed}:{cls_name}".encode()).digest()
     # RandomState, because numpy promises that its stream never changes.
     generator = np.random.RandomState(np.frombuffer(digest, dtype="<u4").astype(np.uint32))

@@ -24,7 +24,7 @@ from winclip.pictures.images import open_image, read_image
 from winclip.pictures.reading import usable_workers
 from winclip.support.errors import InputError
 from winclip.support.files import write_atomically
-from winclip.support.names import cell, file_name, printable
+from winclip.support.names import cell, counted, file_name, printable
 
 FILE = "check_data.json"
 # Images smaller than this are blown up manifold; longer ones are pressed together as much.
@@ -89,12 +89,13 @@ def check_data(options: Options) -> tuple[str, int]:
     problems = [problem for one in seen for problem in one.problems]
     problems += [*_compared(seen), *_bad_names(classes, seen)]
     problems.sort(key=lambda problem: (list(KINDS).index(problem.kind), problem.cls_name, problem.path, problem.text))
+    masks = sum(bool(item.mask_path) for _, item in entries)
     content = {
         "dataset": options.dataset,
         "data_path": str(options.data_path),
         "classes": classes,
         "images": len(entries),
-        "masks": sum(bool(item.mask_path) for _, item in entries),
+        "masks": masks,
         "problems": [asdict(problem) for problem in problems],
     }
     target = options.save_path / FILE
@@ -104,8 +105,10 @@ def check_data(options: Options) -> tuple[str, int]:
         texts = [f"  {printable(problem.text)}" for problem in found]
         lines += [f"{KINDS[kind]} ({len(texts)}):", *texts]
     lines.append(
-        f"{content['images']} images and {content['masks']} masks of {len(classes)} classes: {len(problems) or 'no'}"
-        f" problems; written to {printable(str(target))}"
+        f"{counted(len(entries), 'image', 'images')} and {counted(masks, 'mask', 'masks')} of"
+        f" {counted(len(classes), 'class', 'classes')}:"
+        f" {counted(len(problems), 'problem', 'problems') if problems else 'no problems'}; written to"
+        f" {printable(str(target))}"
     )
     return "\n".join(lines), 1 if problems else 0
 
@@ -144,7 +147,8 @@ def _read(part: str, item: Item, root: Path, masked: set[str], allow_links: bool
             if item.anomaly and not mask.any():
                 found("empty mask", mask_path, f"of {image_path} has no defect pixel")
             if not item.anomaly and mask.any():
-                found("good with defect", mask_path, f"has {int(mask.sum())} defect pixels and {image_path} is good")
+                pixels = counted(int(mask.sum()), "defect pixel", "defect pixels")
+                found("good with defect", mask_path, f"has {pixels} and {image_path} is good")
     elif item.anomaly and item.cls_name in masked:
         found("no mask", image_path, f"has no mask; the pixel metrics of {item.cls_name} are left out")
     return _Seen(part, item, digest, mode, problems)

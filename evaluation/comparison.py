@@ -15,7 +15,7 @@ from winclip.metrics.bootstrap import RESAMPLES, Interval, interval
 from winclip.metrics.formulas import Float64
 from winclip.report.content import Table
 from winclip.support.errors import InputError
-from winclip.support.names import cell
+from winclip.support.names import cell, counted
 
 # By class and path, 1 for defective images, else 0.
 Labels = dict[str, dict[str, int]]
@@ -135,7 +135,8 @@ def _common(first: Labels, second: Labels, notes: list[str]) -> Iterator[tuple[s
         if only:
             notes.append(f"Left out, since only the {which} run has them: {', '.join(only)}.")
         if left:
-            notes.append(f"Left out, since only the {which} run has them: {left} images of the other classes.")
+            count = counted(left, "image", "images")
+            notes.append(f"Left out, since only the {which} run has them: {count} of the other classes.")
         if len(only) == len(one):
             raise InputError("the runs have no image in common; give runs of the same data")
     for name in first:

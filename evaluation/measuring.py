@@ -20,6 +20,7 @@ from winclip.metrics.formulas import PIXEL_METRICS, TYPE_METRICS, Figures, Float
 from winclip.metrics.histograms import Histograms, Maps, bounds, count_pixels
 from winclip.scoring import upsample
 from winclip.support.errors import InputError
+from winclip.support.names import counted
 
 # Pixels of a class in a setting that exact metrics are taken of at most: some 13 bytes each, 60 more those of defects.
 EXACT_LIMIT = 1_000_000_000
@@ -193,5 +194,6 @@ def _upsampled(grid: torch.Tensor, size: int, images: slice) -> npt.NDArray[np.f
 def _defects(scored: ClassScores) -> DefectPixels | str:
     without = sum(mask is None for mask in scored.masks)
     if without:
-        return f"{without} of {len(scored.masks)} test images are anomalous and have no mask"
+        few = f"of {counted(len(scored.masks), 'test image', 'test images')}"
+        return f"{counted(without, f'{few} is anomalous and has', f'{few} are anomalous and have')} no mask"
     return label_defects(np.stack([mask for mask in scored.masks if mask is not None]))

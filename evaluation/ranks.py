@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from winclip.support.command_line import ModelOptions, Terminated
 from winclip.support.errors import InputError
+from winclip.support.names import counted
 
 if TYPE_CHECKING:
     from winclip.model import WinCLIP
@@ -186,8 +187,8 @@ def own_device(device: str, local_number: int, local_count: int) -> str:
         return device
     if local_count > count:
         raise InputError(
-            f"this machine has {local_count} ranks and {count} GPUs; start {count} with --nproc_per_node {count}, or"
-            " use --device cpu"
+            f"this machine has {local_count} ranks and {counted(count, 'GPU', 'GPUs')}; start {count} with"
+            f" --nproc_per_node {count}, or use --device cpu"
         )
     return f"cuda:{local_number}"
 

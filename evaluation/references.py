@@ -17,6 +17,7 @@ from winclip.memory import MemoryBank
 from winclip.network.backbone import Backbone
 from winclip.pictures.reading import Batch, BatchReader
 from winclip.support.errors import InputError
+from winclip.support.names import counted
 
 Key = TypeVar("Key")
 
@@ -85,15 +86,16 @@ def plan_references(options: Options, index: DatasetIndex, classes: Sequence[str
 def _plan_listed(options: Options, listed: dict[str, list[Item]]) -> Plan:
     fewest = min(listed, key=lambda name: len(listed[name]))
     count = len(listed[fewest])
+    images = counted(count, "image", "images")
     if options.k_shot is None and any(len(items) > count for items in listed.values()):
         raise InputError(
-            f"{options.reference_list} lists {count} images of class {fewest} and more of others;"
+            f"{options.reference_list} lists {images} of class {fewest} and more of others;"
             " say with --k_shot how many of each to use"
         )
     k_shots = options.k_shot or (count,)
     if max(k_shots) > count:
         raise InputError(
-            f"--k_shot {max(k_shots)}: {options.reference_list} lists {count} images of class {fewest};"
+            f"--k_shot {max(k_shots)}: {options.reference_list} lists {images} of class {fewest};"
             " list more or ask for fewer"
         )
     return Plan(_settings(k_shots, (None,)), {name: {None: items} for name, items in listed.items()}, listed=True)
@@ -167,5 +169,6 @@ def _first(orders: Orders, setting: Setting, class_name: str, unreadable: Contai
         return []
     order = [item for item in orders[setting.seed] if item.img_path not in unreadable]
     if setting.k_shot > len(order):
-        raise InputError(f"class {class_name} has too few readable reference images for {setting.k_shot} shots")
+        shots = counted(setting.k_shot, "shot", "shots")
+        raise InputError(f"class {class_name} has too few readable reference images for {shots}")
     return order[: setting.k_shot]

@@ -17,7 +17,7 @@ from winclip.metrics.formulas import REGISTRY
 from winclip.report.content import Table
 from winclip.support.errors import InputError
 from winclip.support.files import is_file
-from winclip.support.names import cell, from_cell, printable
+from winclip.support.names import cell, counted, from_cell, printable
 
 # Options that figures can depend on.
 _OPTIONS = (
@@ -147,7 +147,8 @@ def tabulate_runs(folders: Sequence[Path]) -> RunTable:
     sources = {*frame["source"]}
     notes += [f"{name}: published figures ({origin})." for name, origin in _PUBLISHED.items() if name in sources]
     parts = [run for run in runs if not run.finished]
-    notes += [f"{run.folder} did not come to its end: means over {len(run.labels)} classes." for run in parts]
+    counts = [counted(len(run.labels), "class", "classes") for run in parts]
+    notes += [f"{run.folder} did not come to its end: means over {count}." for run, count in zip(parts, counts)]
     return RunTable(frame, [*notes, *_made_with(runs)])
 
 

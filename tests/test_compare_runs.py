@@ -139,7 +139,7 @@ def test_what_only_one_run_has_is_left_out_and_said(
         f"{one} did not come to its end.",
         "The runs have --aupro exact and steps, exact is taken.",
         "Left out, since only the first run has them: felt.",
-        "Left out, since only the first run has them: 1 images of the other classes.",
+        "Left out, since only the first run has them: 1 image of the other classes.",
     ):
         assert note in out
 

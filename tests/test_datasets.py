@@ -195,7 +195,7 @@ def test_check_files_names_the_first_and_counts(tmp_path: Path) -> None:
         (tmp_path / path).write_bytes(b"")
     check_files(index, ["nut"])
     check_files(index, ["nut"], index.train["nut"][:1])
-    with pytest.raises(InputError, match=r"image .*nut/b\.png does not exist \(1 of 5 files are missing\)"):
+    with pytest.raises(InputError, match=r"image .*nut/b\.png does not exist \(1 of 5 files missing\)"):
         check_files(index, ["nut"], index.train["nut"])
     with pytest.raises(InputError, match=r"image .*own/t\.png does not exist \(2 of 5"):
         (tmp_path / "nut/u_mask.png").unlink()

@@ -92,7 +92,7 @@ def test_damaged_or_missing_package(site: Path, tmp_path: Path, capsys: Capture)
         ("images/cell1.png high mono\n", "labels.csv, line 1: 'images/cell1.png high mono'"),
         ("images/cell1.png 7 mono\n", "labels.csv, line 1: "),
         ("../cell1.png 0 mono\n", "labels.csv, line 1: '../cell1.png 0 mono'"),
-        ("images/cell1.png 0 mono\n", "1 functional cells"),
+        ("images/cell1.png 0 mono\n", "1 functional cell;"),
         (LABELS + "images/cell99.png 1.0 mono\n", "cell99.png"),
     ):
         make_package(site, labels)

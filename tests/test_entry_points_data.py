@@ -152,7 +152,7 @@ def test_mvtec_meta_json(tmp_path: Path, run: Callable[..., Done]) -> None:
     assert str(tmp_path) in missing and all(
         (name in missing) == (name not in ("bottle", "metal_nut")) for name in MVTEC_CLASSES
     )
-    assert "1 masks" in unused and str(tmp_path / "bottle/ground_truth/broken") in unused and "001_mask.png" in unused
+    assert "1 mask in" in unused and str(tmp_path / "bottle/ground_truth/broken") in unused and "001_mask.png" in unused
     run("mvtec")
     assert (tmp_path / "meta.json").read_bytes() == content
     # With all classes there, nothing is missing.

@@ -20,7 +20,7 @@ from tests.conftest import make_data
 from tests.test_report import embedded
 from tests.tiny import CONFIG
 from winclip.support.errors import InputError
-from winclip.support.names import NAME_LIMIT, cell, csv_line, file_name, from_cell, printable
+from winclip.support.names import NAME_LIMIT, cell, counted, csv_line, file_name, from_cell, printable
 
 ORDINARY = [
     "000.png",
@@ -54,6 +54,10 @@ def test_hostile_names_are_tame_in_a_cell_and_come_back_and_one_line_in_a_termin
     assert from_cell(back) == text
     shown = printable(f"image {text} cannot be read")
     assert shown.isprintable() and shown.encode().decode() == shown
+
+
+def test_one_has_the_singular() -> None:
+    assert [counted(count, "class", "classes") for count in (0, 1, 2)] == ["0 classes", "1 class", "2 classes"]
 
 
 def test_long_texts_lose_their_middle() -> None:
