@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from evaluation.options import parse_options
@@ -26,7 +27,10 @@ def _evaluate(arguments: list[str]) -> int:
 
     outcome = run(options)
     if outcome.text:
-        print(outcome.text)
+        print(outcome.text, flush=True)
+    # On standard error, since standard output is tables.md.
+    for path in outcome.files:
+        logging.getLogger("winclip").info("written: %s", path)
     return outcome.status
 
 

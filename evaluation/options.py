@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.registry import DATA_SETS, default_root
+from winclip.defaults import DEFAULT_MODEL, DEMO_MODEL
 from winclip.support.command_line import ModelOptions, ReadingOptions
 from winclip.support.errors import InputError
 from winclip.support.files import read_json
@@ -137,6 +138,11 @@ def parse_options(arguments: Sequence[str]) -> Options:
         values = vars(parser.parse_args(arguments))
     if values["check_data"] and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("--check_data runs in one process; call it without torchrun")
+    if values["compare"] and values["model"] == DEMO_MODEL:
+        raise InputError(
+            "--compare: the published figures are those of a CLIP trained on photographs, and the demo backbone was"
+            f" trained on drawings; leave it out, or use --model {DEFAULT_MODEL}"
+        )
     if values.pop("resume") and values["fresh"]:
         raise InputError("--resume and --fresh say the opposite; leave one of them out")
     dataset = values["dataset"]

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from evaluation.results import (
     tables,
     types_csv,
 )
+from winclip.demo.stand_in import caution
 from winclip.made_with import versions
 from winclip.model import WinCLIP
 from winclip.network.backbone import Backbone
@@ -38,7 +39,7 @@ from winclip.support.names import printable
 from winclip.support.options import as_json
 
 if TYPE_CHECKING:
-    from winclip.report.content import Report
+    from winclip.report.content import Report, Table
 
 _log = logging.getLogger("winclip")
 
@@ -166,7 +167,7 @@ class Output:
             ("results.csv", results_csv(results)),
             ("types.csv", types_csv(results)),
             *([("intervals.csv", intervals_csv(results))] if self._options.intervals else []),
-            ("tables.md", markdown(tables(results, self._options.compare))),
+            ("tables.md", tables_text(self._options, tables(results, self._options.compare))),
             ("scores.csv", scores_csv(results)),
             ("k_shot.csv", k_shot_csv(results)),
             ("config.json", json.dumps(config, indent=2) + "\n"),
@@ -208,10 +209,18 @@ def _resolved(options: Options, backbone: Backbone, results: Results, finished: 
     }
 
 
+def tables_text(options: Options, shown: Sequence[Table]) -> str:
+    """Tables as tables.md has them, with the caution of the demo backbone at the end."""
+    said = caution(options.model.model, [options.data_path])
+    return markdown(shown) + (f"\nCaution: {said}.\n" if said else "")
+
+
 def facts(options: Options, model: WinCLIP) -> list[tuple[str, str]]:
     """What the report says about the run."""
     backbone = model.backbone
+    said = caution(options.model.model, [options.data_path])
     return [
+        *([("caution", said)] if said else []),
         ("model", backbone.model),
         ("weights", f"{backbone.pretrained} (SHA-256 {backbone.weights_sha256[:12]})"),
         ("image size", f"{backbone.image_size} x {backbone.image_size}"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,12 +14,12 @@ from datasets.items import Item
 from datasets.registry import published_order, says_nothing, words_for_prompts
 from evaluation.measuring import Method, measure_class
 from evaluation.options import Options, Setting
-from evaluation.output import Output, facts
+from evaluation.output import Output, facts, tables_text
 from evaluation.parts import FOLDER, Parts
 from evaluation.published import require_published
 from evaluation.ranks import Ranks, joined_ranks
 from evaluation.references import choose_references, plan_references
-from evaluation.results import Results, markdown, tables
+from evaluation.results import Results, tables
 from evaluation.scoring import Missing, Task, listings, missing_scores, score_missing
 from winclip.demo.stand_in import caution_of_stand_in
 from winclip.made_with import made_with, versions
@@ -26,6 +27,7 @@ from winclip.model import WinCLIP
 from winclip.prompts import load_prompt_set
 from winclip.support.errors import InputError
 from winclip.support.files import lock_folder
+from winclip.support.names import counted
 
 if TYPE_CHECKING:
     from evaluation.check_metrics import MetricCheck
@@ -36,10 +38,11 @@ _log = logging.getLogger("winclip")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run prints, and its exit status: 0, or 1 where ``--check_metrics`` found a difference."""
+    """What a run prints, its exit status (1 where ``--check_metrics`` found a difference), and its files to look at."""
 
     text: str
     status: int
+    files: Sequence[Path] = ()
 
 
 def run(options: Options) -> Outcome:
@@ -91,11 +94,12 @@ def _score_and_measure(
     classes = iter(task.classes)
     if left:
         if left < total:
-            _log.info("going on: %d of %d test images are scored already", total - left, total)
+            done = counted(total - left, f"of {total} test images is", f"of {total} test images are")
+            _log.info("going on: %s scored already", done)
         model = ranks.load(options.model)
         classes = score_missing(options, task, model, parts, missing, ranks)
     else:
-        _log.info("scored already: all %d test images, in %s", total, parts.folder)
+        _log.info("scored already: all %s, in %s", counted(total, "test image", "test images"), parts.folder)
     results = Results(options.dataset, task.plan.settings)
     check, pictures = _metric_check(options), _run_pictures(options, task.index.root, task.plan.settings)
     unscored: list[Item] = []
@@ -127,18 +131,19 @@ def _score_and_measure(
         return Outcome("", 0)
     if unscored:
         raise InputError(
-            f"{len(unscored)} images have no score, the first is {task.index.root / unscored[0].img_path}; their"
-            " classes are not among the results. Try --precision fp32 or other weights, or leave such images out with"
-            " --skip_bad_scores"
+            f"{counted(len(unscored), 'image has', 'images have')} no score, the first is"
+            f" {task.index.root / unscored[0].img_path}; no class of such images is among the results."
+            " Try --precision fp32 or other weights, or leave such images out with --skip_bad_scores"
         )
-    shown = tables(results, options.compare)
+    shown, files = tables(results, options.compare), [options.save_path / "tables.md"]
     if pictures is not None:
         title = f"WinCLIP on {options.dataset}"
         output.write_report(pictures.report(title, shown, facts(options, model), results))
+        files.append(options.save_path / "report.html")
     output.write(model, task.words, results, part.machine, finished=True)
     if check is None:
-        return Outcome(markdown(shown), 0)
-    return Outcome(markdown([*shown, check.table()]), 0 if check.passed else 1)
+        return Outcome(tables_text(options, shown), 0, files)
+    return Outcome(tables_text(options, [*shown, check.table()]), 0 if check.passed else 1, files)
 
 
 def _made_with(task: Task, model: WinCLIP) -> dict[str, Any]:
@@ -159,7 +164,8 @@ def _log_task(options: Options, task: Task, model: WinCLIP, ranks: Ranks) -> Non
     total, backbone = sum(len(task.index.test[name]) for name in task.classes), model.backbone
     several = f", {ranks.count} ranks" if ranks.count > 1 else ""
     where = f"{backbone.model} ({backbone.pretrained}) on {backbone.device} in {backbone.precision}{several}"
-    _log.info("%s: %d classes, %d test images, %s", options.dataset, len(task.classes), total, where)
+    counts = f"{counted(len(task.classes), 'class', 'classes')}, {counted(total, 'test image', 'test images')}"
+    _log.info("%s: %s, %s", options.dataset, counts, where)
     caution_of_stand_in(options.model.model, [task.index.root])
     unnamed = [name for name, words in task.words.items() if says_nothing(words)]
     if unnamed:

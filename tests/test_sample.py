@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from scripts import evaluate_demo, training_images
 from scripts import train_demo as training
 from winclip import WinCLIP
+from winclip.defaults import DEMO_MODEL
 from winclip.demo import sample
 from winclip.demo.stand_in import CAUTION, STAMP, caution_of_stand_in
 
@@ -54,6 +56,18 @@ def test_only_pictures_of_the_sample_pass_without_a_caution(tmp_path: Path, logg
     assert logged == []
     caution_of_stand_in("demo-vit-240", [inside, photographs])
     assert logged == [CAUTION]
+
+
+def test_the_caution_stands_in_what_one_forwards_and_paths_come_last(
+    evaluation_main: Callable[[list[str]], int], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / "out" / name for name in ("tables.md", "report.html")]
+    command = ["--data_path", str(data), "--save_path", str(tmp_path / "out"), "--model", DEMO_MODEL, "--report"]
+    for times in (1, 0):
+        assert evaluation_main([*command, "--classes", "felt", "--device", "cpu"]) == 0
+        assert [path.read_text().count(CAUTION) for path in files] == [times] * 2
+        assert capsys.readouterr().err.splitlines()[-2:] == [f"info: written: {path}" for path in files]
+        (data / STAMP).write_text("{}")
 
 
 @pytest.mark.usefixtures("two_classes")

@@ -16,10 +16,16 @@ CAUTION = (
 )
 
 
+def caution(model: str, folders: Iterable[Path]) -> str:
+    """``CAUTION`` if the model is the demo backbone and a folder of pictures is not in the sample, else empty."""
+    trusted = model != DEMO_MODEL or all(map(_of_sample, {folder.resolve() for folder in folders}))
+    return "" if trusted else CAUTION
+
+
 def caution_of_stand_in(model: str, folders: Iterable[Path]) -> None:
-    """Warn if the model is the demo backbone and a folder of pictures is neither the sample nor inside of it."""
-    if model == DEMO_MODEL and not all(map(_of_sample, {folder.resolve() for folder in folders})):
-        logging.getLogger("winclip").warning(CAUTION)
+    """Log ``caution`` as a warning, if there is one."""
+    if said := caution(model, folders):
+        logging.getLogger("winclip").warning(said)
 
 
 def _of_sample(folder: Path) -> bool:
