@@ -24,10 +24,12 @@ from evaluation.results import (
     with_mean,
 )
 from winclip.metrics.bootstrap import interval
+from winclip.metrics.formulas import REGISTRY
 from winclip.pictures.images import read_image
 from winclip.report.content import Card, Growth, Report, Result, SettingPage, Table, Wording
 from winclip.report.curves import ClassCurves, measure_class
 from winclip.report.page import LARGEST, LARGEST_HEAT, LONGEST_OUTLINE, heat_picture
+from winclip.support.names import counted
 
 # Bytes of the page's pictures; with more test images, the worst of each class are shown.
 PAGE_BYTES = 40_000_000
@@ -38,7 +40,9 @@ _WORDS = Wording(
     panels="Curves",
     outcome="Right or wrong",
     order="worst first",
-    tables="Per cent. A click on a column's name sorts by it.",
+    tables="Per cent. A click on a column's name sorts by it. "
+    + "; ".join(f"{metric.name}: {metric.meaning}" for metric in REGISTRY)
+    + "; row chance: what guessing gives on these images.",
 )
 _NOTES = (
     "Scores above the threshold count as defective. The threshold is, for each class, the one with the best F1 on these"
@@ -154,7 +158,7 @@ def types_table(results: Results) -> Table | None:
         return None
     note = (
         "Images of each type against the good images of their class alone; the type with the lowest image AUROC with"
-        f" {last} references comes first. An image AUROC of 50 is that of guessing."
+        f" {counted(last, 'reference', 'references')} comes first. An image AUROC of 50 is that of guessing."
     )
     header = ["type of defect", "images", *(f"{metric} {k_shot}-shot" for metric, k_shot in columns)]
     return Table("Types of defects, the hardest first", header, rows, notes=[note], bars=True)

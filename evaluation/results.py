@@ -17,7 +17,7 @@ from evaluation.published import PAPER, SOURCE, paper_mean, published_mean, publ
 from winclip.metrics.bootstrap import RESAMPLES, Interval, interval
 from winclip.metrics.formulas import METRICS as METRICS
 from winclip.metrics.formulas import TYPE_METRICS as TYPE_METRICS
-from winclip.metrics.formulas import Float64
+from winclip.metrics.formulas import Float64, chance
 from winclip.report.content import Table
 from winclip.support.names import cell, csv_line
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from evaluation.references import References
 
 INTERVALS_NOTE = f"[low, high]: 95 % bootstrap interval over images, {RESAMPLES:,} resamples."
+CHANCE_MARK = "†"
+CHANCE_NOTE = f"{CHANCE_MARK}: cannot be told from guessing, whose figure (of a class, its own) is in the interval."
 
 Column = dict[str, float]
 Part = TypeVar("Part")
@@ -46,6 +48,7 @@ class Results:
         resampled: per setting and class, of each of these its values in resamples, see ``Measured``.
         scores: per setting, the test images and their scores.
         references: per setting, the reference images used.
+        chance: per class, what guessing gives on it.
     """
 
     dataset: str
@@ -55,6 +58,7 @@ class Results:
     resampled: dict[Setting, dict[str, dict[str, Float64]]] = field(init=False)
     scores: dict[Setting, list[tuple[Item, float]]] = field(init=False)
     references: dict[Setting, list[Item]] = field(init=False)
+    chance: dict[str, Column] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.figures = {setting: {} for setting in self.settings}
@@ -71,6 +75,8 @@ class Results:
         self.resampled[setting][scored.class_name] = measured.resampled
         self.scores[setting] += zip(scored.items, scored.scores[setting].tolist())
         self.references[setting] += [references.items[position] for position in references.chosen[setting]]
+        of_pixels = {} if isinstance(measured.defects, str) else chance("pixel", measured.defects.mask)
+        self.chance[scored.class_name] = of_pixels | chance("image", scored.labels)
 
     @property
     def classes(self) -> list[str]:
@@ -243,9 +249,10 @@ def tables(results: Results, compare: bool) -> list[Table]:
     """A table per number of shots, per cent with one decimal.
 
     With several seeds a cell is the mean over the seeds and the population standard deviation. Where
-    images were resampled, the interval stands behind it.
+    images were resampled, the interval stands behind it, and ``CHANCE_MARK`` if that holds what guessing gives.
     """
     shown = []
+    guessed = with_mean(results.chance)
     for k_shot, settings in by_shots(results).items():
         mean, deviation = over_seeds([with_mean(results.figures[setting]) for setting in settings])
         title = f"{results.dataset}, {k_shot}-shot"
@@ -256,16 +263,21 @@ def tables(results: Results, compare: bool) -> list[Table]:
         spread = deviation if len(settings) > 1 else {name: {} for name in mean}
         limits = intervals(results, settings)
         *rows, last = (
-            [name, *(_cell(mean[name], spread[name], limits[name], metric) for metric in METRICS)] for name in mean
+            [name, *(_cell(mean[name], spread[name], limits[name], guessed[name], metric) for metric in METRICS)]
+            for name in mean
         )
+        by_chance = ["chance", *(figure_text(guessed["mean"], {}, metric) for metric in METRICS)]
         header = ["objects", *METRICS]
         notes = [INTERVALS_NOTE] if any(limits.values()) else []
         if compare:
             header += [f"{metric} diff" for metric in METRICS]
             for row, differences in zip([*rows, last], _differences(results.dataset, k_shot, mean)):
                 row += differences
+            by_chance += ["-"] * len(METRICS)
             notes += _published_notes(results.dataset, k_shot)
-        shown.append(Table(title, header, rows, last, notes))
+        if any(CHANCE_MARK in text for row in [*rows, last] for text in row[1:]):
+            notes.append(CHANCE_NOTE)
+        shown.append(Table(title, header, rows, last, notes, chance=by_chance))
     return shown
 
 
@@ -275,7 +287,7 @@ def markdown(tables: Iterable[Table]) -> str:
     for table in tables:
         rows = [
             [text.replace("|", "\\|") for text in row]
-            for row in [*table.rows, *([] if table.mean is None else [table.mean])]
+            for row in [*table.rows, *filter(None, [table.mean, table.chance])]
         ]
         text = tabulate(rows, table.header, tablefmt="pipe", stralign="left", disable_numparse=True)
         notes = "".join(f"{note}\n" for note in table.notes)
@@ -283,8 +295,11 @@ def markdown(tables: Iterable[Table]) -> str:
     return "\n".join(parts)
 
 
-def _cell(mean: Column, deviation: Column, limits: Mapping[str, Interval], metric: str) -> str:
-    return figure_text(mean, deviation, metric) + interval_text(limits.get(metric) if metric in mean else None)
+def _cell(mean: Column, deviation: Column, limits: Mapping[str, Interval], guessed: Column, metric: str) -> str:
+    both = limits.get(metric) if metric in mean else None
+    # Rounding moves an end that is the figure of guessing itself, as that of F1 often is.
+    known = both is not None and metric in guessed and both[0] - 1e-9 <= guessed[metric] <= both[1] + 1e-9
+    return figure_text(mean, deviation, metric) + interval_text(both) + (CHANCE_MARK if known else "")
 
 
 def figure_text(mean: Column, deviation: Column, metric: str) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import ROOT
 from winclip import commands as winclip_command
+from winclip.metrics.formulas import REGISTRY
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WORDS, README_WORDS = 10_000, 1_400
@@ -109,6 +110,11 @@ def test_docs_are_short() -> None:
     words = {page: len(page.read_text(encoding="utf-8").split()) for page in PAGES}
     assert words[PAGES[0]] <= README_WORDS
     assert sum(words.values()) <= WORDS
+
+
+def test_the_readme_says_what_each_column_is() -> None:
+    readme = " ".join(PAGES[0].read_text(encoding="utf-8").split())
+    assert [metric.name for metric in REGISTRY if f"`{metric.name}` {metric.meaning}" not in readme] == []
 
 
 def test_wrong_pages_are_found() -> None:

@@ -14,6 +14,8 @@ import pytest
 
 import evaluation.measuring
 import winclip.metrics.bootstrap
+from evaluation.options import Setting
+from evaluation.results import Results, tables
 from winclip.metrics.bootstrap import (
     RESAMPLES,
     draw,
@@ -23,7 +25,7 @@ from winclip.metrics.bootstrap import (
     spread,
 )
 from winclip.metrics.exact import image_metrics, label_defects, pixel_metrics
-from winclip.metrics.formulas import AUPRO_MODES, METRICS, PIXEL_METRICS, UndefinedMetric
+from winclip.metrics.formulas import AUPRO_MODES, METRICS, PIXEL_METRICS, UndefinedMetric, chance
 
 Evaluate = Callable[..., int]
 
@@ -69,6 +71,24 @@ def test_image_metrics_agree_with_a_plain_loop() -> None:
     for number, row in enumerate(draws):
         expected = image_metrics(np.repeat(labels, row), np.repeat(scores, row))[0]
         assert {name: part[number] for name, part in values.items()} == pytest.approx(expected, abs=1e-12)
+
+
+def test_f1_of_images_falls_to_that_of_guessing_and_no_further() -> None:
+    labels = np.repeat([0, 1], [10, 30])
+    scores = np.random.RandomState(3).rand(40)
+    figures = image_metrics(labels, scores)[0]
+    values = spread(figures, resampled_image_metrics(draw(labels, "bolt"), labels, scores))["f1_sp"]
+    assert values.min() == pytest.approx(chance("image", labels)["f1_sp"], abs=1e-12)
+
+
+def test_the_figure_of_guessing_is_marked_whatever_rounding_does_to_a_mean() -> None:
+    setting = Setting(0, None)
+    results = Results("small", [setting])
+    for name, value in (("a", 0.1), ("b", 0.2), ("c", 0.3)):
+        results.chance[name] = results.figures[setting][name] = {"f1_sp": value}
+        results.resampled[setting][name] = {"f1_sp": np.full(RESAMPLES, value)}
+    (table,) = tables(results, compare=False)
+    assert table.mean is not None and table.mean[1 + METRICS.index("f1_sp")] == "20.0 [20.0, 20.0]†"
 
 
 def case(seed: int, shift: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
@@ -134,6 +154,21 @@ def test_a_run_with_intervals(
             assert 0 <= low <= high <= 100
             assert low - 5 <= float(figures[key][metric]) <= high + 5
     assert len(re.findall(r" \[\d+\.\d, \d+\.\d\]", out)) == 2 * 3 * len(METRICS)
+    guessed = {"aupro": 15, "auroc_sp": 50, "f1_sp": 200 / 3, "ap_sp": 50}
+    marks = []
+    for text, (k_shot, seed) in zip(out.split("## ")[1:], (("0", ""), ("1", "mean"))):
+        for line in text.splitlines():
+            name, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+            if name in ("bolt", "felt", "mean"):
+                limits = intervals[k_shot, seed, name]
+                for metric, value in guessed.items():
+                    low, high = (float(limits[f"{metric}_{end}"]) for end in ("low", "high"))
+                    marks.append(cells[METRICS.index(metric)].endswith("]†"))
+                    assert marks[-1] == (low <= value + 1e-5 and high >= value - 1e-5)
+    assert len(marks) == 2 * 3 * 4 and len({*marks}) == 2
+    assert [text.count("\n†: ") for text in out.split("## ")[1:]] == ["]†" in text for text in out.split("## ")[1:]]
+    assert not any("†".encode() in content for content in before.values())
+
     first = intervals["0", "", "bolt"]
     ends = ", ".join(f"{float(first[name]):.1f}" for name in ("aupro_low", "aupro_high"))
     shown = f"{float(figures['0', '', 'bolt']['aupro']):.1f} [{ends}]"

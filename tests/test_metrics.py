@@ -12,7 +12,7 @@ from sklearn.metrics import auc, roc_curve
 
 from tests.tiny import GOLDEN
 from winclip.metrics.exact import image_metrics, label_defects, pixel_metrics, pixel_metrics_by_type
-from winclip.metrics.formulas import METRICS, PIXEL_METRICS, TYPE_METRICS, step_thresholds
+from winclip.metrics.formulas import AUPRO_MODES, METRICS, PIXEL_METRICS, TYPE_METRICS, chance, step_thresholds
 
 EXPECTED = json.loads((GOLDEN / "metrics" / "expected.json").read_text())
 CASES = np.load(GOLDEN / "metrics" / "cases.npz")
@@ -114,6 +114,17 @@ def test_constant_maps() -> None:
     assert [*missing] == ["aupro"]
     # One tie from rate 0 to 1: a straight line, of which the part below 0.3 is taken.
     assert pixel_metrics(label_defects(masks), maps, "exact")[0]["aupro"] == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize("mode", AUPRO_MODES)
+def test_random_scores_have_the_figures_of_chance(mode: str) -> None:
+    generator = np.random.RandomState(0)
+    masks, maps = generator.rand(20, 100, 100) < 0.01, generator.rand(20, 100, 100)
+    expected = chance("pixel", masks)
+    share = masks.mean()
+    assert expected == pytest.approx({"auroc_px": 0.5, "f1_px": 2 * share / (1 + share), "ap_px": share, "aupro": 0.15})
+    assert pixel_metrics(label_defects(masks), maps, mode)[0] == pytest.approx(expected, abs=0.01)
+    assert chance("image", [0, 0]) == {}
 
 
 def test_maps_whose_span_float_cannot_part() -> None:

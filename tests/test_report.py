@@ -228,6 +228,8 @@ def test_report_of_a_run(evaluate: Evaluate, data: Path, tmp_path: Path) -> None
     }
     hardest = sorted(("bolt", "felt"), key=lambda name: float(shown["2", name]))
     assert [name for name, _ in rows] == hardest or shown["2", "bolt"] == shown["2", "felt"]
+    assert re.search(r'<tfoot><tr><th scope="row">mean<.*</tr><tr><th scope="row">chance</th><td>50.0</td>', page)
+    assert all(html.escape(f"{metric.name}: {metric.meaning}") in page for metric in REGISTRY)
     for row in (save / "tables.md").read_text().splitlines():
         assert all(cell.strip() in page for cell in row.strip("|# ").split("|") if not set(cell) <= set(" :-"))
     assert evaluate(data, save) == 0

@@ -83,8 +83,15 @@ def test_files_of_a_run_with_several_shots_and_seeds(
     assert len(references) == 2 * 2 * (1 + 2)
 
     tables = (save / "tables.md").read_text()
-    assert tables.strip() == capsys.readouterr().out.strip()
-    assert tables.count("| objects") == 3
+    shown = capsys.readouterr()
+    assert tables.strip() == shown.out.strip()
+    assert shown.err.splitlines()[-1] == f"info: written: {save / 'tables.md'}"
+    assert tables.count("| objects") == tables.count("\n| mean") == tables.count("\n| chance") == 3
+    guessed = [cell.strip() for cell in tables.rstrip().splitlines()[-1].strip("|").split("|")]
+    # Of each class half of the images are defective, and about as many pixels of each as in 60 x 50.
+    assert (guessed[0], guessed[4:]) == ("chance", ["15.0", "50.0", "66.7", "50.0"]) and guessed[1] == "50.0"
+    share = 3 * 15 * 10 / (6 * 60 * 50)
+    assert [*map(float, guessed[2:4])] == pytest.approx([200 * share / (1 + share), 100 * share], abs=0.2)
     header = next(line for line in tables.splitlines() if line.startswith("| objects"))
     assert [cell.strip() for cell in header.strip("|").split("|")] == ["objects", *METRICS]
 
@@ -152,6 +159,7 @@ def test_a_class_alone_scores_as_among_others(evaluate: Evaluate, data: Path, tm
         row for row in rows(tmp_path / "all" / "scores.csv") if row["cls_name"] == "felt" and row["k_shot"] == "2"
     ]
     assert rows(tmp_path / "one" / "scores.csv") == wanted
+    assert "1 class, 6 test images" in (tmp_path / "one" / "log.txt").read_text()
 
 
 def test_reference_list_replaces_the_draw(evaluate: Evaluate, data: Path, tmp_path: Path) -> None:
@@ -200,7 +208,8 @@ def test_compare_adds_differences_to_the_published_tables(
     zero_shot, three_shot = (tmp_path / "out" / "tables.md").read_text().split("## mvtec, 3-shot")
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in zero_shot.splitlines() if "|" in line]
     table = {line[0]: dict(zip(lines[0], line)) for line in lines}
-    assert [line[0] for line in lines] == ["objects", lines[1][0], "carpet", "screw", "mean"]
+    assert [line[0] for line in lines] == ["objects", lines[1][0], "carpet", "screw", "mean", "chance"]
+    assert lines[-1][1 + len(METRICS) :] == ["-"] * len(METRICS)
     results = {row["objects"]: float(row["auroc_px"]) for row in rows(tmp_path / "out" / "results.csv")[:3]}
     assert float(table["carpet"]["auroc_px diff"]) == pytest.approx(results["carpet"] - 90.9, abs=0.051)
     # The mean over two classes is compared with the published mean over the same two.
@@ -234,6 +243,7 @@ def test_compare_needs_published_tables(
         (["--image_size", "100"], "image size 100 does not work"),
         (["--scales", "9", "2"], "at least 144 for windows of 9 patches a side"),
         (["--scales", "2", "2"], "scales 2 2 do not work"),
+        (["--compare", "--model", "demo-vit-240", "--data_path", "nowhere"], "--compare: the published figures are"),
         (["--temperature", "0"], "temperature 0.0 must be above 0"),
         (["--prompt_set", "mine"], "prompt set 'mine' is unknown"),
         (["--batch_size", "0"], "--batch_size 0 must be at least 1"),
@@ -318,7 +328,7 @@ def test_an_image_without_a_score_costs_its_class_alone(
     name = data / "bolt/test/good/1.png"
     error = capsys.readouterr().err
     assert f"warning: {name} has no score: the model makes NaN of it" in error
-    assert f"error: 1 images have no score, the first is {name}; their classes are not among the results" in error
+    assert f"error: 1 image has no score, the first is {name}; no class of such images is among the results" in error
     assert {row["objects"] for row in rows(save / "results.csv")} == {"felt", "mean"}
     assert json.loads((save / "config.json").read_text())["finished"] is False
     # And so when nothing is left to score.

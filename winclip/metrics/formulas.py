@@ -135,6 +135,7 @@ class Metric:
         title: over it in a paper.
         group: of what scores.
         formula: (R,) fractions from counts of rows that have scores of both kinds; NaN where undefined.
+        meaning: in a few words.
         of_types: whether ``types.csv`` has it of each type of defect.
         undefined: why it may be undefined although there are scores of both kinds.
     """
@@ -143,19 +144,28 @@ class Metric:
     title: str
     group: Group
     formula: Callable[[Counts], Float64]
+    meaning: str
     of_types: bool = False
     undefined: str = ""
 
 
 # In the order of the published tables.
 REGISTRY = (
-    Metric("auroc_px", "AUROC", "pixel", auroc),
-    Metric("f1_px", "F1-max", "pixel", f1_max),
-    Metric("ap_px", "AP", "pixel", average_precision),
-    Metric("aupro", "AUPRO", "pixel", aupro, True, "AUPRO in steps: the kept thresholds have one false positive rate"),
-    Metric("auroc_sp", "AUROC", "image", auroc, of_types=True),
-    Metric("f1_sp", "F1-max", "image", f1_max),
-    Metric("ap_sp", "AP", "image", average_precision),
+    Metric("auroc_px", "AUROC", "pixel", auroc, "how often a defect pixel scores above a normal one"),
+    Metric("f1_px", "F1-max", "pixel", f1_max, "best F1 of pixels"),
+    Metric("ap_px", "AP", "pixel", average_precision, "average precision of pixels"),
+    Metric(
+        "aupro",
+        "AUPRO",
+        "pixel",
+        aupro,
+        "share found of each defect region, averaged up to 30 % false positives",
+        of_types=True,
+        undefined="AUPRO in steps: the kept thresholds have one false positive rate",
+    ),
+    Metric("auroc_sp", "AUROC", "image", auroc, "how often a defective image scores above a good one", of_types=True),
+    Metric("f1_sp", "F1-max", "image", f1_max, "best F1 of images"),
+    Metric("ap_sp", "AP", "image", average_precision, "average precision of images"),
 )
 METRICS = tuple(metric.name for metric in REGISTRY)
 PIXEL_METRICS = tuple(metric.name for metric in REGISTRY if metric.group == "pixel")
@@ -184,6 +194,18 @@ def figures(group: Group, count: Callable[[], Counts]) -> Figures:
         return {}, {metric.name: f"{group} scores: {reason}" for metric in metrics}
     missing = {metric.name: metric.undefined for metric in metrics if np.isnan(values[metric.name][0])}
     return {name: float(value[0]) for name, value in values.items() if name not in missing}, missing
+
+
+def chance(group: Group, defective: npt.ArrayLike) -> dict[str, float]:
+    """What guessing gives, as fractions, those that are defined: the metrics of one score for all.
+
+    Args:
+        group: ``pixel`` or ``image``.
+        defective: of any shape, zero for normal ones.
+    """
+    defect = np.count_nonzero(defective)
+    found = np.array([[defect, 0.0]])
+    return figures(group, lambda: Counts(np.array([[np.size(defective) - defect, 0.0]]), found, found))[0]
 
 
 def check_kinds(counts: Counts) -> Counts:

@@ -23,6 +23,7 @@ class Table:
         mean: a last row that sorting leaves in place, or None.
         notes: paragraphs below it.
         bars: whether a bar in each cell shows its figure, from 0 to 100.
+        chance: a row behind the mean that stays in place too, or None.
     """
 
     title: str
@@ -31,6 +32,7 @@ class Table:
     mean: Sequence[str] | None = None
     notes: Sequence[str] = ()
     bars: bool = False
+    chance: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
