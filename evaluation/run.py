@@ -94,8 +94,7 @@ def _score_and_measure(
     classes = iter(task.classes)
     if left:
         if left < total:
-            done = counted(total - left, f"of {total} test images is", f"of {total} test images are")
-            _log.info("going on: %s scored already", done)
+            _log.info("going on: %d of %d test images scored already", total - left, total)
         model = ranks.load(options.model)
         classes = score_missing(options, task, model, parts, missing, ranks)
     else:

@@ -109,7 +109,7 @@ def test_killed_rank_ends_the_run_and_others_finish_it_with_the_files_and_log_of
     assert list((save / "scores").rglob("*.safetensors"))
     done = torchrun(3, ["test.py"], odd_data, save, checkpoint)
     assert done.returncode == 0, done.stderr
-    assert " of 7 test images are scored already" in (save / "log.txt").read_text()
+    assert " of 7 test images scored already" in (save / "log.txt").read_text()
     assert contents(save) == contents(tmp_path / "one")
     assert {"maps/3shot-seed4/felt.npz", "report.html", "intervals.csv", "types.csv"} < contents(save).keys()
     assert done.stdout == printed
