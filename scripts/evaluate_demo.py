@@ -1,7 +1,6 @@
 """Judge the demo backbone on samples of several seeds: python -m scripts.evaluate_demo [CONFIG WEIGHTS]
 
-For every class: the metrics zero-shot and with the first 4 of the 16 good pictures as references, and with the
-first 8 as references what the threshold rule makes of the other pictures. Tables of means over the seeds are printed.
+For every class: the metrics zero-shot and with 4 good pictures as references. Tables of means over seeds are printed.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ from tqdm import tqdm
 
 from datasets.samples import resize_mask
 from winclip.defaults import DEMO_MODEL
-from winclip.demo.sample import CLASSES, TRAIN_GOOD, changed_pixels, draw_pair, numbered_defects
+from winclip.demo.sample import CLASSES, changed_pixels, draw_pair, numbered_defects
 from winclip.metrics.exact import image_metrics, label_defects, pixel_metrics
 from winclip.model import WinCLIP
 
 SEEDS = (0, 1, 2)
 TEST_GOOD, TEST_DEFECTIVE = 12, 20
 """Of a class and seed; more than the sample holds, so that the figures are steadier."""
-SHOTS, JUDGED_WITH = 4, 8
+SHOTS = 4
 
 
 def measure(model: WinCLIP, name: str, seed: int) -> dict[str, dict[str, float]]:
-    """Figures of a class of a sample, as shares: the metrics by number of references, and of the threshold rule."""
-    references = [draw_pair(name, seed, "train/good", index)[0] for index in range(TRAIN_GOOD)]
+    """Figures of a class of a sample, as shares: the metrics by number of references."""
+    references = [draw_pair(name, seed, "train/good", index)[0] for index in range(SHOTS)]
     pairs = [draw_pair(name, seed, "test/good", index) for index in range(TEST_GOOD)]
     for defect, index in numbered_defects(name, TEST_DEFECTIVE):
         pairs.append(draw_pair(name, seed, f"test/{defect}", index, defect))
@@ -41,17 +40,9 @@ def measure(model: WinCLIP, name: str, seed: int) -> dict[str, dict[str, float]]
     model.set_class(name)
     for count in (0, SHOTS):
         if count:
-            model.add_references(good[:count])
+            model.add_references(good)
         found = model.score(test)
         tables[f"{count}-shot"] = pixel_metrics(masks, found.maps)[0] | image_metrics(labels, found.scores)[0]
-    model.add_references(good[SHOTS:JUDGED_WITH])
-    # The other good pictures count too: they are no references.
-    alarms = np.concatenate([model.score(part).scores for part in (good[JUDGED_WITH:], test)]) > model.threshold().score
-    labels = np.concatenate([np.zeros(TRAIN_GOOD - JUDGED_WITH, dtype=int), labels])
-    tables["threshold"] = {
-        "false_alarms": float(alarms[labels == 0].mean()),
-        "found": float(alarms[labels == 1].mean()),
-    }
     return tables
 
 

@@ -40,7 +40,7 @@ fi
 # it at times with a segmentation fault while Python does nothing but wait for a child process; why is not known.
 apart=(tests/test_export.py tests/test_collection.py tests/test_app.py)
 .venv/bin/python -m pytest "${shared[@]}" --dist worksteal -m slow "${apart[@]/#/--ignore=}" tests
-.venv/bin/python -m pytest "${shared[@]}" --dist loadfile -m slow "${apart[@]}"
+.venv/bin/python -m pytest "${shared[@]}" --dist worksteal -m slow "${apart[@]}"
 # The oldest open_clip whose numbers have to be the same.
 old=.venv/open_clip-2.24.0
 [ -d "$old" ] || .venv/bin/python -m pip install --quiet --no-deps --target "$old" open_clip_torch==2.24.0

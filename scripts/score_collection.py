@@ -41,6 +41,7 @@ _BOX = ("box_x", "box_y", "box_w", "box_h")
 # Columns of a row and their types.
 _COLUMNS = {"path": "string", "class_name": "string", "score": "float64", "threshold": "float64", "anomalous": "bool"}
 _COLUMNS |= {"area": "float64", **dict.fromkeys(_BOX, "int32"), "reason": "string"}
+_COLUMNS |= {"text_score": "float64", "reference_score": "float64"}
 # Path and class of a row; of a picture also its content, or where that is.
 Key = tuple[str, str]
 Picture = tuple[str, str, Any]
@@ -164,7 +165,7 @@ class Scorer:
         failed = [(picture, "the class has no memory") for picture in pictures if picture[1] not in self._models]
         rows: list[dict[str, Any]] = []
         for label, model in self._models.items():
-            some = [picture for picture in pictures if picture[1] == label]
+            some, threshold = [picture for picture in pictures if picture[1] == label], model.threshold()
             for batch in self._reader.batches(some, self._load):
                 failed += batch.unreadable
                 results = score_each(model, model.backbone.encode(batch.images)) if batch.entries else []
@@ -173,7 +174,7 @@ class Scorer:
                         failed.append((picture, f"image {picture[0]}: {result}"))
                     else:
                         own_map = fit(result.maps[0], size)
-                        row = asdict(describe(picture[0], float(result.scores[0]), own_map, model.threshold()))
+                        row = asdict(describe(picture[0], result, own_map, threshold))
                         row |= {"path": picture[0], "class_name": label} | dict(zip(_BOX, row["box"] or ()))
                         rows.append(row)
         rows += [{"path": path, "class_name": label, "reason": reason} for (path, label, _), reason in failed]

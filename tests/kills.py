@@ -47,6 +47,7 @@ def check_kills(command: Callable[[Path, Path], list[str]], data: Path, folder: 
         kills -= killed
         if not killed:
             assert contents(save) == expected
+            assert [place for place in save.rglob("*") if place.is_dir() and not any(place.iterdir())] == []
             shutil.rmtree(save)
 
 

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 import weakref
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -32,44 +32,72 @@ from winclip.network.clip_backbone import ClipBackbone
 gradio_client = pytest.importorskip("gradio_client")
 
 FILES = [str(path) for path in PICTURES]
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> list[str]:
+    """Three pictures that differ little."""
+    paths = []
+    for number in range(3):
+        paths.append(str(tmp_path / f"good{number}.png"))
+        Image.new("RGB", (50, 60), (100 + number, 100, 100)).save(paths[-1])
+    return paths
+
+
 PATIENCE = 180
 
 
-def test_judgement_without_and_with_examples(backbone: ClipBackbone) -> None:
+def test_judgement_without_and_with_examples(backbone: ClipBackbone, good: list[str]) -> None:
     model = WinCLIP(backbone)
     told: list[tuple[float, str]] = []
     found = app.judge(model, FILES[:1], "b&lt", None, 0.3, lambda share, what: told.append((share, what)))
-    assert "Threshold 0.500: a picture with this score is as near to the sentences about a damaged b&amp;lt as" in found
+    assert "Ranked, not judged. A text part of 0.5 is as near to the sentences about a damaged b&amp;lt as" in found
+    assert '<span class="verdict">not judged, score' in found and "no good pictures, so no verdict" in found
     assert "opacity: 0.3" in found and found.count("data:image/webp") == 3
     assert told == [(0, "words"), (0.5, "picture 1 of 1")]
     found = app.judge(model, FILES[:1], "bolt", FILES[3:4], 0.3)
-    assert "Threshold 0.250" in found and "and does not differ from the good example." in found
-    found = app.judge(model, FILES[:1], "bolt", FILES[3:], 0.3)
-    assert "about 1 of 100 good pictures taken like the 2 good examples is expected above it." in found
-    found = app.judge(model, FILES[:1], "bolt", [*FILES[3:], FILES[3]], 0.3)
-    assert "1 of the 3 good examples are copies of others and count once" in found and "2 references" in found
+    assert "Ranked, not judged." in found and "1 good picture does not say how much good ones differ" in found
+    assert "references 0." in found
+    found = app.judge(model, FILES[:1], "bolt", good, 0.3)
+    assert "Anomalous: reference part above " in found
+    assert "About 1 of 100 good pictures taken like the 3 good examples is expected above." in found
+    found = app.judge(model, FILES[:1], "bolt", [*good, good[0]], 0.3)
+    assert "1 of the 4 good examples are copies of others and count once" in found and "3 references" in found
 
 
-def test_several_pictures_are_a_list_with_the_highest_score_first(backbone: ClipBackbone, tmp_path: Path) -> None:
+def test_several_pictures_are_a_list_with_the_highest_score_first(
+    backbone: ClipBackbone, good: list[str], tmp_path: Path
+) -> None:
     bad, escaped = tmp_path / "bad.png", tmp_path / "<b>&.png"
     bad.write_text("no picture")
     escaped.write_bytes(Path(FILES[2]).read_bytes())
     model = WinCLIP(backbone)
-    found = app.judge(model, [*FILES[:2], str(bad), str(escaped)], "bolt", FILES[3:], 0.5)
+    found = app.judge(model, [*FILES[:2], str(bad), str(escaped)], "bolt", good, 0.5)
     content = json.loads(base64.b64decode(found.split("data:application/json;base64,")[1].split('"')[0]))
     model.set_class("bolt")
-    model.add_references(FILES[3:])
+    model.add_references(good)
     names = {"image_0.png": FILES[0], "image_1.png": FILES[1], "<b>&.png": str(escaped)}
-    scores = {name: float(model.predict(path).scores[0]) for name, path in names.items()}
-    assert {one["name"]: one["score"] for one in content["pictures"]} == scores
+    outs, threshold = {name: model.predict(path) for name, path in names.items()}, model.threshold()
+    scores = {name: out.scores[0] for name, out in outs.items()}
+    for one in content["pictures"]:
+        out = outs[one["name"]]
+        assert (one["score"], one["text_score"], one["reference_score"]) == (
+            out.scores[0], out.text_scores[0], out.reference_scores[0] if out.reference_scores is not None else None,
+        )  # fmt: skip
+        assert [one["anomalous"]] == threshold.judge(out)
     ordered = sorted(scores, key=lambda name: -scores[name])
     assert [one["name"] for one in content["pictures"]] == ordered
-    assert content["threshold"] == model.threshold().score and content["failures"][0]["name"] == "bad.png"
+    assert content["threshold"] == json.loads(json.dumps(asdict(threshold)))
+    assert content["failures"][0]["name"] == "bad.png"
+    # One scale for all.
+    low, high = threshold.colours(highest=max(float(out.maps.max()) for out in outs.values()))
+    assert found.count(f'<div class="legend">{low:.2f}<img') == found.count(f">{high:.2f}</div>") == 3
     places = [found.index(f"· {html.escape(name)}</summary>") for name in ordered]
     assert places == sorted(places) and "<b>" not in found
     assert found.count("<details") == 3 and found.count(" open>") == 1
-    anomalous = sum(score > content["threshold"] for score in scores.values())
+    anomalous = sum(one["anomalous"] for one in content["pictures"])
     assert f"{anomalous} of 3 pictures anomalous" in found and "not judged · bad.png cannot be read" in found
+    assert "2 pictures, ranked" in app.judge(model, FILES[:2], "bolt", None, 0.5)
 
 
 def test_what_does_not_work_is_said_without_folders(
@@ -161,7 +189,7 @@ def test_page_answers_over_http(address: str, tmp_path: Path) -> None:
     client = gradio_client.Client(address, verbose=False, analytics_enabled=False)
     pictures = [{"image": gradio_client.handle_file(path)} for path in FILES[:2]]
     found = client.predict(pictures, "bolt", None, 0.5, api_name="/judge")
-    assert "of 2 pictures anomalous" in found and "data:image/webp" in found
+    assert "2 pictures, ranked" in found and "data:image/webp" in found
     with pytest.raises(gradio_client.exceptions.AppError, match="class name is empty"):
         client.predict(pictures[:1], "", None, 0.5, api_name="/judge")
     (tmp_path / "notes.png").write_text("no picture")
@@ -222,8 +250,8 @@ def test_page_in_a_browser(address: str, tmp_path: Path) -> None:
         expect(page.get_by_label("What is it?")).to_have_value("")
         page.get_by_label("What is it?").fill("bolt")
         page.get_by_role("button", name="Look for anomalies").click()
-        expect(result).to_contain_text("of 2 pictures anomalous")
-        expect(result).to_contain_text("a picture with this score is as near")
+        expect(result).to_contain_text("2 pictures, ranked")
+        expect(result).to_contain_text("A text part of 0.5 is as near")
         names = [page.locator("summary").nth(number).inner_text().split(" · ")[1] for number in (0, 1)]
         assert sorted(names) == [path.name for path in own]
         maps = page.locator(".stack .heat")

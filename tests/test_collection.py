@@ -45,10 +45,11 @@ class Killing(score_collection.Scorer):
 @pytest.fixture
 def options(data: Path, backbone: Backbone, checkpoint: Path) -> list[str]:
     """A memory of each class of the small data set, whose 34 pictures are scored, one of them damaged; the model."""
-    for name in ("bolt", "felt"):
+    # With one reference, pictures are ranked and not judged.
+    for name, count in (("bolt", 4), ("felt", 1)):
         model = WinCLIP(backbone)
         model.set_class(name)
-        model.add_references([data / name / "train" / "good" / f"{number}.png" for number in range(4)])
+        model.add_references([data / name / "train" / "good" / f"{number}.png" for number in range(count)])
         model.save_memory(data / "memories" / f"{name}.safetensors")
     (data / "bolt" / "test" / "good" / "0.png").write_bytes(b"damaged")
     model_options = ["--model", str(CONFIG), "--pretrained", str(checkpoint), "--device", "cpu"]
@@ -76,10 +77,13 @@ def test_rows_are_those_of_predict_although_worker_and_driver_are_killed(
         memory = ["--memory", str(data / "memories" / f"{name}.safetensors"), "--save_path", name]
         assert predict.main([f"data/{name}", *memory, *options[:6]]) == 0
         for expected in csv.DictReader(Path(name, "predictions.csv").read_text().splitlines()):
-            row, numbers = rows.pop(expected["path"]), ("score", "threshold", "area", *score_collection._BOX)
+            row = rows.pop(expected["path"])
+            numbers = ("score", "threshold", "area", *score_collection._BOX, "text_score", "reference_score")
             predicted = [float(expected[key] or 0) for key in numbers]
             assert [row[key] or 0 for key in numbers] == pytest.approx(predicted, abs=1e-6)
-            assert (row["class_name"], row["anomalous"], row["reason"]) == (name, expected["anomalous"] == "yes", None)
+            verdict = {"yes": True, "no": False, "": None}[expected["anomalous"]]
+            assert (row["class_name"], row["anomalous"], row["reason"]) == (name, verdict, None)
+            assert (row["threshold"] is None) == (verdict is None) == (name == "felt")
     assert list(rows) == ["data/bolt/test/good/0.png"] and "cannot be read" in str(rows)
 
 

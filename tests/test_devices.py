@@ -141,7 +141,8 @@ def test_the_whole_method_runs_on_a_gpu(watch: Watch, model: str, precision: str
     watch.to_host = 0
     results.append(leave_one_out(bank, text))
     assert watch.to_host == 1
-    for scores, maps in results:
+    for found in results:
+        scores, maps = found.scores, found.maps
         assert (scores.device.type, scores.dtype, maps.dtype) == ("cpu", torch.float64, torch.float64)
         assert upsample(maps, backbone.image_size).shape == (len(scores), backbone.image_size, backbone.image_size)
 

@@ -91,9 +91,7 @@ def test_page_with_references(run: Run, tmp_path: Path, capsys: pytest.CaptureFi
     ]
     assert run(FILES[0], *references, "--patch", "2,3") == 0
     said = capsys.readouterr()
-    assert (
-        "(2 references, each scored against the others" in said.out and "anomalous; patch 2,3 is looked at" in said.out
-    )
+    assert "the 2 good pictures differ" in said.out and "not judged; patch 2,3 is looked at" in said.out
     assert "reference left out" in said.err and "text.png" in said.err
     page = (tmp_path / "out" / "image_0.png.html").read_text()
     assert "<dd>2</dd>" in page and "patch 2,3" in page
@@ -114,9 +112,41 @@ def test_page_without_references_and_from_a_memory(
     model.set_class("bolt")
     model.add_references(golden_images()[3:])
     model.save_memory(tmp_path / "bolt.safetensors")
-    assert run(FILES[0], part=("--memory", str(tmp_path / "bolt.safetensors"))) == 0
+    memory = ("--memory", str(tmp_path / "bolt.safetensors"))
+    assert run(FILES[0], part=memory) == 0
+    assert "--reference beside --memory shows them" in capsys.readouterr().out
+    without = (tmp_path / "out" / "image_0.png.html").read_text()
+    assert re.search(r"reference [12], whose picture is not in the memory file", without)
+    # Pictures beside it are shown if the memory is of them, whatever their order.
+    pictures = [word for path in (FILES[4], FILES[1], FILES[3]) for word in ("--reference", path)]
+    assert run(FILES[0], *pictures, part=memory) == 0
+    said = capsys.readouterr()
+    assert "image_1.png is not in the memory, and left out" in said.err and "--reference beside" not in said.out
     page = (tmp_path / "out" / "image_0.png.html").read_text()
-    assert re.search(r"reference [12], whose picture is not in the memory file", page)
+    assert "not in the memory file" not in page and "<dd>2</dd>" in page and "image_1.png" not in page
+    # Nothing else is other.
+    names = re.findall(r"<td>(image_[34]\.png), patch", page)
+    assert (
+        names == [f"image_{2 + int(number)}.png" for number in re.findall(r"<td>reference (\d), patch", without)] != []
+    )
+
+
+def test_page_says_both_parts_and_the_verdict(run: Run, backbone: Backbone, tmp_path: Path) -> None:
+    model = WinCLIP(backbone)
+    model.set_class("bolt")
+    for references in ([], FILES[3:4], FILES[2:]):
+        if references:
+            model.add_references(references)
+        assert run(FILES[0], *(word for path in references for word in ("--reference", path))) == 0
+        page = (tmp_path / "out" / "image_0.png.html").read_text()
+        facts = dict(re.findall(r"<dt>([^<]+)</dt>\s*<dd>([^<]+)</dd>", page))
+        out, threshold = model.predict(FILES[0]), model.threshold()
+        parts = {"score": out.scores, "text part": out.text_scores, "reference part": out.reference_scores}
+        expected = {name: f"{part[0]:.4f}" for name, part in parts.items() if part is not None}
+        assert {name: facts.get(name) for name in expected} == expected and len(expected) == 2 + bool(references)
+        words = {None: "not judged", False: "not anomalous", True: "anomalous"}
+        assert facts["verdict"] == words[threshold.judge(out)[0]]
+        assert facts["anomalous"] == (threshold.limits or threshold.unsure)
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,35 +74,46 @@ def load(folder: Path) -> Callable[[Pixels], Prediction]:
         import onnxruntime
 
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-        return lambda pixels: Prediction(*session.run(["scores", "maps"], {"images": pixels}))
+        names = [output.name for output in session.get_outputs()]
+        assert names == [output["name"] for output in about["outputs"]]
+        return lambda pixels: prediction(dict(zip(names, session.run(None, {"images": pixels}))))
     import openvino
 
     compiled = openvino.Core().compile_model(file, "CPU", about["settings"])
 
     def run(pixels: Pixels) -> Prediction:
         found = compiled({"images": pixels})
-        return Prediction(found["scores"].copy(), found["maps"].copy())
+        return prediction({output["name"]: found[output["name"]].copy() for output in about["outputs"]})
 
     return run
 
 
+def prediction(found: dict[str, Any]) -> Prediction:
+    """Of the outputs of a graph by their names."""
+    return Prediction(found["scores"], found["maps"], found["text_scores"], found.get("reference_scores"))
+
+
 def largest_difference(found: Prediction, expected: Prediction) -> float:
-    assert found.scores.shape == expected.scores.shape and found.maps.shape == expected.maps.shape
-    pairs = ((found.scores, expected.scores), (found.maps, expected.maps))
-    return max(float(np.abs(one - other).max()) for one, other in pairs)
+    pairs = [(getattr(found, field.name), getattr(expected, field.name)) for field in fields(Prediction)]
+    known = [(one, other) for one, other in pairs if other is not None]
+    assert [one is None for one, _ in pairs] == [other is None for _, other in pairs]
+    assert all(one.shape == other.shape for one, other in known)
+    return max(float(np.abs(one - other).max()) for one, other in known)
 
 
 def test_graph_computes_what_the_model_does(model: WinCLIP, few_shot: WinCLIP) -> None:
     for each in (model, few_shot):
         held = each._classes["bolt"]
-        scores, maps = exporting.Graph(each, held.text, held.bank)(torch.from_numpy(PIXELS))
-        assert largest_difference(Prediction(scores.numpy(), maps.numpy()), each.predict(PICTURES)) < 1e-5
+        found = exporting.Graph(each, held.text, held.bank)(torch.from_numpy(PIXELS))
+        assert largest_difference(Prediction(*(part.numpy() for part in found)), each.predict(PICTURES)) < 1e-5
 
 
 def test_graph_gives_a_reference_the_association_0(few_shot: WinCLIP) -> None:
     held, pixels = few_shot._classes["bolt"], torch.from_numpy(PIXELS[3:4])
-    scores, maps = exporting.Graph(few_shot, held.text, held.bank)(pixels)
-    zero_scores, zero_maps = exporting.Graph(few_shot, held.text, None)(pixels)
+    scores, maps, text_scores, reference_scores = exporting.Graph(few_shot, held.text, held.bank)(pixels)
+    zero_scores, zero_maps, zero_text_scores = exporting.Graph(few_shot, held.text, None)(pixels)
+    assert torch.equal(zero_scores, zero_text_scores) and torch.equal(text_scores, zero_text_scores)
+    assert float(reference_scores) < 1e-5
     assert float((maps - zero_maps).abs().max()) < 1e-5
     assert float((scores - zero_scores / 2).abs().max()) < 1e-5
 
@@ -111,11 +126,14 @@ def test_command_exports_a_zero_shot_graph_for_any_batch(words: list[str], model
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["example.py", "model.json", "model.onnx"]
     run, expected = load(tmp_path / "out"), model.predict(PICTURES)
     for images in (slice(0, 1), slice(0, 5)):
-        wanted = Prediction(expected.scores[images], expected.maps[images])
-        assert largest_difference(run(PIXELS[images]), wanted) < 1e-5
+        assert largest_difference(run(PIXELS[images]), expected[images]) < 1e-5
     description = json.loads((tmp_path / "out" / "model.json").read_text())
     assert (description["class_name"], description["references"]) == ("bolt", 0)
-    assert (description["threshold"]["score"], description["scales"], description["temperature"]) == (0.5, [3, 2], 0.07)
+    assert (description["scales"], description["temperature"]) == ([3, 2], 0.07)
+    threshold = model.threshold()
+    assert not threshold.judges and description["threshold"]["unsure"] == threshold.unsure
+    assert (description["threshold"]["any_above"], description["threshold"]["pixel"]) == ({}, threshold.pixel)
+    assert [output["name"] for output in description["outputs"]] == ["scores", "maps", "text_scores"]
     assert description["input"]["shape"] == ["batch", 3, 96, 96]
     assert description["weights_sha256"] == model.backbone.weights_sha256
 
@@ -174,12 +192,32 @@ def test_example_needs_the_runtime_alone(
     image.save(tmp_path / "turned.png", exif=exif)
     done = python(folder / "example.py", "turned.png")
     assert (done.returncode, done.stderr) == (0, "")
-    score, threshold = few_shot.predict(tmp_path / "turned.png").scores[0], few_shot.threshold().score
-    verdict = f"{'' if score > threshold else 'not '}anomalous"
-    numbers, _, found_verdict = done.stdout.strip().partition(": ")
-    words = numbers.replace(",", "").split()
-    assert abs(float(words[1]) - score) < 1e-5 and abs(float(words[3]) - threshold) < 1e-6
-    assert found_verdict == verdict
+    out, about = few_shot.predict(tmp_path / "turned.png"), json.loads((folder / "model.json").read_text())
+    assert out.reference_scores is not None
+    numbers, verdict = done.stdout.splitlines()
+    said = re.fullmatch(r"score (\S+), text score (\S+), reference score (\S+)", numbers)
+    assert said is not None
+    parts = [out.scores[0], out.text_scores[0], out.reference_scores[0]]
+    assert list(map(float, said.groups())) == pytest.approx(parts, abs=1e-5)
+    threshold = few_shot.threshold()
+    limits = {"text_scores": threshold.text, "reference_scores": threshold.reference}
+    assert about["threshold"]["any_above"] == limits
+    words = {None: "not judged", False: "not anomalous", True: "anomalous"}
+    assert verdict.startswith(words[threshold.judge(out)[0]])
+    # With other thresholds, too.
+    shutil.copytree(folder, tmp_path / "other")
+    text, reference = out.text_scores[0], out.reference_scores[0]
+    for judged, above in (
+        (False, {"text_scores": text + 0.01, "reference_scores": reference + 0.01}),
+        (True, {"text_scores": text + 0.01, "reference_scores": reference - 0.01}),
+        (True, {"text_scores": text - 0.01, "reference_scores": reference + 0.01}),
+        (None, {}),
+    ):
+        about["threshold"] |= {"any_above": above, "unsure": "" if above else "too few"}
+        (tmp_path / "other" / "model.json").write_text(json.dumps(about))
+        done = python(tmp_path / "other" / "example.py", "turned.png")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines()[1].startswith(words[judged])
     Image.fromarray(pixels[..., 0].astype(np.uint16) * 256).save(tmp_path / "deep.png")
     assert "more than 8 bits" in python(folder / "example.py", "deep.png").stderr
 

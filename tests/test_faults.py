@@ -130,8 +130,10 @@ def test_every_write_of_predict_fails_in_turn(
     disk.start(whole)
     assert run(whole) == 0
     steps, wanted = disk.steps, contents(whole)
-    # 2 of each: 4 pictures, 3 tables, the report, the beginning of the journal, and run.json twice; 2 rows.
-    assert steps == 2 * (4 + 3 + 1 + 1 + 2) + 2
+    # 2 of each: 2 maps, masks and heat maps, 3 tables, the report, the beginning of the journal, and run.json three
+    # times; 2 rows.
+    assert steps == 2 * (6 + 3 + 1 + 1 + 3) + 2
+    assert not (whole / "maps").exists()
     sound = {path.relative_to(whole).as_posix(): versions for path, versions in disk.written.items()}
     for name, content in contents(former).items():
         sound[name].append(content)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from tests.tiny import CONFIG, PICTURES, golden_images, stages
-from winclip import InputError, WinCLIP
+from winclip import InputError, Prediction, WinCLIP
 from winclip.memory import read_memory, write_memory
 from winclip.network.backbone import Backbone
 from winclip.prompts import PAPER, REFERENCE, PromptSet, load_prompt_set, with_states
@@ -26,6 +26,11 @@ def model(backbone: Backbone) -> WinCLIP:
     model = WinCLIP(backbone)
     model.set_class("metal_nut")
     return model
+
+
+def assert_same(one: Prediction, other: Prediction) -> None:
+    for name in ("scores", "maps", "text_scores", "reference_scores"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 def test_some_of_the_references_count(model: WinCLIP) -> None:
@@ -56,6 +61,43 @@ def test_predictions_are_the_golden_ones(model: WinCLIP) -> None:
         out = model.predict(images[:3])
         np.testing.assert_allclose(out.scores, expected[f"few{k}_image_score"], atol=1e-5)
         np.testing.assert_allclose(out.maps, expected[f"few{k}_total_map_up"], atol=1e-5)
+
+
+def test_a_score_is_the_mean_of_its_parts(model: WinCLIP) -> None:
+    images = golden_images()
+    zero = model.predict(images[:3])
+    assert zero.reference_scores is None
+    np.testing.assert_array_equal(zero.scores, zero.text_scores)
+    model.add_references(images[3:])
+    few = model.predict(images[:3])
+    assert few.reference_scores is not None and few.reference_scores.shape == few.scores.shape == (3,)
+    np.testing.assert_array_equal(few.text_scores, zero.text_scores)
+    np.testing.assert_array_equal(few.scores, (few.text_scores + few.reference_scores) / 2)
+    known = model.predict(images[3]).reference_scores
+    assert known is not None and known[0] < 1e-6
+
+
+@pytest.mark.parametrize("references", [0, 2])
+def test_results_can_be_parted_and_joined(model: WinCLIP, references: int) -> None:
+    images = golden_images()
+    if references:
+        model.add_references(images[3:])
+    out = model.predict(images[:3])
+    first, rest = out[:1], out[1:]
+    assert (len(out), len(first), len(rest)) == (3, 1, 2)
+    assert (first.reference_scores is None) == (references == 0)
+    assert_same(first, model.predict(images[0]))
+    assert_same(Prediction.concatenate([first, rest]), out)
+    with pytest.raises(InputError, match="no images given"):
+        Prediction.concatenate([])
+
+
+def test_it_is_said_which_references_are_taken(model: WinCLIP, logged: list[str]) -> None:
+    images = golden_images()
+    assert model.take_references(model.encode([images[0], images[1], images[0]])) == [0, 1]
+    assert model.take_references(model.encode([images[1], images[2], images[0]])) == [1]
+    assert model.reference_count() == 3
+    assert [message[:24] for message in logged] == ["1 of the references coun", "2 of the references coun"]
 
 
 def test_an_image_may_be_given_in_any_form(model: WinCLIP, tmp_path: Path) -> None:
@@ -110,11 +152,12 @@ def test_leaving_one_out_is_scoring_against_the_others(model: WinCLIP) -> None:
 def test_memory_keeps_what_a_threshold_is_taken_from_and_can_grow(model: WinCLIP, tmp_path: Path) -> None:
     images = golden_images()
     model.add_references(images[:3])
-    expected = model.leave_one_out()
+    expected, threshold = model.leave_one_out(), model.threshold()
     model.save_memory(tmp_path / "nut.safetensors")
     model.set_class("metal_nut")
     model.load_memory(tmp_path / "nut.safetensors")
-    np.testing.assert_array_equal(model.leave_one_out().maps, expected.maps)
+    assert_same(model.leave_one_out(), expected)
+    assert model.threshold() == threshold
     model.add_references(images[3])
     grown = model.leave_one_out().scores
     model.set_class("metal_nut")
@@ -147,7 +190,9 @@ def test_memory_made_with_anything_else_is_refused(model: WinCLIP, tmp_path: Pat
         ("cls", tensors["cls"][:0]),
         ("windows_3", tensors["windows_3"][:, :3]),
         ("windows_3", tensors["windows_3"].double()),
-        ("left_out_scores", tensors["left_out_scores"] + 2),
+        ("left_out_text", tensors["left_out_text"] + 2),
+        ("left_out_reference", tensors["left_out_reference"] - 1),
+        ("left_out_reference", tensors["left_out_reference"][:1]),
         ("left_out_maps", tensors["left_out_maps"] * float("nan")),
     ]
     for name, changed in changes:

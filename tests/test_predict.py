@@ -30,7 +30,6 @@ from winclip.prediction.references import with_sample
 from winclip.prediction.rows import JOURNAL, describe
 from winclip.scoring import GridScores, score_images
 from winclip.support.files import lock_folder, write_atomically
-from winclip.thresholds import prediction_bound
 
 Capture = pytest.CaptureFixture[str]
 FILES = {JOURNAL, "predictions.csv", "predictions.json", "failures.csv", "run.json", "heatmaps"}
@@ -58,7 +57,9 @@ def error_line(capsys: Capture) -> str:
 
 def test_files_of_a_run(run: Predict, pictures: Path, capsys: Capture) -> None:
     save, images = pictures / "out", pictures / "images"
-    assert run("--reference", pictures / "good" / "0.png", images, "--save_path", save, "--save_masks") == 0
+    reference = pictures / "good" / "0.png"
+    given = ["--reference", reference, "--threshold", "0.25"]
+    assert run(*given, images, "--save_path", save, "--save_masks") == 0
     assert {path.name for path in save.iterdir()} == FILES | {"masks"}
     table, listed = rows(save), json.loads((save / "predictions.json").read_text())
     names = ["a.png", "b.png", "deep/a.png", "deep/c.png"]
@@ -67,10 +68,15 @@ def test_files_of_a_run(run: Predict, pictures: Path, capsys: Capture) -> None:
         assert item["path"] == row["path"] and item["score"] == float(row["score"])
         assert item["anomalous"] == (item["score"] > item["threshold"]) == (row["anomalous"] == "yes")
         with Image.open(images / name) as picture, Image.open(save / item["heat_map"]) as heat:
-            assert heat.size == picture.size
+            assert heat.width == picture.width and heat.height > picture.height  # by the strip with the colours
         with Image.open(save / "masks" / f"{name}.png") as file:
             white = np.asarray(file) > 0
-            assert file.size == heat.size
+            assert file.size == picture.size
+        assert item["score"] == pytest.approx((item["text_score"] + item["reference_score"]) / 2, abs=1e-8)
+        assert (row["text_score"], row["reference_score"]) == (
+            f"{item['text_score']:.9g}",
+            f"{item['reference_score']:.9g}",
+        )
         assert item["area"] == pytest.approx(white.mean(), abs=1e-5)
         assert (item["box"] is None) == (item["area"] == 0)
         if item["box"] is not None:
@@ -84,37 +90,46 @@ def test_files_of_a_run(run: Predict, pictures: Path, capsys: Capture) -> None:
     anomalous = [item for item in listed if item["anomalous"]]
     assert 0 < len(anomalous) < 4
     lines = out.out.splitlines()
-    assert lines[0].startswith(f"4 pictures: {4 - len(anomalous)} good, {len(anomalous)} anomalous, 1 passed over")
-    assert lines[1].startswith("threshold 0.25: ") and "with 1 reference no spread is known" in lines[2]
-    shown = [line.split() for line in lines[4:-1]]
+    assert lines[0].startswith(f"4 pictures: {4 - len(anomalous)} good, {len(anomalous)} anomalous; 1 passed over")
+    assert lines[1].startswith("anomalous: score above 0.25 (")
+    shown = [(line.split()[0], *line.split()[-2:]) for line in lines[lines.index("highest scores:") + 1 : -1]]
     highest = sorted(listed, key=lambda item: -float(item["score"]))
     assert shown == [
-        [f"{item['score']:.4f}", "anomalous" if item["anomalous"] else "good", item["path"]] for item in highest
+        (f"{item['score']:.4f}", "anomalous" if item["anomalous"] else "good", item["path"]) for item in highest
     ]
     summary = json.loads((save / "run.json").read_text())
     assert (summary["finished"], summary["scored"], summary["unreadable"]) == (True, 4, 1)
+    low, high = summary["colours"]
+    assert low < high <= max(item["map_highest"] for item in listed)
 
 
-def test_scores_and_threshold_are_those_of_the_library(run: Predict, pictures: Path, backbone: Backbone) -> None:
+def test_scores_and_verdicts_are_those_of_the_library(run: Predict, pictures: Path, backbone: Backbone) -> None:
     save = pictures / "out"
     assert run("--reference", f"{pictures}/good/*.png", pictures / "images", "--save_path", save) == 0
     model = WinCLIP(backbone)
     model.set_class("bolt")
     model.add_references([pictures / "good" / f"{number}.png" for number in range(3)])
-    scores = model.predict([row["path"] for row in rows(save)]).scores
-    np.testing.assert_allclose([float(row["score"]) for row in rows(save)], scores, rtol=0, atol=1e-8)
-    bound = prediction_bound(model.leave_one_out().scores.tolist(), 1.0)
-    assert all(float(row["threshold"]) == pytest.approx(bound, abs=1e-8) for row in rows(save))
+    found = model.predict([row["path"] for row in rows(save)])
+    assert found.reference_scores is not None
+    parts = {"score": found.scores, "text_score": found.text_scores, "reference_score": found.reference_scores}
+    for column, values in parts.items():
+        np.testing.assert_allclose([float(row[column]) for row in rows(save)], values, rtol=0, atol=1e-8)
+    verdicts = {"yes": True, "no": False, "": None}
+    assert [verdicts[row["anomalous"]] for row in rows(save)] == model.threshold().judge(found)
+    for row in rows(save):
+        assert (row["anomalous"] == "yes") == (float(row["score"]) > float(row["threshold"]))
 
 
 @pytest.mark.parametrize(
     ("count", "options", "threshold", "said"),
     [
-        (0, [], "0.5", "without good pictures"),
-        (1, [], "0.25", "with 1 reference no spread"),
-        (1, ["--threshold", "0.125"], "0.125", ""),
+        (0, [], "", "no good pictures, so no verdict"),
+        (0, ["--threshold", "0.125"], "0.125", "score above 0.125"),
+        (1, [], "", "1 good picture does not say"),
+        (1, ["--threshold", "0.125"], "0.125", "score above 0.125"),
         (3, [], None, "3 references"),
         (8, [], None, "1 false alarm in 100"),
+        (8, ["--threshold", "reference=0.25"], None, "anomalous: reference part above 0.25 ("),
     ],
 )
 def test_threshold_and_how_sure_it_is(
@@ -124,10 +139,39 @@ def test_threshold_and_how_sure_it_is(
         Image.new("RGB", (50, 60), (100 + number, 100, 100)).save(pictures / "good" / f"{number}.png")
     given = [word for number in range(count) for word in ("--reference", pictures / "good" / f"{number}.png")]
     assert run(pictures / "images" / "a.png", "--save_path", pictures / "out", *given, *options) == 0
-    assert said in capsys.readouterr().out.splitlines()[2]
+    lines = capsys.readouterr().out.splitlines()
+    assert said in "".join(lines[1:3]) and lines[0].startswith("1 picture: ")
     (row,) = rows(pictures / "out")
     if threshold is not None:
-        assert (row["threshold"], settings(pictures / "out")["pixel_threshold"]) == (threshold, 0.5)
+        assert (row["threshold"], settings(pictures / "out")["threshold"]["pixel"]) == (threshold, 0.5)
+        assert (row["anomalous"] == "") == (threshold == "") == ("1 picture: ranked, not judged" in lines)
+
+
+def test_known_defects_are_judged_and_a_threshold_that_finds_them_is_proposed(
+    run: Predict, pictures: Path, capsys: Capture
+) -> None:
+    known, save = pictures / "images" / "deep", pictures / "out"
+    given = [pictures / "images" / "a.png", "--reference", pictures / "good", "--known_defects", known]
+    assert run(*given, "--find", "0.5", "--save_path", save) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("2 known defects: "))
+    option, limit = lines[place + 1].split()[:2]
+    assert "finds 1 of them; " in lines[place + 1] and len(rows(save)) == 1
+    assert run(known, "--reference", pictures / "good", option, limit, "--save_path", save) == 0
+    assert [row["anomalous"] for row in rows(save)].count("yes") == 1
+
+
+def test_a_reference_that_stands_out_is_named(run: Predict, pictures: Path, capsys: Capture) -> None:
+    for number in range(8):
+        Image.new("RGB", (50, 60), (100 + number, 100, 100)).save(pictures / "good" / f"even{number}.png")
+    noise = np.random.RandomState(0).randint(0, 255, (60, 50, 3)).astype(np.uint8)
+    for path in (pictures / "good").glob("?.png"):
+        path.unlink()
+    Image.fromarray(noise).save(pictures / "good" / "noise.png")
+    assert run(pictures / "images", "--reference", pictures / "good", "--save_path", pictures / "out") == 0
+    out = capsys.readouterr().out
+    assert "9 references, each against the others: reference part " in out and "even" not in out
+    assert "noise.png stands out: reference part " in out and "the threshold is taken without it" in out
 
 
 def test_references_that_are_scored_too_or_copies_of_others_do_not_count(
@@ -136,7 +180,7 @@ def test_references_that_are_scored_too_or_copies_of_others_do_not_count(
     good, save = pictures / "good", pictures / "out"
     (good / "copy.png").write_bytes((good / "0.png").read_bytes())
     for scored, said, count in (
-        (pictures / "images" / "a.png", "1 references are copies of others", 3),
+        (pictures / "images" / "a.png", "1 of the references count once with others", 3),
         (good / "1.png", "1 of 4 references are among the pictures", 2),
         (good, "the scores are zero-shot", 0),
     ):
@@ -154,7 +198,8 @@ def test_memory_alone_gives_the_same_scores_and_threshold(run: Predict, pictures
     assert run(pictures / "images", "--memory", memory, "--save_path", second, class_name=None) == 0
     for one, other in zip(rows(first), rows(second), strict=True):
         assert float(one["score"]) == pytest.approx(float(other["score"]), abs=1e-6)
-        assert float(one["threshold"]) == pytest.approx(float(other["threshold"]), abs=1e-6)
+        assert one["anomalous"] == other["anomalous"]
+        assert one["threshold"] == other["threshold"] or abs(float(one["threshold"]) - float(other["threshold"])) < 1e-6
         assert one["box_x"] == other["box_x"]
     assert settings(second)["class_name"] == "bolt"
     assert settings(second)["prompts"]["anomalous_states"] == ["bent {}", "{} with a missing pin"]
@@ -195,7 +240,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr("winclip.prediction.run.describe", stop)
         assert run(*arguments, broken) == 130
-    assert f"stopped by SIGINT; {after} of 5 pictures are done, and the same" in error_line(capsys)
+    assert f"stopped by SIGINT; {after} of 5 pictures are scored; the same" in error_line(capsys)
     assert len(rows(broken)) == after
     # A row that a power cut left half written.
     with (broken / JOURNAL).open("a") as file:
@@ -206,7 +251,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     for options, other in ((["--threshold", "0.4"], "threshold"), (["--class_name", "nut"], "class_name")):
         capsys.readouterr()
         assert run(*arguments, broken, "--resume", *options) == 2
-        assert f"made with another {other}, " in error_line(capsys)
+        message = error_line(capsys)
+        assert "made with another " in message and other in message
     assert contents(broken) == contents(whole)
 
 
@@ -226,15 +272,17 @@ def test_report_says_what_the_table_says(run: Predict, pictures: Path) -> None:
     assert len(order) == 4 and {row["anomalous"] for row in order} == {"yes", "no"}
     for number, row in zip(setting["order"], order, strict=True):
         card, result = content["cards"][number], setting["results"][number]
-        assert (card["name"], result["score"]) == (row["path"], f"{float(row['score']):.4f}")
+        parts = f"text {float(row['text_score']):.3f}, references {float(row['reference_score']):.3f}"
+        assert (card["name"], result["score"]) == (row["path"], f"{float(row['score']):.4f} ({parts})")
         assert result["outcome"] == ("anomalous" if row["anomalous"] == "yes" else "not anomalous")
         for uri, path in ((card["photo"], Path(row["path"])), (result["heat"], save / row["heat_map"])):
-            with Image.open(path) as image:
-                difference = np.abs(pixels(uri).astype(int) - np.asarray(image))
+            with Image.open(path) as image, Image.open(row["path"]) as picture:
+                drawn = image.crop((0, 0, *picture.size))
+                difference = np.abs(pixels(uri).astype(int) - np.asarray(drawn))
             assert difference.mean() < 10
     anomalous = sum(row["anomalous"] == "yes" for row in order)
-    assert f"<td>{anomalous}</td><td>1</td><td>{float(middle):.4f}</td>" in page
-    assert "How the threshold was found: the score&#39;s threshold is given" in page
+    assert f"<td>{anomalous}</td><td>1</td>" in page
+    assert f"anomalous: score above {float(middle):.4g} (the threshold is given" in page
     assert "<img" not in page and "<i>bolt" not in page and page.count("</script") == 2
 
 
@@ -244,18 +292,19 @@ def test_report_of_a_resumed_run_covers_all_rows_and_shows_the_highest(
     monkeypatch.setattr("winclip.prediction.report.REPORT_PICTURES", 3)
     monkeypatch.chdir(pictures)
     save = pictures / "out"
-    assert run("images", "--save_path", save, "--reference", "good/0.png") == 0
+    assert run("images", "--save_path", save, "--reference", "good/0.png", "--threshold", "0.3") == 0
     gone = max(rows(save), key=lambda row: float(row["score"]))["path"]
     (pictures / gone).unlink()
     Image.new("L", (30, 30)).save("images/new.png")
     monkeypatch.chdir("good")
-    assert run("../images", "--save_path", save, "--reference", "0.png", "--resume", "--report") == 0
+    assert (
+        run("../images", "--save_path", save, "--reference", "0.png", "--resume", "--report", "--threshold", "0.3") == 0
+    )
     page = (save / "report.html").read_text()
     table = sorted(rows(save), key=lambda row: -float(row["score"]))
     anomalous = sum(row["anomalous"] == "yes" for row in table)
     assert "The 3 highest of 5 scores are shown" in page
     assert f"{5 - anomalous} not anomalous, {anomalous} anomalous" in page
-    assert "Caution: with 1 reference no spread is known" in page
     content = embedded(page)
     assert [card["name"] for card in content["cards"]] == [row["path"] for row in table[:3]]
     # A picture that was taken away is there as its heat map.
@@ -279,8 +328,8 @@ def test_a_full_disk_leaves_whole_rows(
     monkeypatch.setattr("winclip.prediction.run.write_atomically", fill)
     assert run(pictures / "images", "--save_path", save) == 2
     message = error_line(capsys)
-    assert "No space left on device" in message and "2 of 5 pictures are done" in message and "--resume" in message
-    assert len(rows(save)) == 2
+    assert "No space left on device" in message and "4 of 5 pictures are scored" in message and "--resume" in message
+    assert len(rows(save)) == 4
 
 
 def test_orientation_is_honoured(run: Predict, pictures: Path) -> None:
@@ -291,7 +340,7 @@ def test_orientation_is_honoured(run: Predict, pictures: Path) -> None:
     found = {Path(row["path"]).name: row for row in rows(pictures / "out")}
     for column in ("score", "area", "box_x", "box_y", "box_w", "box_h"):
         assert found["turned.png"][column] == found["b.png"][column]
-    assert Image.open(pictures / "out" / found["turned.png"]["heat_map"]).size == image.size == (70, 130)
+    assert Image.open(pictures / "out" / found["turned.png"]["heat_map"]).width == image.width == 70
 
 
 def test_listing(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,8 +404,12 @@ def test_huge_pictures_are_named_and_the_others_go_on(run: Predict, pictures: Pa
         (["images", "--memory", "nut.safetensors", "--reference", "good"], "--reference"),
         (["images", "--save_memory", "nut.safetensors"], "--save_memory"),
         (["images", "--threshold", "1.5"], "--threshold 1.5"),
+        (["images", "--threshold", "heat=0.5"], "--threshold heat=0.5"),
+        (["images", "--threshold", "reference=0.5"], "needs references"),
+        (["images", "--find", "0.9"], "--known_defects"),
+        (["images", "--known_defects", "images/text.png"], "--known_defects"),
         (["images", "--demo"], "--demo"),
-        (["images/text.png"], "1 pictures"),
+        (["images/text.png"], "1 picture "),
         (["images/a.png", "--reference", "images/text.png"], "1 references"),
     ],
 )
@@ -441,7 +494,7 @@ def test_a_picture_without_a_score_is_a_failure_and_not_good(
     def score_badly(embeddings: Embeddings, *more: Any) -> list[GridScores]:
         (found,) = score(embeddings, *more)
         bad = (found.scores - float(rows(pictures / "whole")[1]["score"])).abs() < 1e-8  # of b.png
-        return [GridScores(found.scores.masked_fill(bad, float("nan")), found.maps)]
+        return [found._replace(text=found.text.masked_fill(bad, float("nan")))]
 
     monkeypatch.setattr("winclip.model.score_images", score_badly)
     assert run(pictures / "images", "--save_path", pictures / "out") == 0

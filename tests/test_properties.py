@@ -86,5 +86,5 @@ def test_scores_without_a_value_become_zero() -> None:
         windows=(torch.ones(1, 169, 4), torch.ones(1, 196, 4)),
         patch=torch.ones(1, 225, 4),
     )
-    _, maps = zero_shot(embeddings, torch.eye(2, 4))
-    assert np.array_equal(maps.numpy(), np.zeros((1, 15, 15)))
+    found = zero_shot(embeddings, torch.eye(2, 4))
+    assert np.array_equal(found.maps.numpy(), np.zeros((1, 15, 15)))

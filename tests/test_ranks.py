@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,12 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation.ranks import Ranks, own_device
+from evaluation.ranks import Ranks, joined_ranks, own_device
 from tests.conftest import ROOT
 from tests.kills import contents
 from tests.tiny import CONFIG
 from winclip.network.linear import linear_rates
 from winclip.pictures.reading import usable_cores
+from winclip.support.command_line import Terminated
 from winclip.support.errors import InputError
 
 Evaluate = Callable[..., int]
@@ -155,3 +158,57 @@ def test_each_rank_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         own_device("cuda", 0, 3)
     with pytest.raises(InputError, match="--device cuda:1 is one GPU for 2 ranks"):
         own_device("cuda:1", 0, 2)
+
+
+@pytest.fixture
+def second_rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """As torchrun starts the second of two ranks, but alone; gives what happens to the group and how long it waits."""
+    happened: list[str] = []
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.setenv(name, "2" if name.endswith("SIZE") else "1")
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, **__: happened.append("joined"))
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: happened.append("left"))
+    monkeypatch.setattr("time.sleep", lambda seconds: happened.append(f"waits {seconds} s"))
+    heard = signal.getsignal(signal.SIGTERM)
+    handlers = logging.getLogger("winclip").handlers[:]
+    yield happened
+    signal.signal(signal.SIGTERM, heard)
+    logging.getLogger("winclip").handlers[:] = handlers
+
+
+def test_the_first_rank_that_fails_says_why_and_the_others_wait_for_it(
+    second_rank: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with joined_ranks() as ranks:
+        assert (ranks.number, ranks.count, ranks.first) == (1, 2, False)
+    assert second_rank == ["joined", "left"]
+    for failed, own, expected in (([True, True], True, SystemExit), ([False, True], True, InputError)):
+        monkeypatch.setattr(Ranks, "_meet", lambda self, own, failed=failed: failed)
+        with pytest.raises(expected), joined_ranks() as ranks, ranks.together():
+            if own:
+                raise InputError("its own reason")
+    assert second_rank[2:] == ["joined", "waits 30 s", "joined"]
+
+
+def test_a_rank_that_is_stopped_or_cannot_reach_the_others_ends(
+    second_rank: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit) as ended, joined_ranks():
+        raise Terminated
+    assert ended.value.code == 128 + signal.SIGTERM
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(Terminated, match="another rank has ended"), joined_ranks():
+        raise Terminated
+    with pytest.raises(KeyboardInterrupt), joined_ranks():
+        raise KeyboardInterrupt
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise RuntimeError("connection refused\nmore")
+
+    monkeypatch.setattr("torch.distributed.all_gather", unreachable)
+    for number, expected in ((0, "connection refused"), (1, "another rank ended early")):
+        with pytest.raises(InputError, match=expected), Ranks(number, 2).together():
+            pass
+    monkeypatch.setattr("torch.distributed.init_process_group", unreachable)
+    with pytest.raises(InputError, match=r"cannot reach each other \(connection refused\)"), joined_ranks():
+        pass

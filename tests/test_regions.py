@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,15 @@ from PIL import Image
 
 from tests.conftest import Predict
 from tests.test_predict import Capture, error_line, rows
-from winclip.pictures.drawing import encoded
+from winclip.pictures.drawing import encoded, with_legend
 
 X, Y, WIDTH, HEIGHT = BOX = 10, 5, 40, 14
 REGION = "10,5,40,14"
-FIGURES = ("score", "threshold", "anomalous", "area")
+FIGURES = ("score", "threshold", "anomalous", "area", "text_score", "reference_score")
 
 
-def test_a_box_is_scored_as_a_picture_of_its_own(run: Predict, pictures: Path) -> None:
+@pytest.mark.parametrize(("reference", "filled"), [("good/0.png", "box_x"), ("good", "threshold")])
+def test_a_box_is_scored_as_a_picture_of_its_own(run: Predict, pictures: Path, reference: str, filled: str) -> None:
     inside = (X, Y, X + WIDTH, Y + HEIGHT)
     for path in [*pictures.rglob("images/**/?.png"), *pictures.rglob("good/?.png")]:
         cut = pictures / "cut" / path.relative_to(pictures)
@@ -26,20 +28,23 @@ def test_a_box_is_scored_as_a_picture_of_its_own(run: Predict, pictures: Path) -
         Image.open(path).crop(inside).save(cut)
     cut = pictures / "cut"
     for folder, save, more in ((pictures, "whole", ["--region", REGION]), (cut, "parts", [])):
-        places = [folder / "images", "--reference", folder / "good" / "0.png", "--save_path", pictures / save]
+        places = [folder / "images", "--reference", folder / reference, "--save_path", pictures / save]
         assert run(*places, "--save_masks", *more) == 0
-    assert any(row["box_x"] for row in rows(pictures / "parts"))
+    assert any(row[filled] for row in rows(pictures / "parts"))
+    about = json.loads((pictures / "whole" / "run.json").read_text())
+    pixel = about["settings"]["threshold"]["pixel"]
     for whole, part in zip(rows(pictures / "whole"), rows(pictures / "parts"), strict=True):
         assert [whole[name] for name in FIGURES] == [part[name] for name in FIGURES]
         if part["box_x"]:
             assert (int(whole["box_x"]), int(whole["box_y"])) == (int(part["box_x"]) + X, int(part["box_y"]) + Y)
         with Image.open(whole["path"]) as picture, Image.open(pictures / "whole" / whole["heat_map"]) as heat:
-            assert heat.size == picture.size
+            assert heat.width == picture.width and heat.height > picture.height
             outside = np.ones(picture.size[::-1], np.bool_)
             # JPEG's blocks reach a little farther.
             outside[: Y + HEIGHT + 16, : X + WIDTH + 16] = False
-            plain = Image.open(io.BytesIO(encoded(picture, "JPEG", quality=90)))
-            np.testing.assert_array_equal(np.asarray(heat)[outside], np.asarray(plain)[outside])
+            plain = encoded(with_legend(picture, about["colours"], pixel), "JPEG", quality=90)
+            one, other = (np.asarray(drawn)[: picture.height] for drawn in (heat, Image.open(io.BytesIO(plain))))
+            np.testing.assert_array_equal(one[outside], other[outside])
         name = whole["heat_map"].replace("heatmaps", "masks").replace(".jpg", ".png")
         with Image.open(pictures / "whole" / name) as white, Image.open(pictures / "parts" / name) as white_part:
             np.testing.assert_array_equal(np.asarray(white.crop(inside)), np.asarray(white_part))

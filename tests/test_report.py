@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from sklearn.metrics import auc, f1_score, precision_recall_curve, roc_curve
 
 import evaluation.report
 from evaluation.report import judge
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Predict
 from winclip.metrics.exact import image_counts, image_metrics, label_defects, pixel_metrics
 from winclip.metrics.formulas import METRICS, PRO_LIMIT, REGISTRY
 from winclip.pictures.drawing import data_url
@@ -254,6 +255,54 @@ def test_report_of_many_images_shows_the_worst_of_each_class(
 def test_histogram_of_scores_that_float_cannot_part() -> None:
     for scores in ([0.5, float(np.nextafter(0.5, 1))], [0.0, 5e-324]):
         assert "<svg" in score_histogram(measure_class("nut", [0, 1], scores, "no masks", {}))
+
+
+def test_references_have_a_line_in_the_histogram() -> None:
+    said = "references, each against the others"
+    measured = measure_class("nut", [0, 1], [0.1, 0.5], "no masks", {})
+    known = replace(measured, score_name="text part of the score", references=np.array([0.9, 0.95]))
+    drawn, with_references = score_histogram(measured), score_histogram(known)
+    assert with_references.count("var(--ink)") > drawn.count("var(--ink)")
+    assert "image score" in drawn and "text part of the score" in with_references
+    # The scale reaches to them.
+    ticks = [max(map(float, re.findall(r">(0\.\d+)<", svg))) for svg in (drawn, with_references)]
+    assert ticks[0] <= 0.5 < ticks[1]
+    for one, count in ((measured, 0), (known, 1)):
+        page = render(Report("nut", [SettingPage("nut", [one])], WORDS, [card()]))
+        assert page.count(said) == count
+
+
+@pytest.mark.parametrize(
+    ("references", "threshold"),
+    [([], None), (["good"], None), ([], "0.4"), ([], "text=0.4"), (["good"], "text=0.4")],
+)
+def test_report_of_predictions_with_and_without_verdicts(
+    run: Predict, pictures: Path, references: list[str], threshold: str | None
+) -> None:
+    save = pictures / "out"
+    more = [word for name in references for word in ("--reference", pictures / name)]
+    more += [] if threshold is None else ["--threshold", threshold]
+    assert run(pictures / "images", "--save_path", save, "--report", *more) == 0
+    page, listed = (save / "report.html").read_text(), json.loads((save / "predictions.json").read_text())
+    outcomes = [result["outcome"] for result in embedded(page)["settings"][0]["results"]]
+    listed.sort(key=lambda row: -row["score"])
+    words = {None: "not judged", False: "not anomalous", True: "anomalous"}
+    assert outcomes == [words[row["anomalous"]] for row in listed]
+    # Without references the text part is the score.
+    assert references or {row["threshold"] for row in listed} == {0.4 if threshold else None}
+    judged = bool(references or threshold)
+    assert ("not judged" in outcomes) != judged
+    assert ("<td>not judged</td>" in page) != judged and ("not anomalous" in page) == judged
+    assert ("references, each against the others" in page) == bool(references)
+    # The histogram is of what decides.
+    shown = ">score<" if threshold == "0.4" else f">{'reference' if references and not threshold else 'text'} part of"
+    assert shown in page
+    low, high = json.loads((save / "run.json").read_text())["colours"]
+    assert f"heat map {low:.3g}<" in page and f">{high:.3g}\n" in page
+    # The strip below a heat map is left out.
+    for one, result in zip(embedded(page)["cards"], embedded(page)["settings"][0]["results"]):
+        picture, heat = pixels(one["photo"]), pixels(result["heat"])
+        assert heat.shape[0] / heat.shape[1] == pytest.approx(picture.shape[0] / picture.shape[1], abs=0.01)
 
 
 def test_run_without_masks_or_with_one_label_says_so(evaluate: Evaluate, data: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.conftest import make_data
+from tests.conftest import Predict, make_data
 from tests.tiny import golden_images
 from winclip import WinCLIP
 from winclip.explanation import explain
@@ -221,6 +221,15 @@ def test_page_without_labels(browser: Browser, tmp_path: Path) -> None:
         # The picture under a drawn map must not show through.
         expect(page.locator(".heat").first).to_have_css("opacity", "1")
         expect(page.get_by_text("heat map 0.250.75")).to_be_visible()
+
+
+def test_page_without_verdicts(browser: Browser, run: Predict, pictures: Path) -> None:
+    assert run(pictures / "images", "--save_path", pictures / "out", "--report") == 0
+    with opened_in(browser, pictures / "out" / "report.html") as page:
+        expect(page.locator(".card .outcome")).to_have_text(["not judged"] * 4)
+        expect(page.locator(".card .figures").first).to_contain_text("threshold -")
+        expect(page.locator(".curves summary")).to_contain_text("4 not judged, 0 anomalous")
+        expect(page.get_by_label("Verdict").locator("option")).to_have_text(["all", "not judged"])
 
 
 def test_page_that_explains_a_picture(browser: Browser, backbone: Backbone, tmp_path: Path) -> None:

@@ -55,8 +55,9 @@ def usual(run: Run) -> dict[str, bytes]:
 
 
 def files_of(save: Path) -> dict[str, bytes]:
-    """The content of a run's files by name, those left out that hold times."""
-    paths = [path for path in save.rglob("*") if path.is_file() and path.name not in ("config.json", "log.txt")]
+    """The content of a run's files by name, those left out that hold times or are parts cut by time."""
+    left_out = {"config.json", "log.txt", "scores"}
+    paths = [path for path in save.rglob("*") if path.is_file() and not left_out & set(path.relative_to(save).parts)]
     return {path.relative_to(save).as_posix(): path.read_bytes() for path in paths}
 
 

@@ -77,7 +77,7 @@ def test_the_library_takes_any_backbone(tmp_path: Path) -> None:
     model.add_references(good[:3])
     out = model.predict([good[3], spotted])
     threshold = model.threshold()
-    assert out.scores[0] < threshold.score < out.scores[1]
+    assert threshold.judge(out) == [False, True]
     row, column = np.unravel_index(int(out.maps[1].argmax()), (48, 48))
     assert 16 <= row < 32 and 16 <= column < 40
 

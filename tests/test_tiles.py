@@ -13,12 +13,12 @@ from PIL import Image
 import predict
 from tests.conftest import Predict
 from tests.test_predict import Capture, error_line, rows
-from winclip import WinCLIP
+from winclip import Prediction, WinCLIP
 from winclip.demo.procedural import smooth_noise
 from winclip.network.backbone import Backbone
 from winclip.pictures.reading import BatchReader
 from winclip.prediction.scoring import Tiles, tiles_of
-from winclip.thresholds import prediction_bound
+from winclip.thresholds import LeftOut, from_leave_one_out
 
 
 @pytest.fixture
@@ -72,10 +72,10 @@ def test_the_threshold_is_that_of_references_in_tiles(model: WinCLIP, large: lis
         tiles.add_references(large)
         # The two tiles of the third are the same.
         assert model.reference_count() == 4 + 6 + 1
-        found = tiles.threshold(None)
-        given = tiles.threshold(0.4)
+        found = tiles.left_out()
+    assert found is not None and tiles.names == large
     parts = [[Image.open(path).crop(tile) for tile in tiles_of(Image.open(path).size, 96)] for path in large]
-    scores = []
+    alone = []
     for number, own in enumerate(parts):
         others = WinCLIP(model.backbone)
         others.set_class("bolt")
@@ -83,9 +83,28 @@ def test_the_threshold_is_that_of_references_in_tiles(model: WinCLIP, large: lis
             if other != number:
                 others.add_references(images)
         out = others.predict(own)
-        scores.append(float(out.scores.max()))
-    assert found.score == pytest.approx(prediction_bound(scores, 1.0), abs=1e-6)
-    assert (given.score, given.pixel) == (0.4, found.pixel)
+        assert out.reference_scores is not None
+        alone.append([float(part.max()) for part in (out.scores, out.text_scores, out.reference_scores)])
+    score, text, reference = map(list, zip(*alone))
+    expected = LeftOut(score, text, reference, found.peaks)
+    for part in ("score", "text", "reference"):
+        assert getattr(found, part) == pytest.approx(getattr(expected, part), abs=1e-6)
+    threshold, wanted = from_leave_one_out(found), from_leave_one_out(expected)
+    assert (threshold.text, threshold.reference) == pytest.approx((wanted.text, wanted.reference), abs=1e-5)
+
+
+def test_parts_of_the_score_are_the_highest_of_the_tiles(model: WinCLIP, large: list[str]) -> None:
+    picture = Image.open(large[0])
+    for references in ([], large[1:]):
+        with BatchReader(96, 4, 0) as reader:
+            tiles = Tiles(model, reader, None, 96)
+            if references:
+                tiles.add_references(references)
+            (((_, found),),) = tiles.outcomes(large[:1])
+        out = model.predict([picture.crop(tile) for tile in tiles_of(picture.size, 96)])
+        assert isinstance(found, Prediction)
+        assert (found.scores, found.text_scores) == (out.scores.max(), out.text_scores.max())
+        assert found.reference_scores == (None if out.reference_scores is None else out.reference_scores.max())
 
 
 def test_the_memory_is_bounded_and_holds_tiles_of_every_reference(
@@ -101,12 +120,14 @@ def test_the_memory_is_bounded_and_holds_tiles_of_every_reference(
 def test_the_cost_is_stated_before_it_starts(run: Predict, large: list[str], capsys: Capture) -> None:
     arguments = [large[0], "--reference", large[1], "--tile", "--save_path", Path(large[0]).parent / "out"]
     assert run(*arguments) == 0
-    log, said = capsys.readouterr().err, "6 a picture at most, 10 in 1 references and 1 pictures"
+    log, said = capsys.readouterr().err, "4 a picture at most, 4 in 1 picture"
     assert said in log and log.count("info: a tile takes ") == 1
-    assert log.index(said) < log.index("info: threshold") < log.index("info: a tile takes ")
-    # In the part that counts only two of them are, and the references have as many.
+    assert log.index(said) < log.index("info: not judged: ") < log.index("info: a tile takes ")
+    # In the part that counts only two of them are.
     assert run(*arguments, "--region", "0,0,150,96") == 0
-    assert "2 a picture at most, 4 in 1 references" in capsys.readouterr().err
+    assert "2 a picture at most, 2 in 1 picture" in capsys.readouterr().err
+    assert run(*arguments, "--reference", large[2]) == 0
+    assert "6 a picture at most, 12 in 2 references, for the threshold, and 1 picture" in capsys.readouterr().err
 
 
 def test_tiles_smaller_than_a_window_are_refused(run: Predict, large: list[str], capsys: Capture) -> None:
@@ -136,6 +157,7 @@ def test_a_small_defect_is_found_in_tiles_and_missed_without(tmp_path: Path) -> 
     cv2.circle(pixels, (1508, 1839), 6, (30, 20, 15), cv2.FILLED, cv2.LINE_AA)
     Image.fromarray(pixels).save(tmp_path / "judged" / "spot.bmp")
     given = ["--class_name", "cowhide", str(tmp_path / "judged"), "--model", "demo-vit-240", "--device", "cpu"]
+    given += ["--threshold", "0.5"]
     verdicts = []
     for way, more in (("plain", []), ("tiles", ["--tile", "--region", region])):
         assert predict.main([*given, *more, "--save_path", str(tmp_path / way)]) == 0

@@ -85,16 +85,45 @@ def test_pictures_are_scored_as_they_come(run: Predict, pictures: Path, capsys: 
     lines = out.out.splitlines()
     assert lines[0].endswith(f"  {watched / 'a.png'}") and lines[1].endswith(f"  {watched / 'b.png'}")
     assert lines[2].startswith("2 pictures: ") and lines[-1] == f"report: {save / 'report.html'}"
-    assert "stopped by SIGINT; 2 pictures are done" in out.err
+    assert "stopped by SIGINT; 2 pictures are scored" in out.err
     summary = json.loads((save / "run.json").read_text())
     assert (summary["finished"], summary["scored"], summary["unreadable"]) == (True, 2, 0)
     # It goes on where it ended, and ends with the files of a run that was not stopped.
     between(put("c.png", whole), nothing, nothing, end=Terminated)
     assert run(*arguments, "--resume") == 143
-    assert capsys.readouterr().err.count("2 pictures are done already") == 1
+    assert capsys.readouterr().err.count("2 pictures done already, 0 left") == 1
     assert [Path(row["path"]).name for row in rows(save)] == ["a.png", "b.png", "c.png"]
-    assert run(watched, "--reference", pictures / "good", "--save_path", pictures / "plain", "--report") == 0
-    assert contents(save) == contents(pictures / "plain")
+    between(nothing, nothing)
+    assert run(*arguments[:3], "--save_path", pictures / "undisturbed", "--watch", "--report") == 130
+    assert contents(save) == contents(pictures / "undisturbed")
+    # But for the colours, these are those of a run that has all pictures from the beginning.
+    assert run(*arguments[:3], "--save_path", pictures / "plain", "--report") == 0
+    for name in ("predictions.jsonl", "predictions.csv", "predictions.json", "failures.csv"):
+        assert (save / name).read_bytes() == (pictures / "plain" / name).read_bytes()
+
+
+def test_heat_maps_are_drawn_at_once_in_one_scale(run: Predict, pictures: Path, between: Steps) -> None:
+    images, save = pictures / "images", pictures / "out"
+    arguments = [images, "--reference", pictures / "good", "--save_path", save]
+    seen: list[tuple[int, object]] = []
+
+    def look() -> None:
+        colours = json.loads((save / "run.json").read_text())["colours"]
+        seen.append((len(list(save.rglob("heatmaps/**/*.jpg"))), colours))
+
+    between(look, look, look)
+    assert run(*arguments, "--watch") == 130
+    colours = seen[0][1]
+    assert colours is not None and seen == [(0, colours), (4, colours), (4, colours)]
+    assert not (save / "maps").exists()
+    # With either way of going on the scale is that of the heat maps that are there.
+    (images / "d.png").write_bytes((images / "b.png").read_bytes())
+    assert run(*arguments, "--resume") == 0
+    assert json.loads((save / "run.json").read_text())["colours"] == colours
+    before = contents(save)
+    between(nothing, nothing)
+    assert run(*arguments, "--resume", "--watch") == 130
+    assert contents(save) == before
 
 
 def test_a_watched_folder_that_disappears_ends_the_run_and_rows_stay(
@@ -104,7 +133,7 @@ def test_a_watched_folder_that_disappears_ends_the_run_and_rows_stay(
     between(nothing, lambda: shutil.rmtree(watched))
     assert run(watched, "--save_path", save, "--watch") == 2
     line = error_line(capsys)
-    assert f"folder {watched} " in line and "4 pictures are done" in line and "--resume" in line
+    assert f"folder {watched} " in line and "4 pictures are scored" in line and "--resume" in line
     assert len(rows(save)) == 4 and len(rows(save, "failures.csv")) == 1
     assert run(watched, "--save_path", pictures / "none", "--watch") == 2
     assert f"folder {watched} " in error_line(capsys)
@@ -114,5 +143,5 @@ def test_nothing_came(run: Predict, pictures: Path, capsys: Capture, between: St
     (pictures / "empty").mkdir()
     between()
     assert run(pictures / "empty", "--save_path", pictures / "out", "--watch", "--open") == 130
-    assert capsys.readouterr().out.startswith("0 pictures: 0 good, 0 anomalous\n")
+    assert capsys.readouterr().out.startswith("0 pictures: ranked, not judged\n")
     assert rows(pictures / "out") == []

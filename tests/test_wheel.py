@@ -28,7 +28,7 @@ good = [Image.fromarray(generator.randint(90, 120, (64, 64, 3)).astype(np.uint8)
 model.add_references(good)
 out = model.predict([good[0], Image.new("RGB", (80, 60), "red")])
 print(winclip.__file__)
-print(out.scores.shape, out.maps.shape, (out.scores > model.threshold().score).tolist())
+print(out.scores.shape, out.maps.shape, model.threshold().judge(out))
 """
 
 

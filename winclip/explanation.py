@@ -105,6 +105,11 @@ class Explanation:
     anomalous: State
     memory: Memory | None
 
+    @property
+    def reference(self) -> float | None:
+        """The part of the score that the references make; None without any."""
+        return None if self.memory is None else float(self.memory.mean.max())
+
 
 @torch.inference_mode()
 def explain(model: WinCLIP, image: ImageLike, patch: tuple[int, int] | None = None) -> Explanation:

@@ -71,30 +71,32 @@ class Graph(nn.Module):
         known = () if bank is None else (*bank.embeddings.windows, bank.embeddings.patch)
         self.banks = _constants(*(part.flatten(0, 1).T for part in known))
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Score (N, 3, S, S) uint8 RGB images.
 
         Returns:
-            Scores, (N,) float32 in [0, 1], and maps, (N, S, S) float32, zero-shot in [0, 1], few-shot
-            in [0, 2].
+            Scores, (N,) float32 in [0, 1]; maps, (N, S, S) float32, zero-shot in [0, 1], few-shot in [0, 2]; and the
+            parts of the scores, (N,) float32: text and, few-shot, reference.
         """
         normalised = (images.float() / 255 - self.mean) / self.std
         # Not ``forward`` of the tower, which takes the images of a batch one by one on the CPU.
         embeddings: Embeddings = self.tower.embed(normalised.to(self.tower.proj.dtype))
-        scores = self._probability(embeddings.cls)
+        parts = [self._probability(embeddings.cls)]
         reciprocals = [
             1 / _spread(self._probability(windows), held) for windows, held in zip(embeddings.windows, self.holds)
         ]
-        maps = (len(reciprocals) + 1) / (sum(reciprocals) + 1 / scores[:, None])
+        maps = (len(reciprocals) + 1) / (sum(reciprocals) + 1 / parts[0][:, None])
         if len(self.banks):
             *of_windows, of_patches = self.banks
-            parts = [
+            of_scales = [
                 _spread(_association(windows, bank), held)
                 for windows, bank, held in zip(embeddings.windows, of_windows, self.holds)
             ]
-            few = (sum(parts) + _association(embeddings.patch, of_patches)) / (len(parts) + 1)
-            scores, maps = (scores + few.amax(dim=1)) / 2, maps + few
-        return scores, upsample(maps.unflatten(1, (self.grid, self.grid)), self.image_size)
+            few = (sum(of_scales) + _association(embeddings.patch, of_patches)) / (len(of_scales) + 1)
+            parts.append(few.amax(dim=1))
+            maps = maps + few
+        scores = torch.stack(parts).mean(dim=0)
+        return scores, upsample(maps.unflatten(1, (self.grid, self.grid)), self.image_size), *parts
 
     def _probability(self, embeddings: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(F.normalize(embeddings, dim=-1) @ self.direction)
@@ -154,7 +156,10 @@ def export(model: WinCLIP, runtime: str, output: Path, precision: str = "fp32") 
                 "file": file.name,
                 "settings": _SETTINGS[runtime],
                 **_interface(model),
-                "threshold": {name: getattr(threshold, name) for name in ("score", "pixel", "rule", "caution")},
+                "threshold": {
+                    "any_above": {f"{part}_scores": threshold.parts[part] for part in threshold.parts},
+                    **{name: getattr(threshold, name) for name in ("pixel", "rule", "unsure", "caution")},
+                },
                 "class_name": held.name,
                 "prompts": asdict(held.prompts),
                 **model.backbone.fingerprint,
@@ -203,7 +208,7 @@ def write_graph(graph: Graph, folder: Path, runtime: str) -> Path:
             torch.export.export(graph, (images,), dynamic_shapes=shapes, strict=True),
             f=file,
             input_names=["images"],
-            output_names=["scores", "maps"],
+            output_names=["scores", "maps", "text_scores", *(["reference_scores"] if len(graph.banks) else [])],
             dynamo=True,
             external_data=size > _LARGEST_IN_ONE_FILE,
             verbose=False,
@@ -227,12 +232,12 @@ _LINES = {
     "onnx": {
         "imports": "import onnxruntime",
         "load": 'onnxruntime.InferenceSession(folder / about["file"], providers=["CPUExecutionProvider"])',
-        "run": 'graph.run(["scores"], {"images": images})[0][0]',
+        "run": 'graph.run(names, {"images": images})',
     },
     "openvino": {
         "imports": 'sys.modules["openvino_telemetry"] = None  # else statistics of its use go out\nimport openvino',
         "load": 'openvino.Core().compile_model(folder / about["file"], "CPU", about["settings"])',
-        "run": 'graph({"images": images})["scores"][0]',
+        "run": '[graph({"images": images})[name] for name in names]',
     },
 }
 _EXAMPLE = """\
@@ -248,7 +253,8 @@ from PIL import Image, ImageOps
 
 folder = Path(__file__).parent
 about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-size, threshold = about["input"]["shape"][-1], about["threshold"]["score"]
+size, threshold = about["input"]["shape"][-1], about["threshold"]
+names = [output["name"] for output in about["outputs"] if output["name"] != "maps"]
 picture = ImageOps.exif_transpose(Image.open(sys.argv[1]))
 if picture.mode[0] in "IF":
     sys.exit("the picture has more than 8 bits a channel; save it with 8")
@@ -257,8 +263,13 @@ for shape in ((size, picture.height), (size, size)):
     picture = picture.resize(shape, Image.Resampling.BICUBIC)
 images = np.asarray(picture).transpose(2, 0, 1)[None]
 graph = {load}
-score = {run}
-print(f"score {{score:.6f}}, threshold {{threshold:.6f}}: {{'not ' if score <= threshold else ''}}anomalous")
+found = {{name: float(values[0]) for name, values in zip(names, {run})}}
+print(", ".join(f"{{name.replace('_', ' ')[:-1]}} {{value:.6f}}" for name, value in found.items()))
+if threshold["unsure"]:
+    print(f"not judged: {{threshold['unsure']}}")
+else:
+    above = any(found[name] > limit for name, limit in threshold["any_above"].items())
+    print(f"{{'' if above else 'not '}}anomalous, which a picture is with one above {{threshold['any_above']}}")
 """
 
 
@@ -283,6 +294,15 @@ def _interface(model: WinCLIP) -> dict[str, Any]:
                 "shape": ["batch", size, size],
                 "meaning": f"0 to {2 if references else 1} per pixel, higher is more anomalous",
             },
+            *(
+                {
+                    "name": f"{part}_scores",
+                    "type": "float32",
+                    "shape": ["batch"],
+                    "meaning": f"{part} part of the score",
+                }
+                for part in ("text", "reference")[: 2 if references else 1]
+            ),
         ],
         "references": references,
     }

@@ -46,8 +46,12 @@ class MemoryBank:
         """This bank with the references of another behind its own."""
         return MemoryBank(Embeddings.concatenate([self.embeddings, other.embeddings]))
 
-    def without_copies(self, start: int = 0) -> MemoryBank:
-        """The references that are not the same picture as one before them.
+    def __getitem__(self, chosen: Sequence[int]) -> MemoryBank:
+        """Some of the references."""
+        return MemoryBank(self.embeddings[torch.tensor(chosen)])
+
+    def different(self, start: int = 0) -> list[int]:
+        """Positions of the references that are not the same picture as one before them.
 
         Args:
             start: references before this position are known to differ.
@@ -59,7 +63,7 @@ class MemoryBank:
         for number, row in enumerate(alike, start):
             if not any(row[k] and (patch[number] - patch[k]).abs().max() <= _SAME for k in kept):
                 kept.append(number)
-        return self if len(kept) == len(self) else MemoryBank(self.embeddings[torch.tensor(kept)])
+        return kept
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def check_tensors(tensors: Mapping[str, torch.Tensor], sizes: Mapping[str, Seque
     count = len(tensors[first]) if first in tensors and tensors[first].dim() else 0
     expected = {name: (torch.float32, (count, *size)) for name, size in sizes.items()}
     if count != 1:
-        expected["left_out_scores"] = torch.float64, (count,)
+        expected |= {f"left_out_{part}": (torch.float64, (count,)) for part in ("text", "reference")}
         expected["left_out_maps"] = torch.float64, (count, grid, grid)
     if set(tensors) != set(expected):
         raise InputError(f"it holds {sorted(tensors)}, not {sorted(expected)}; {_SAVE_AGAIN}")

@@ -26,12 +26,12 @@ from winclip.prompts import PromptSet, load_prompt_set
 from winclip.scoring import GridScores, leave_one_out, score_images, upsample
 from winclip.support.errors import InputError
 from winclip.text import class_embeddings
-from winclip.thresholds import Threshold, from_leave_one_out, without_spread
+from winclip.thresholds import LeftOut, Threshold, from_leave_one_out, without_spread
 
 _log = logging.getLogger("winclip")
 
 # Raised when a change of this project changes what a memory holds or the scores that come from it.
-_MEMORY_FORMAT = "winclip-memory-3"
+_MEMORY_FORMAT = "winclip-memory-4"
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,36 @@ class Prediction:
     Attributes:
         scores: (N,) float64; zero-shot and few-shot both in [0, 1], higher is more anomalous.
         maps: (N, S, S) float32 on the model's input size; zero-shot in [0, 1], few-shot in [0, 2].
+        text_scores: (N,) float64 in [0, 1], the part that the prompts make; zero-shot the whole score.
+        reference_scores: (N,) float64 in [0, 1], the part that the references make, of which the score is the mean
+            with the text part; None zero-shot.
     """
 
     scores: npt.NDArray[np.float64]
     maps: npt.NDArray[np.float32]
+    text_scores: npt.NDArray[np.float64]
+    reference_scores: npt.NDArray[np.float64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, chosen: slice) -> Prediction:
+        """The results of some of the images."""
+        references = None if self.reference_scores is None else self.reference_scores[chosen]
+        return Prediction(self.scores[chosen], self.maps[chosen], self.text_scores[chosen], references)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Prediction]) -> Prediction:
+        """The results of images that were scored one part after the other; with no part an InputError."""
+        if not parts:
+            raise InputError("no images given")
+        references = [part.reference_scores for part in parts if part.reference_scores is not None]
+        return Prediction(
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.maps for part in parts]),
+            np.concatenate([part.text_scores for part in parts]),
+            np.concatenate(references) if references else None,
+        )
 
 
 @dataclass
@@ -172,15 +198,19 @@ class WinCLIP:
         Raises:
             InputError: if the class is not set, there is no image, or one cannot be read or embedded.
         """
+        self.take_references(images if isinstance(images, Embeddings) else self.encode(images), class_name=class_name)
+
+    def take_references(self, embeddings: Embeddings, *, class_name: str | None = None) -> list[int]:
+        """As ``add_references`` of encoded images; returns the positions of those that are no copies of others."""
         held = self._held(class_name)
-        embeddings = images if isinstance(images, Embeddings) else self.encode(images)
         _refuse_nan(embeddings.finite, "reference")
         bank, before = MemoryBank.of(embeddings), self.reference_count(class_name=held.name)
         joined = bank if held.bank is None else held.bank.extended(bank)
-        different = joined.without_copies(before)
-        if len(different) < len(joined):
-            _log.warning("%d references are copies of others and count once", len(joined) - len(different))
-        held.bank, held.left_out = different, None
+        kept = joined.different(before)
+        if copies := len(joined) - len(kept):
+            _log.warning("%d of the references count once with others, whose copies they are", copies)
+        held.bank, held.left_out = joined[kept] if copies else joined, None
+        return [number - before for number in kept[before:]]
 
     def reference_count(self, *, class_name: str | None = None) -> int:
         """How many references a class has; by default the class set last.
@@ -244,12 +274,8 @@ class WinCLIP:
             InputError: if the class is not set, there is no image, or one cannot be read or has no score.
         """
         name = self._held(class_name).name
-        parts = [self.score(self._encode_batch(batch), class_name=name) for batch in _batches(images, batch_size)]
-        if not parts:
-            raise InputError("no images given")
-        return Prediction(
-            np.concatenate([part.scores for part in parts]), np.concatenate([part.maps for part in parts])
-        )
+        batches = _batches(images, batch_size)
+        return Prediction.concatenate([self.score(self._encode_batch(one), class_name=name) for one in batches])
 
     def leave_one_out(self, *, class_name: str | None = None) -> Prediction:
         """Score every reference of a class against the memory of the others, as if it were a new image.
@@ -273,11 +299,11 @@ class WinCLIP:
         return self._prediction(self._left_out(held, held.bank))
 
     def threshold(self, *, class_name: str | None = None, given: float | None = None) -> Threshold:
-        """Where good ends for a class, from its references alone: a higher score is anomalous.
+        """Where good ends for a class, from its references alone; ``judge`` of it gives the verdicts.
 
         Args:
             class_name: a class that was set; by default the one set last.
-            given: takes the place of the score threshold; the pixel threshold is still found.
+            given: a threshold of the score from elsewhere; the pixel threshold is still found.
 
         Raises:
             InputError: if the class is not set.
@@ -286,19 +312,17 @@ class WinCLIP:
         >>> from winclip import WinCLIP
         >>> model = WinCLIP.from_pretrained("demo-vit-240", device="cpu")
         >>> model.set_class("metal nut")
-        >>> model.threshold().score
-        0.5
+        >>> grey = model.predict(Image.new("RGB", (64, 64), "grey"))
+        >>> model.threshold().judge(grey), model.threshold(given=0.99).judge(grey)
+        ([None], [False])
         >>> model.add_references([Image.new("RGB", (64, 64), colour) for colour in ("grey", "silver", "black")])
         >>> model.threshold().rule
-        '3 references, each scored against the others: upper end of the 99 % prediction interval'
+        '3 references, each scored against the others: the upper end of a prediction interval for either part'
         """
         count = self.reference_count(class_name=class_name)
-        if count < 2:
-            found = without_spread(count)
-        else:
-            out = self.leave_one_out(class_name=class_name)
-            found = from_leave_one_out(out.scores.tolist(), out.maps.max(axis=(1, 2)).tolist())
-        return found.with_score(given)
+        several = count > 1
+        found = from_leave_one_out(LeftOut.of(self.leave_one_out(class_name=class_name))) if several else None
+        return (found or without_spread(count)).with_given(given)
 
     def save_memory(self, path: str | PathLike[str], *, class_name: str | None = None) -> None:
         """Write the references of a class and what they were made with to a .safetensors file.
@@ -330,7 +354,7 @@ class WinCLIP:
         tensors = {"cls": embeddings.cls, **windows, "patch": embeddings.patch}
         if len(held.bank) > 1:
             left_out = self._left_out(held, held.bank)
-            tensors |= {"left_out_scores": left_out.scores, "left_out_maps": left_out.maps}
+            tensors |= {f"left_out_{part}": values for part, values in left_out._asdict().items()}
         write_memory(path, tensors, self._made_with(held))
 
     def load_memory(self, path: str | PathLike[str], *, class_name: str | None = None) -> None:
@@ -359,9 +383,10 @@ class WinCLIP:
             raise InputError(f"memory {path} does not fit: {error}") from error
         of_windows = tuple(tensors[name] for name in sides.values())
         embeddings = Embeddings(tensors["cls"], of_windows, tensors["patch"], backbone.scales)
-        bank = MemoryBank(embeddings.map(lambda part: part.to(backbone.device)))
+        # Copied, since products round otherwise where a tensor begins at another place of a file.
+        bank = MemoryBank(embeddings.map(lambda part: part.to(backbone.device, copy=True)))
         several = len(bank) > 1
-        left_out = GridScores(tensors["left_out_scores"], tensors["left_out_maps"]) if several else None
+        left_out = GridScores(*(tensors[f"left_out_{part}"] for part in GridScores._fields)) if several else None
         held.bank, held.left_out = bank, left_out
 
     def _made_with(self, held: _Class) -> dict[str, Any]:
@@ -376,7 +401,8 @@ class WinCLIP:
 
     def _prediction(self, found: GridScores) -> Prediction:
         maps = upsample(found.maps, self.backbone.image_size)
-        return Prediction(found.scores.numpy(), maps.to(torch.float32).numpy())
+        reference = None if found.reference is None else found.reference.numpy()
+        return Prediction(found.scores.numpy(), maps.to(torch.float32).numpy(), found.text.numpy(), reference)
 
     def _held(self, class_name: str | None) -> _Class:
         name = self._current if class_name is None else class_name

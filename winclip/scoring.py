@@ -27,12 +27,19 @@ class GridScores(NamedTuple):
     """Results of N images, float64 on the CPU.
 
     Attributes:
-        scores: (N,) in [0, 1].
+        text: (N,) zero-shot scores in [0, 1], what the prompts say of the whole images.
         maps: (N, grid, grid), zero-shot in [0, 1], few-shot in [0, 2].
+        reference: (N,) highest value of each association map in [0, 1]; None without references.
     """
 
-    scores: torch.Tensor
+    text: torch.Tensor
     maps: torch.Tensor
+    reference: torch.Tensor | None = None
+
+    @property
+    def scores(self) -> torch.Tensor:
+        """(N,) anomaly scores in [0, 1]: few-shot the mean of both parts (paper, section 4.3)."""
+        return self.text if self.reference is None else (self.text + self.reference) / 2
 
 
 def anomaly_probability(embeddings: torch.Tensor, text: torch.Tensor, temperature: float = TEMPERATURE) -> torch.Tensor:
@@ -137,9 +144,9 @@ def few_shot(zero: GridScores, maps: torch.Tensor) -> GridScores:
         maps: (N, grid, grid), from ``association_maps``.
 
     Returns:
-        Scores: the mean of the zero-shot score and the map's maximum. Maps: the sum of both maps.
+        With the maximum of the association map as reference part of the score. Maps: the sum of both maps.
     """
-    return GridScores((zero.scores + maps.amax(dim=(1, 2))) / 2, zero.maps + maps)
+    return GridScores(zero.text, zero.maps + maps, maps.amax(dim=(1, 2)))
 
 
 def score_images(
@@ -188,7 +195,8 @@ def leave_one_out(bank: MemoryBank, text: torch.Tensor, temperature: float = TEM
         for number in range(len(part)):
             others = [other for other in range(len(bank)) if other != start + number]
             maps = association_maps(associations.of_image(number), others)
-            results.append(few_shot(GridScores(*(values[number : number + 1] for values in zero)), maps))
+            one = slice(number, number + 1)
+            results.append(few_shot(GridScores(zero.text[one], zero.maps[one]), maps))
     return GridScores(*(torch.cat(parts) for parts in zip(*results)))
 
 

@@ -1,134 +1,238 @@
-"""Where good ends: thresholds and the scale of colours, from the references alone."""
+"""Where good ends: thresholds of both parts of the score, and the scale of colours, from the references alone."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from statistics import fmean, stdev
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from winclip.model import Prediction
 
 FALSE_ALARM_RATE = 0.01
 FEW = 8
+PARTS = ("reference", "text")
 
+_HIGHEST_LEVEL = 2.0
 _ZERO_SHOT = 0.5
-_HIGHEST_SCORE, _HIGHEST_LEVEL = 1.0, 2.0
-# The score of zero-shot probability 1 and a patch at a right angle to all those of the references.
-_OUT_OF_REACH = 0.75
-# How much farther the next of R values reaches if they follow a Gumbel distribution, not a normal one.
-_GUMBEL = 1.47
+# Of good pictures, how many may be called anomalous for each part: together FALSE_ALARM_RATE. The text part has a tenth
+# of them, so that it speaks where it is extraordinary, and takes little from the other where it says nothing.
+_RATES = {"text": 0.1 * FALSE_ALARM_RATE, "reference": 0.9 * FALSE_ALARM_RATE}
+# The usual deviation of each part's logits among good pictures, which counts as much as so many references.
+_USUAL, _USUAL_COUNT = {"text": 1.0, "reference": 0.25}, 2
+# How much farther than a normal distribution the logits of good pictures reach: they lean to the right.
+_FARTHER = 1.1
+# What a defect can hardly exceed: a probability near 1, and an embedding at a right angle to all those of the
+# references.
+_OUT_OF_REACH = {"text": 0.99, "reference": 0.5}
 _NEAREST_TO_0 = 1e-6
-# The colours around the pixel threshold cover at most this much to either side.
-_WIDEST = 0.25
 _NARROWEST = 0.01
+# How rarely a good reference stands out, how many others say so, and the share that may be left aside.
+_STANDS_OUT = 1e-4
+_FEWEST_OTHERS = 3
+_MOST_ASIDE = 0.25
 
 
 @dataclass(frozen=True)
 class Threshold:
     """Where good ends for a class.
 
+    A picture is anomalous if either part of its score is above that part's threshold, or, with a threshold that is
+    given, if the score is above it.
+
     Attributes:
-        score: a picture with a higher score is anomalous.
+        text, reference: thresholds of the parts; None for a part without one.
         pixel: a pixel with a higher map value belongs to the area, the box and the mask.
-        colours: map values of the coldest and the hottest colour.
+        ordinary: the highest map value of an ordinary good picture; None if it is not known.
         rule: how they were found, a sentence.
-        caution: why not to rely on them, or "".
-        expectation: how many good pictures exceed the score, as far as that can be told, or "".
+        unsure: why pictures are ranked and not judged, or "".
+        caution: why not to rely on the verdicts, or "".
+        expectation: how many good pictures are called anomalous, as far as that can be told, or "".
+        score: the threshold that is given for the score; None if none is.
+        aside: references, counted from 0, that stand out above the others and do not count.
     """
 
-    score: float
+    text: float | None
+    reference: float | None
     pixel: float
-    colours: tuple[float, float]
+    ordinary: float | None
     rule: str
+    unsure: str = ""
     caution: str = ""
     expectation: str = ""
+    score: float | None = None
+    aside: tuple[int, ...] = ()
 
-    def with_score(self, given: float | None) -> Threshold:
-        """The same with a score threshold from elsewhere, if there is one."""
-        if given is None:
+    def with_given(self, limit: float | None, part: str = "score") -> Threshold:
+        """The same with a threshold from elsewhere, if there is one, of the score or of a part, in place of its own."""
+        if limit is None:
             return self
-        rule = f"the score's threshold is given; pixels: {self.rule}"
-        return replace(self, score=given, rule=rule, caution="", expectation="")
+        rule = f"the threshold is given; pixels: {self.rule}"
+        text, reference, score = (limit if part == name else None for name in ("text", "reference", "score"))
+        return Threshold(text, reference, self.pixel, self.ordinary, rule, score=score)
+
+    @property
+    def judges(self) -> bool:
+        """Whether pictures get a verdict."""
+        return not self.unsure
+
+    def of(self, score: float, text: float, reference: float | None) -> float | None:
+        """The score above which a picture is anomalous, given its score's parts; None if pictures are not judged."""
+        if self.score is not None:
+            return self.score
+        values = {"text": text, "reference": reference or 0.0}
+        excess = [values[part] - limit for part, limit in self.parts.items()]
+        # A part is half of the score, without references the whole.
+        return None if self.unsure or not excess else score - max(excess) / (1 if reference is None else 2)
+
+    def judge(self, found: Prediction) -> list[bool | None]:
+        """Whether each of N pictures is anomalous; None if that cannot be told."""
+        references = [None] * len(found) if found.reference_scores is None else found.reference_scores.tolist()
+        limits = map(self.of, found.scores.tolist(), found.text_scores.tolist(), references)
+        return [None if limit is None else bool(score > limit) for score, limit in zip(found.scores, limits)]
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """The thresholds of the parts that have one."""
+        both = {"reference": self.reference, "text": self.text}
+        return {part: limit for part, limit in both.items() if limit is not None}
+
+    @property
+    def limits(self) -> str:
+        """What makes a picture anomalous, such as ``reference part above 0.12 or text part above 0.9``."""
+        if self.score is not None:
+            return f"score above {self.score:.4g}"
+        return " or ".join(f"{part} part above {limit:.4g}" for part, limit in self.parts.items())
+
+    @property
+    def lines(self) -> list[str]:
+        """What a person should know of it."""
+        if self.unsure:
+            return [f"not judged: {self.unsure}"]
+        more = self.caution or self.expectation
+        return [f"anomalous: {self.limits} ({self.rule})", *([f"  {more}"] if more else [])]
+
+    def colours(self, lowest: float = _ZERO_SHOT / 2, highest: float = math.inf) -> tuple[float, float]:
+        """The map values of the coldest and the hottest colour for a run.
+
+        From the references' ordinary level to the highest value of the run, at most as far as puts the pixel threshold
+        in the middle. Where that level is not known, or nothing exceeds it, from ``lowest``, so that an order shows.
+
+        Args:
+            lowest: ordinary map value of the calmest picture of the run.
+            highest: highest map value of all pictures of the run.
+        """
+        low = lowest if self.ordinary is None or highest <= self.ordinary else self.ordinary
+        high = min(highest, 2 * self.pixel - low) if low < self.pixel < highest else highest
+        return low, max(high, low + _NARROWEST)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What R references score, each against the others.
+
+    Attributes:
+        score, text, reference: the score and its parts.
+        peaks: the highest values of their maps.
+    """
+
+    score: list[float]
+    text: list[float]
+    reference: list[float]
+    peaks: list[float]
+
+    @staticmethod
+    def of(found: Prediction) -> LeftOut:
+        """Of the results of leaving each out."""
+        assert found.reference_scores is not None
+        parts = (found.scores, found.text_scores, found.reference_scores, found.maps.max(axis=(1, 2)))
+        return LeftOut(*(part.tolist() for part in parts))
+
+    def standing_out(self) -> list[tuple[str, int, bool]]:
+        """Parts that the others do not let expect: which part, of which reference, and whether it is high."""
+        found = []
+        for part in PARTS:
+            values = getattr(self, part)
+            for number, value in enumerate(values):
+                others = values[:number] + values[number + 1 :]
+                if len(others) >= _FEWEST_OTHERS:
+                    if value > _limit(part, others, _STANDS_OUT):
+                        found.append((part, number, True))
+                    elif 1 - value > _limit(part, [1 - other for other in others], _STANDS_OUT):
+                        found.append((part, number, False))
+        return found
 
 
 def without_spread(count: int) -> Threshold:
-    """The threshold with no reference or one, which cannot be left out.
-
-    With no reference it is zero-shot probability 0.5. With one, the score is half the zero-shot
-    probability and half the difference to the reference; how much good pictures differ is not known,
-    so it counts as nothing: 0.25 for the score, and 0.5 for the map, which is the sum.
-    """
-    colours = _colours(_ZERO_SHOT - _WIDEST, _ZERO_SHOT)
+    """With no reference or one, which cannot be left out, nothing says how much good pictures differ."""
     if count == 0:
-        return Threshold(
-            _ZERO_SHOT,
-            _ZERO_SHOT,
-            colours,
-            "no reference: zero-shot probability 0.5",
-            expectation="without good pictures as references it is not known how many good ones exceed it",
-        )
-    return Threshold(
-        _ZERO_SHOT / 2,
-        _ZERO_SHOT,
-        colours,
-        "1 reference: zero-shot probability 0.5 and no difference to the reference",
-        "with 1 reference no spread is known; give at least 2, better 8, or a threshold of your own",
-    )
+        unsure = "no good pictures, so no verdict: ranked by score; give some as references, or a threshold"
+        rule = "no references; pixels: zero-shot probability 0.5"
+    else:
+        unsure = f"1 good picture does not say how much good ones differ; give at least {FEW}, or a threshold"
+        rule = "1 reference; pixels: zero-shot probability 0.5 and no difference to the reference"
+    return Threshold(None, None, _ZERO_SHOT, None, rule, unsure)
 
 
-def from_leave_one_out(scores: Sequence[float], peaks: Sequence[float]) -> Threshold:
-    """The threshold from R >= 2 references, each scored against the others.
+def from_leave_one_out(left_out: LeftOut) -> Threshold:
+    """The thresholds from R >= 2 references, each scored against the others.
 
-    Score and pixel threshold are the prediction bounds (``prediction_bound``) of the R scores and of the R
-    highest map values. A reference meets R - 1 others and a picture to come meets all R, which is not
-    corrected: on the pictures of docs/thresholds.md it is a tenth of a deviation with 4 references, and
-    less with more.
+    A reference meets R - 1 others and a picture to come meets all R, which is not corrected: it errs to the safe side.
     """
-    bound, pixel = prediction_bound(scores, _HIGHEST_SCORE), prediction_bound(peaks, _HIGHEST_LEVEL)
-    caution = ""
-    if len(scores) < FEW:
-        caution = f"the threshold rests on {len(scores)} references, which is few; give at least {FEW}"
-    if bound > _OUT_OF_REACH:
-        caution = f"{len(scores)} references differ too much for a threshold, hardly anything exceeds it; give more"
+    aside = tuple(number for part, number, high in left_out.standing_out() if high and part == "reference")
+    if len(aside) > len(left_out.text) * _MOST_ASIDE:
+        aside = ()
+    kept = [number for number in range(len(left_out.text)) if number not in aside]
+    text, reference, peaks = (
+        [values[number] for number in kept] for values in (left_out.text, left_out.reference, left_out.peaks)
+    )
+    limits = {part: _limit(part, values, _RATES[part]) for part, values in (("text", text), ("reference", reference))}
+    count, unsure = len(text), ""
+    if all(limits[part] > reach for part, reach in _OUT_OF_REACH.items()):
+        unsure = f"the {count} good pictures differ as much as a defect would; give more, of one kind, or a threshold"
     return Threshold(
-        bound,
-        pixel,
-        _colours(fmean(peaks), pixel),
-        f"{len(scores)} references, each scored against the others: upper end of the 99 % prediction interval",
-        caution,
+        limits["text"],
+        limits["reference"],
+        upper_bound(peaks, _HIGHEST_LEVEL, FALSE_ALARM_RATE),
+        median(peaks),
+        f"{count} references, each scored against the others: the upper end of a prediction interval for either part",
+        unsure,
+        f"the thresholds rest on {count} references, which is few; give at least {FEW}" if count < FEW else "",
         f"it aims at {FALSE_ALARM_RATE * 100:.0f} false alarm in 100 good pictures taken as the references were;"
         " docs/thresholds.md has what was measured",
+        aside=aside,
     )
 
 
-def prediction_bound(values: Sequence[float], highest: float) -> float:
-    """The bound that the next value exceeds with probability ``FALSE_ALARM_RATE``.
+def _limit(part: str, values: Sequence[float], rate: float) -> float:
+    return upper_bound(values, 1.0, rate, _USUAL[part])
 
-    Of the logits log(v / (highest - v)) it is mean + 1.47 t s sqrt(1 + 1 / R). For R values of one normal
-    distribution next - mean has the variance s^2 (1 + 1 / R), and divided by its estimate it follows
-    Student's t with R - 1 degrees of freedom. Scores of good pictures lean to the right even as logits, like
-    the Gumbel distribution of maxima, whose upper end is 1.47 times as far for 4 to 16 values, and less
-    (1.35) for many: there the bound errs to the safe side.
 
-    It assumes that the next picture was taken as the references were. docs/thresholds.md has the measured
-    rates. Logits also keep the bound below ``highest``, whatever the spread.
+def upper_bound(values: Sequence[float], highest: float, rate: float, usual: float = _USUAL["reference"]) -> float:
+    """The bound that the value of the next good picture exceeds with probability ``rate``.
+
+    Of the logits log(v / (highest - v)), with the mean m and R - 1 degrees of freedom, it is the upper end of a
+    one-sided prediction interval, m + 1.1 t s sqrt(1 + 1 / R). So that pictures that are better than most do not raise
+    it, logits count as no lower than their median is above the other end. Few values do not tell the deviation, so the
+    usual one counts as two more: s^2 = (sum of squares + 2 usual^2) / (R - 1 + 2), and t has R + 1 degrees of freedom.
+    Logits also keep the bound below ``highest``. docs/thresholds.md has what was measured.
 
     Args:
         values: 2 or more in [0, highest].
         highest: what no value exceeds.
+        rate: in (0, 1).
+        usual: standard deviation of the logits among good pictures elsewhere.
     """
     # Late, because a run without references does not need it.
     from scipy.special import stdtrit
 
     shares = [min(max(value / highest, _NEAREST_TO_0), 1 - _NEAREST_TO_0) for value in values]
     logits = [math.log(share / (1 - share)) for share in shares]
-    reach = _GUMBEL * float(stdtrit(len(values) - 1, 1 - FALSE_ALARM_RATE)) * math.sqrt(1 + 1 / len(values))
-    return highest / (1 + math.exp(-(fmean(logits) + reach * stdev(logits))))
-
-
-def _colours(calm: float, pixel: float) -> tuple[float, float]:
-    """The scale: coldest at ``calm``, the highest map value of a usual good picture, ``pixel`` in its middle.
-
-    Limited in width, so that defects keep their colour where few references put the threshold far off.
-    """
-    half = min(max(pixel - calm, _NARROWEST), _WIDEST)
-    return calm, calm + 2 * half
+    lowest = 2 * median(logits) - max(logits)
+    logits = [max(logit, lowest) for logit in logits]
+    mean, freedom = fmean(logits), len(values) - 1 + _USUAL_COUNT
+    variance = (sum((logit - mean) ** 2 for logit in logits) + _USUAL_COUNT * usual**2) / freedom
+    reach = _FARTHER * float(stdtrit(freedom, 1 - rate)) * math.sqrt((1 + 1 / len(values)) * variance)
+    return highest / (1 + math.exp(-(mean + reach)))

@@ -16,10 +16,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup
 from PIL import Image, ImageOps
 
@@ -56,6 +58,7 @@ MAX_THREADS = 4
 CLEANING_SECONDS, KEPT_SECONDS = 600, 6 * 3600
 SHOWN_SIDE = 960
 SAMPLE_EXAMPLES = 8
+_FIGURES = ("score", "text_score", "reference_score", "anomalous")
 OPACITY = 0.5
 
 EMPTY = '<div class="empty">Verdicts and heat maps appear here.</div>'
@@ -120,6 +123,7 @@ def judge(
         # One after the other, so that one large picture is in memory at a time.
         model.add_references(resized_pixels(read_upload(path), model.backbone.image_size))
     count, threshold = model.reference_count(), model.threshold()
+    maps: list[npt.NDArray[np.float32]] = []
     if copies := len(paths) - count:
         said = f"{copies} of the {len(paths)} good examples are copies of others and count once"
         threshold = replace(threshold, caution="; ".join(filter(None, (said, threshold.caution))))
@@ -128,17 +132,18 @@ def judge(
     for number, path in enumerate(pictures, 1):
         tell((len(paths) + number) / total, f"picture {number} of {len(pictures)}")
         try:
-            results.append(_judge_one(model, path, threshold))
+            results.append(_judge_one(model, path, threshold, maps))
         except InputError as error:
             failures.append({"name": Path(path).name, "reason": str(error)})
     if not results:
         raise InputError(failures[0]["reason"])
+    colours = threshold.colours(min(float(np.median(one)) for one in maps), max(float(one.max()) for one in maps))
+    for result, found in zip(results, maps):
+        result["heat"] = Markup(data_url(colour(found, *colours)))
     results.sort(key=lambda result: -result["score"])
     content = {
-        "threshold": threshold.score,
-        "rule": threshold.rule,
-        "caution": threshold.caution,
-        "pictures": [{name: result[name] for name in ("name", "score", "anomalous")} for result in results],
+        "threshold": asdict(threshold),
+        "pictures": [{name: result[name] for name in ("name", *_FIGURES)} for result in results],
         "failures": failures,
     }
     template = environment().get_template("app.html.jinja")
@@ -147,35 +152,37 @@ def judge(
         failures=failures,
         meaning=_meaning(class_name, count, threshold),
         threshold=threshold,
+        colours=colours,
         opacity=opacity,
         legend=Markup(data_url(Image.fromarray(COLOURS[None]))),
         data=Markup(base64.b64encode(json.dumps(content, indent=2).encode()).decode()),
     )
 
 
-def _judge_one(model: WinCLIP, path: str, threshold: Threshold) -> dict[str, Any]:
-    """What the page shows of a picture."""
+def _judge_one(model: WinCLIP, path: str, threshold: Threshold, maps: list[npt.NDArray[np.float32]]) -> dict[str, Any]:
+    """What the page shows of a picture, but for its map, which is put to the others."""
     image = read_upload(path)
     found = model.predict(image)
-    score = float(found.scores[0])
+    maps.append(found.maps[0])
+    references, (anomalous,) = found.reference_scores, threshold.judge(found)
     shown = ImageOps.contain(image, (SHOWN_SIDE, SHOWN_SIDE)) if max(image.size) > SHOWN_SIDE else image
     return {
         "name": printable(Path(path).name),
-        "score": score,
-        "anomalous": score > threshold.score,
+        "score": float(found.scores[0]),
+        "text_score": float(found.text_scores[0]),
+        "reference_score": None if references is None else float(references[0]),
+        "anomalous": anomalous,
         "photo": Markup(data_url(shown)),
-        "heat": Markup(data_url(colour(found.maps[0], *threshold.colours))),
     }
 
 
 def _meaning(class_name: str, count: int, threshold: Threshold) -> str:
-    """What the threshold means, with ``count`` good examples."""
-    if count < 2:
-        known = ", and does not differ from the good example" if count else ""
+    """What the verdicts mean, with ``count`` good examples."""
+    if threshold.unsure:
         halfway = f"as near to the sentences about a damaged {class_name} as to those about a flawless one"
-        return f"Threshold {threshold.score:.3f}: a picture with this score is {halfway}{known}."
+        return f"Ranked, not judged. A text part of 0.5 is {halfway}."
     expected = f"{100 * FALSE_ALARM_RATE:g} of 100 good pictures taken like the {count} good examples"
-    return f"Threshold {threshold.score:.3f}: about {expected} is expected above it."
+    return f"Anomalous: {threshold.limits}. About {expected} is expected above."
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,8 @@ def computed_stages(backbone: Backbone) -> dict[str, torch.Tensor]:
     for name, side, windows in zip(SCALE_NAMES, SCALES, tested.windows):
         found[f"window_prob_{name}"] = anomaly_probability(windows, text)
         found[f"harmonic_{name}"] = harmonic_spread(found[f"window_prob_{name}"], backbone.grid, side)
-    found["zero_image_score"], found["zero_map"] = zero_shot(tested, text)
+    zero = zero_shot(tested, text)
+    found |= {"zero_image_score": zero.scores, "zero_map": zero.maps}
     associations = associate(tested, bank)
     for few in (1, 2):
         of_windows, of_patches = associations.nearest(range(few))
@@ -175,7 +176,7 @@ def computed_stages(backbone: Backbone) -> dict[str, torch.Tensor]:
             found[f"few{few}_assoc_{name}"] = part
         found[f"few{few}_map"] = association_maps(associations, range(few))
         (scored,) = score_images(tested, text, bank, [range(few)])
-        found[f"few{few}_image_score"], found[f"few{few}_total_map"] = scored
+        found |= {f"few{few}_image_score": scored.scores, f"few{few}_total_map": scored.maps}
     return found
 
 

@@ -1,10 +1,10 @@
 """Show why a picture has its score: sentences, windows and the nearest of the good examples, on one HTML page.
 
     winclip explain --class_name "metal nut" --reference good/ part.jpg --save_path out/
-    winclip explain --memory nut.safetensors --patch 6,3 part.jpg
+    winclip explain --memory nut.safetensors --reference good/ --patch 6,3 part.jpg
     winclip explain --demo
 
-The page is called as the picture, with .html behind it.
+The page is called as the picture, with .html behind it. A memory holds no pictures: --reference beside it shows them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from winclip.prediction.options import PartOptions, check_part_options
 from winclip.support.command_line import exit_status, log_to_terminal
 from winclip.support.errors import InputError
 from winclip.support.options import add_options, option, take_options
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from winclip.model import WinCLIP
+
 _log = logging.getLogger("winclip")
+# Entries of one picture's embeddings differ by less, whatever it was encoded with.
+_SAME_PICTURE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +62,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         InputError: if a value makes no sense.
     """
     values = vars(build_parser().parse_intermixed_args(arguments))
-    check_part_options(values, values["picture"] is not None)
+    check_part_options(values, values["picture"] is not None, both=True)
     if values["patch"] is not None and not re.fullmatch(r"\d{1,4},\d{1,4}", values["patch"]):
         raise InputError(f"--patch {values['patch']} is no place; give ROW,COLUMN, such as 6,3")
     return take_options(Options, values)
@@ -73,6 +81,7 @@ def _explain_picture(options: Options) -> int:
     """
     from PIL import Image
 
+    from winclip.demo.stand_in import caution
     from winclip.explanation import explain
     from winclip.pictures.images import as_image, resized_pixels
     from winclip.prediction.references import class_and_prompts, with_sample, without_shared
@@ -109,8 +118,7 @@ def _explain_picture(options: Options) -> int:
     if paths and not references:
         raise InputError(f"none of the {len(paths)} references could be read; the warnings above say why")
     if options.memory is not None:
-        model.load_memory(options.memory)
-        references = [(f"reference {number + 1}", None) for number in range(model.reference_count())]
+        references = _of_memory(model, options.memory, references)
     shown, threshold = square(picture), model.threshold()
     patch = None
     if options.patch is not None:
@@ -124,18 +132,47 @@ def _explain_picture(options: Options) -> int:
         ("model", backbone.model),
         ("weights", f"SHA-256 {backbone.weights_sha256[:12]}"),
     ]
+    if said := caution(backbone.model, [Path(options.picture).parent]):
+        _log.warning(said)
+        facts.append(("caution", said))
     name = Path(options.picture).name
     subject = Subject(name, shown, references, threshold, facts, model.temperature)
     page = options.save_path / file_name(name, ".html")
     write_explanation(page, explanation, subject)
+    of_references = "" if explanation.reference is None else f", references {explanation.reference:.4g}"
     print(
-        f"score {explanation.score:.4g}, threshold {threshold.score:.4g} ({threshold.rule}):"
-        f" {verdict(explanation.score, threshold)}; {place(explanation.patch)} is looked at"
+        f"score {explanation.score:.4g} (text {explanation.probability:.4g}{of_references}):"
+        f" {verdict(explanation, threshold)}; {place(explanation.patch)} is looked at"
     )
+    print("\n".join(threshold.lines))
     if not references:
         print("no good examples are given, so what is nearest in them is left out")
+    elif not all(shown for _, shown in references):
+        print("pictures of the good examples are not in a memory; --reference beside --memory shows them")
     print(f"written: {printable(str(page))}")
     return 0
+
+
+def _of_memory(
+    model: WinCLIP, memory: Path, given: list[tuple[str, Image.Image | None]]
+) -> list[tuple[str, Image.Image | None]]:
+    """Load a memory in the place of the pictures given; its references, with those pictures that they are of.
+
+    Raises:
+        InputError: if the memory does not fit.
+    """
+    pictures = model.encode([image for _, image in given if image]).normalised().cls if given else None
+    model.load_memory(memory)
+    bank = model._held(None).bank
+    assert bank is not None
+    references: list[tuple[str, Image.Image | None]] = [(f"reference {k + 1}", None) for k in range(len(bank))]
+    for number, cls in enumerate(() if pictures is None else pictures):
+        distances = (bank.embeddings.cls - cls).abs().amax(dim=1)
+        if float(distances.min()) <= _SAME_PICTURE:
+            references[int(distances.argmin())] = given[number]
+        else:
+            _log.warning("%s is not in the memory, and left out", given[number][0])
+    return references
 
 
 if __name__ == "__main__":

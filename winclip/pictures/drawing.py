@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from winclip.support.errors import InputError
 
@@ -21,6 +22,8 @@ COLOURS: npt.NDArray[np.uint8] = np.asarray(
 ).reshape(256, 3)
 
 _STRONGEST_TINT = 0.6
+# Of 1 in a packed map.
+_MAP_STEPS = np.float32(32767)
 
 
 def colour(values: npt.NDArray[np.floating], low: float = 0.0, high: float = 1.0) -> Image.Image:
@@ -59,6 +62,53 @@ def heat_map(picture: Image.Image, anomaly_map: npt.NDArray[np.float32], colours
     coloured = Image.fromarray(levels)
     coloured.putpalette(COLOURS.tobytes())
     return Image.composite(coloured.convert("RGB"), picture, tint)
+
+
+def with_legend(picture: Image.Image, colours: tuple[float, float], threshold: float) -> Image.Image:
+    """The picture above a strip that says what the colours mean.
+
+    Args:
+        picture: RGB, with its heat map.
+        colours: map values of the low and the high end.
+        threshold: of a pixel; marked where it lies on the scale.
+    """
+    low, high = colours
+    height = min(max(picture.height // 24, 14), 60)
+    whole = Image.new("RGB", (picture.width, picture.height + height), "white")
+    whole.paste(picture)
+    pen, font = ImageDraw.Draw(whole), ImageFont.load_default(height * 0.7)
+    texts = f"{low:.3g} ", f" {high:.3g}"
+    left, right = (int(pen.textlength(text, font)) + 2 for text in texts)
+    scale = picture.width - left - right
+    top = picture.height
+    if scale > 8:
+        whole.paste(Image.fromarray(COLOURS[None]).resize((scale, height - 4)), (left, top + 2))
+        for start, text in zip((2, left + scale), texts):
+            pen.text((start, top + height / 2), text, "black", font, "lm")
+        if low < threshold < high:
+            x = left + scale * (threshold - low) / (high - low)
+            pen.line((x, top, x, top + height), "black", max(height // 10, 1))
+    return whole
+
+
+def packed_map(anomaly_map: npt.NDArray[np.float32]) -> bytes:
+    """A map in [0, 2] as a 16-bit PNG, whose steps are 3e-5."""
+    return encoded(Image.fromarray((anomaly_map * _MAP_STEPS).round().astype(np.uint16)), "PNG", compress_level=1)
+
+
+def unpacked_map(path: Path) -> npt.NDArray[np.float32]:
+    """The map that ``packed_map`` made a file of.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image, np.float32) / _MAP_STEPS
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(
+            f"map {path} cannot be read ({error}); remove it, and --resume scores its picture again"
+        ) from error
 
 
 def fit(anomaly_map: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:

@@ -12,7 +12,7 @@ from typing import Union
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from winclip.defaults import IMAGE_FORMATS
 from winclip.support.errors import InputError
@@ -114,6 +114,21 @@ def read_image(
         raise InputError(f"{name}: {error}") from error
     except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged bytes
         raise InputError(f"{name} cannot be read ({why_unreadable(error)})") from error
+
+
+def upright_size(path: str | PathLike[str]) -> tuple[int, int]:
+    """Width and height of an image file as ``read_image`` gives it upright, from the file's beginning.
+
+    Raises:
+        InputError: as ``read_image``, where the beginning tells.
+    """
+    try:
+        with open_image(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    except Exception as error:  # as in ``read_image``
+        raise InputError(f"image {path} cannot be read ({why_unreadable(error)})") from error
+    return (height, width) if turned else (width, height)
 
 
 def why_unreadable(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +21,12 @@ REPORT_PICTURES = 200
 
 _EPILOG = """\
 threshold:
-  2 or more references: every reference is scored against the memory of the others, and the threshold is the
-  upper end of a one-sided 99 % prediction interval of the logits of these scores. The target is 1 false alarm in
-  100 good pictures taken as the references were; docs/thresholds.md has the formula and what was measured. Below
-  8 references the threshold is cautious and the log says so.
-  1 reference: nothing can be left out; the threshold is 0.25, that is zero-shot probability 0.5 and no difference
-  to the reference, so rather false alarms than misses.
-  no reference: zero-shot probability 0.5.
+  2 or more references: every reference is scored against the memory of the others. A picture is anomalous if the
+  text part of its score or the reference part is above the upper end of a prediction interval of these values. The
+  target is 1 false alarm in 100 good pictures taken as the references were; docs/thresholds.md has the formula and
+  what was measured. The threshold in the tables is the score above which a picture with the same parts would be
+  anomalous.
+  1 reference or none: pictures are ranked and not judged, unless --threshold is given.
   The pixel threshold of area, box and masks is found alike, from the highest value of each reference's map (0.5
   with fewer than 2 references).
 
@@ -36,8 +36,9 @@ states:
   front of it ("bent": "bent {}"). They replace those of the prompt set.
 
 output in --save_path:
-  predictions.csv, predictions.json   path, score, threshold, anomalous, area (share of the pixels above the pixel
-                                      threshold), box of the strongest region (x, y, w, h in pixels), heat map
+  predictions.csv, predictions.json   path, score, threshold, anomalous (empty where not judged), area (share of the
+                                      pixels above the pixel threshold), box of the strongest region (x, y, w, h in
+                                      pixels), heat map, text and reference part of the score
   heatmaps/                           the pictures with one scale of colours for the whole run
   failures.csv                        pictures that could not be read, and why
   predictions.jsonl                   the settings, and rows as pictures are scored; --resume goes on behind it
@@ -96,7 +97,20 @@ class Options(PartOptions):
         "side of a tile in pixels (the model's image size); means --tile", group="part", metavar="N"
     )
     save_path: Path = option("(results/predictions)", Path("results/predictions"), group="output")
-    threshold: float | None = option("score above which a picture is anomalous (found, see below)", group="output")
+    threshold: str | None = option(
+        "a picture with a higher score is anomalous, or with text=T or reference=T a higher part of it (found, see"
+        " below)",
+        group="output",
+        metavar="[PART=]T",
+    )
+    known_defects: tuple[str, ...] = option(
+        "defective pictures, as --reference takes them: says how many of them are found",
+        (),
+        group="output",
+        action="append",
+        metavar="PATH",
+    )
+    find: float | None = option("propose the threshold that finds this share of --known_defects", group="output")
     save_masks: bool = option("also write masks/: white above the pixel threshold", False, group="output")
     report: bool = option(
         f"also write report.html, which shows up to {REPORT_PICTURES} pictures", False, group="output"
@@ -107,6 +121,23 @@ class Options(PartOptions):
     )
     resume: bool = option("go on behind the rows that an earlier run wrote", False, group="output")
     reading: ReadingOptions
+
+    @property
+    def given(self) -> tuple[float | None, str]:
+        """The threshold that is given, if one is, and what it is of: score, text or reference."""
+        return _given(self.threshold)
+
+
+def _given(threshold: str | None) -> tuple[float | None, str]:
+    """The threshold of ``[PART=]T`` and what it is of."""
+    if threshold is None:
+        return None, "score"
+    found = re.fullmatch(r"(?:(text|reference)=)?(\d*\.?\d+(?:e-?\d+)?)", threshold)
+    if found is None or not 0 <= float(found[2]) <= 1:
+        raise InputError(
+            f"--threshold {threshold} must be between 0 and 1, as scores are; text=T or reference=T is of a part"
+        )
+    return float(found[2]), found[1] or "score"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -135,8 +166,12 @@ def parse_options(arguments: Sequence[str]) -> Options:
     check_part_options(values, bool(values["inputs"]))
     if values["save_memory"] is not None and not values["reference"] and (values["inputs"] or not values["demo"]):
         raise InputError("--save_memory needs references; name good pictures with --reference")
-    if values["threshold"] is not None and not 0 <= values["threshold"] <= 1:
-        raise InputError(f"--threshold {values['threshold']} must be between 0 and 1, as scores are")
+    if _given(values["threshold"])[1] == "reference" and not (
+        values["reference"] or values["memory"] or values["demo"]
+    ):
+        raise InputError(f"--threshold {values['threshold']} needs references; name good pictures with --reference")
+    if values["find"] is not None and not (values["known_defects"] and 0 < values["find"] <= 1):
+        raise InputError(f"--find {values['find']} must be above 0, at most 1, and needs --known_defects")
     values["report"] = values["report"] or values["open"]
     values["tile"] = values["tile"] or values["tile_size"] is not None
     for name in ("tile", "region"):
@@ -145,12 +180,13 @@ def parse_options(arguments: Sequence[str]) -> Options:
     return take_options(Options, values)
 
 
-def check_part_options(values: dict[str, Any], pictures: bool) -> None:
+def check_part_options(values: dict[str, Any], pictures: bool, both: bool = False) -> None:
     """Check the options of part and model.
 
     Args:
         values: what was parsed.
         pictures: whether any are named.
+        both: whether references may be named beside a memory.
 
     Raises:
         InputError: if a value makes no sense.
@@ -166,5 +202,5 @@ def check_part_options(values: dict[str, Any], pictures: bool) -> None:
         raise InputError("no pictures are given; name files or folders, or try --demo")
     if values["class_name"] is None and values["memory"] is None and (pictures or not values["demo"]):
         raise InputError("say with --class_name what the pictures show, such as --class_name 'metal nut'")
-    if values["memory"] is not None and values["reference"]:
+    if values["memory"] is not None and values["reference"] and not both:
         raise InputError("--memory holds references already, so --reference has no meaning; leave one of them out")

@@ -26,7 +26,7 @@ from winclip.support.names import file_name
 
 _log = logging.getLogger("winclip")
 # In an output folder: what the run was, and the folders of what it has drawn.
-RUN_FILE, DRAWN = "run.json", ("heatmaps", "masks")
+RUN_FILE, DRAWN = "run.json", ("heatmaps", "masks", "maps")
 # What the model's input is 0 for.
 _GREY = (round(255 * CLIP_MEAN[0]), round(255 * CLIP_MEAN[1]), round(255 * CLIP_MEAN[2]))
 # Between two looks at watched folders.
@@ -138,6 +138,11 @@ def mask_name(heat_map: str) -> str:
     return f"masks/{heat_map.removeprefix('heatmaps/').removesuffix('.jpg')}.png"
 
 
+def map_name(heat_map: str) -> str:
+    """The file of a picture's map until its heat map is drawn, of that of its heat map."""
+    return f"maps/{heat_map.removeprefix('heatmaps/').removesuffix('.jpg')}.png"
+
+
 class Watch:
     """Looks at folders time after time; asking for files again works on network folders, too."""
 
@@ -194,18 +199,23 @@ class Region:
     size: tuple[int, int] | None
     identity: str
 
+    def check(self, size: tuple[int, int]) -> None:
+        """Raises: InputError: if a picture of this size has another than the mask, or does not hold the box."""
+        x, y, width, height = self.box
+        shown = f"{size[0]} x {size[1]}"
+        if self.size is not None and size != self.size:
+            raise InputError(f"{shown} is not the size of the mask of --region, {self.size[0]} x {self.size[1]}")
+        if x + width > size[0] or y + height > size[1]:
+            raise InputError(f"--region {x},{y},{width},{height} is outside of its {shown} pixels")
+
     def cut(self, picture: Image.Image) -> Image.Image:
         """The box of a picture, with grey in place of the pixels that do not count.
 
         Raises:
-            InputError: if the picture has another size than the mask, or does not hold the box.
+            InputError: as ``check``.
         """
+        self.check(picture.size)
         x, y, width, height = self.box
-        shown = f"{picture.width} x {picture.height}"
-        if self.size is not None and picture.size != self.size:
-            raise InputError(f"{shown} is not the size of the mask of --region, {self.size[0]} x {self.size[1]}")
-        if x + width > picture.width or y + height > picture.height:
-            raise InputError(f"--region {x},{y},{width},{height} is outside of its {shown} pixels")
         part = picture.crop((x, y, x + width, y + height))
         if not self.inside.all():
             part.paste(_GREY, mask=Image.fromarray(~self.inside))
@@ -251,17 +261,17 @@ def read_part(path: str, region: Region | None) -> Image.Image:
 
 
 def in_own_size(
-    anomaly_map: npt.NDArray[np.float32], picture: Image.Image, region: Region | None = None
+    anomaly_map: npt.NDArray[np.float32], size: tuple[int, int], region: Region | None = None
 ) -> npt.NDArray[np.float32]:
-    """The map of a picture, or of what counts of it, (S, S), in the picture's own size; 0 where nothing counts.
+    """The map of a picture, or of what counts of it, (S, S), in the picture's own (width, height); 0 outside of it.
 
     Raises:
         InputError: if the picture is another than the region is for.
     """
     if region is None:
-        return fit(anomaly_map, picture.size)
-    region.cut(picture)
+        return fit(anomaly_map, size)
+    region.check(size)
     x, y, width, height = region.box
-    whole = np.zeros((picture.height, picture.width), np.float32)
+    whole = np.zeros((size[1], size[0]), np.float32)
     np.copyto(whole[y : y + height, x : x + width], fit(anomaly_map, (width, height)), where=region.inside)
     return whole

@@ -122,7 +122,8 @@ def add_references(model: WinCLIP, references: Sequence[str], scorer: Whole, opt
             checksum = path
         different.setdefault(checksum, path)
     if len(different) < len(references):
-        _log.warning("%d references are copies of others and count once", len(references) - len(different))
+        copies = len(references) - len(different)
+        _log.warning("%d of the references count once with others, whose copies they are", copies)
     scorer.add_references(list(different.values()))
     if references and not model.reference_count():
         raise InputError(f"none of the {len(references)} references could be read; the warnings above say why")

@@ -6,11 +6,13 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from winclip.demo.stand_in import caution
 from winclip.pictures.images import read_image
 from winclip.prediction.options import REPORT_PICTURES
 from winclip.prediction.rows import Row
@@ -18,10 +20,10 @@ from winclip.report.content import Card, Report, Result, SettingPage, Table, Wor
 from winclip.report.curves import ClassCurves
 from winclip.report.page import write_report
 from winclip.support.errors import InputError
-from winclip.thresholds import Threshold
+from winclip.thresholds import LeftOut, Threshold
 
 _log = logging.getLogger("winclip")
-_VERDICTS = {False: "not anomalous", True: "anomalous"}
+_VERDICTS = {None: "not judged", False: "not anomalous", True: "anomalous"}
 _WORDS = Wording(
     good=_VERDICTS[False],
     bad=_VERDICTS[True],
@@ -33,7 +35,14 @@ _WORDS = Wording(
 
 
 def report_predictions(
-    page: Path, rows: Sequence[Row], settings: Mapping[str, Any], threshold: Threshold, unreadable: int
+    page: Path,
+    rows: Sequence[Row],
+    settings: Mapping[str, Any],
+    threshold: Threshold,
+    left_out: LeftOut | None,
+    colours: tuple[float, float],
+    unreadable: int,
+    notes: Sequence[str],
 ) -> None:
     """Write the page; pictures are held one at a time.
 
@@ -42,12 +51,33 @@ def report_predictions(
         rows: one or more, the highest score first; those of earlier runs too.
         settings: those of run.json.
         threshold: of all rows.
+        left_out: scores of the references, if they are known.
+        colours: map values of the coldest and the hottest colour.
         unreadable: pictures that could not be read.
+        notes: what else is said of references and known defects.
 
     Raises:
         InputError: if a heat map cannot be read or the page cannot be written.
     """
-    others, anomalous = (np.array([row.score for row in rows if row.anomalous == bad]) for bad in (False, True))
+    # The histogram is of what decides, so that the threshold has a place in it.
+    part = "score" if threshold.score is not None else "text" if threshold.reference is None else "reference"
+    field = "score" if part == "score" else f"{part}_score"
+    anomalous, others = (
+        np.array([getattr(row, field) for row in rows if bool(row.anomalous) == bad], np.float64)
+        for bad in (True, False)
+    )
+    references = None if left_out is None else np.array(getattr(left_out, part))
+    drawn = ClassCurves(
+        settings["class_name"],
+        {},
+        others,
+        anomalous,
+        getattr(threshold, part),
+        {},
+        {},
+        "score" if part == "score" else f"{part} part of the score",
+        references,
+    )
     name, side = settings["class_name"], settings["image_size"]
     facts = [
         ("model", settings["model"]),
@@ -57,25 +87,27 @@ def report_predictions(
     ]
     parts = (("region", settings["region"]), ("side of a tile", settings["tile_size"]))
     facts += [(part, str(value)) for part, value in parts if value is not None]
-    found = [f"How the threshold was found: {threshold.rule}."]
-    if threshold.caution:
-        found.append(f"Caution: {threshold.caution}.")
-    cells = [str(len(rows)), str(len(anomalous)), str(unreadable), f"{threshold.score:.4f}"]
-    notes = [
-        "Pictures with a score above the threshold are anomalous. Heat maps have one colour scale for the whole run;"
-        " at its low end the picture is left as it is."
-    ]
+    verdicts = str(len(anomalous)) if threshold.judges else "not judged"
+    said = [*threshold.lines, *notes, *filter(None, [caution(settings["model"], [Path(settings["folder"])])])]
+    shown = ["Heat maps have one colour scale for the whole run; at its low end the picture is left as it is."]
     if len(rows) > REPORT_PICTURES:
-        notes.append(f"The {REPORT_PICTURES} highest of {len(rows)} scores are shown; table and histogram cover all.")
+        shown.append(f"The {REPORT_PICTURES} highest of {len(rows)} scores are shown; table and histogram cover all.")
     report = Report(
         f"WinCLIP on pictures of {name}",
-        [SettingPage(name, [ClassCurves(name, {}, others, anomalous, threshold.score, {}, {})])],
-        _WORDS,
+        [SettingPage(name, [drawn])],
+        _WORDS if threshold.judges else replace(_WORDS, good=_VERDICTS[None]),
         _cards(rows[:REPORT_PICTURES], page.parent, Path(settings["folder"]), name),
         facts,
-        [Table("Summary", ("pictures", "anomalous", "failures", "threshold"), [cells], notes=found)],
-        notes,
-        scale=threshold.colours,
+        [
+            Table(
+                "Summary",
+                ("pictures", "anomalous", "failures"),
+                [[str(len(rows)), verdicts, str(unreadable)]],
+                notes=said,
+            )
+        ],
+        shown,
+        scale=colours,
         # The heat maps hold their pictures already.
         heat_opacity=1.0,
     )
@@ -85,13 +117,15 @@ def report_predictions(
 def _cards(rows: Sequence[Row], save: Path, folder: Path, class_name: str) -> Iterator[Card]:
     """A picture that is gone since it was scored is there as heat map only."""
     for row in rows:
-        heat_map = read_image(save / row.heat_map)
+        drawn = read_image(save / row.heat_map)
         try:
             # Not row.path, which is relative to where an earlier run may have been started.
             picture = read_image(folder / row.heat_map.removeprefix("heatmaps/").removesuffix(".jpg"), upright=True)
         except InputError:
-            picture = heat_map
-        result = Result(row.score, row.threshold, _VERDICTS[row.anomalous], (-row.score,), heat_map)
+            picture = drawn
+        # Without the strip below it.
+        heat_map = drawn.crop((0, 0, *picture.size))
+        result = Result(row.score, row.threshold, _VERDICTS[row.anomalous], (-row.score,), heat_map, row.parts)
         yield Card(row.path, picture, class_name, "", None, None, [result])
 
 

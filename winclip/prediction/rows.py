@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from winclip.made_with import differing
+from winclip.model import Prediction
 from winclip.pictures.drawing import Box, strongest_region
-from winclip.prediction.pictures import RUN_FILE, Region, mask_name
+from winclip.prediction.pictures import RUN_FILE, Region, map_name, mask_name
 from winclip.support.errors import InputError
 from winclip.support.files import is_file, remove_file, write_atomically
 from winclip.support.names import cell, csv_line, printable
@@ -29,7 +30,9 @@ from winclip.thresholds import Threshold
 JOURNAL = "predictions.jsonl"
 _FILES = ("predictions.csv", "predictions.json", "failures.csv", "report.html")
 _BOX = ("box_x", "box_y", "box_w", "box_h")
-_PREDICTIONS = ("path", "score", "threshold", "anomalous", "area", *_BOX, "heat_map")
+_PREDICTIONS = (
+    "path", "score", "threshold", "anomalous", "area", *_BOX, "heat_map", "text_score", "reference_score",
+)  # fmt: skip
 _FAILURES = ("path", "reason")
 
 _log = logging.getLogger("winclip")
@@ -41,40 +44,55 @@ class Row:
 
     Attributes:
         path: as the picture was found, with forward slashes.
-        score, threshold: of nine significant digits.
-        anomalous: whether the score is above the threshold.
+        score: of nine significant digits.
+        threshold: the score above which a picture with the same parts is anomalous; None if it is not judged.
+        anomalous: whether the score is above the threshold; None if it is not judged.
         area: share of its pixels above the pixel threshold, in [0, 1], of six digits.
         box: x, y, width, height in pixels of the strongest region; None where no pixel is above.
         heat_map: file below the output folder; empty where none is drawn.
+        text_score, reference_score: parts of the score, likewise; the second is None without references.
+        map_median, map_highest: of its map's values.
     """
 
     path: str
     score: float
-    threshold: float
-    anomalous: bool
+    threshold: float | None
+    anomalous: bool | None
     area: float
     box: Box | None
-    heat_map: str = ""
+    heat_map: str
+    text_score: float
+    reference_score: float | None
+    map_median: float
+    map_highest: float
 
     def cells(self) -> list[str]:
         """The row as predictions.csv has it."""
         box = [""] * len(_BOX) if self.box is None else [str(value) for value in self.box]
-        verdict = "yes" if self.anomalous else "no"
-        figures = [f"{self.score:.9g}", f"{self.threshold:.9g}", verdict, f"{self.area:.6g}"]
-        return [cell(self.path), *figures, *box, cell(self.heat_map)]
+        threshold, reference = ("" if one is None else f"{one:.9g}" for one in (self.threshold, self.reference_score))
+        verdict = "" if self.anomalous is None else "yes" if self.anomalous else "no"
+        figures = [f"{self.score:.9g}", threshold, verdict, f"{self.area:.6g}"]
+        return [cell(self.path), *figures, *box, cell(self.heat_map), f"{self.text_score:.9g}", reference]
 
     def as_json(self) -> str:
         """The row as the journal and predictions.json have it."""
         return json.dumps(asdict(self))
 
     def as_line(self) -> str:
-        """Score, verdict and path as a person reads them in a terminal."""
-        return f"{self.score:.4f}  {'anomalous' if self.anomalous else 'good':9}  {printable(self.path)}"
+        """Score, its parts, verdict and path as a person reads them in a terminal."""
+        verdict = {None: "not judged", True: "anomalous", False: "good"}[self.anomalous]
+        return f"{self.score:.4f} ({self.parts})  {verdict:10}  {printable(self.path)}"
+
+    @property
+    def parts(self) -> str:
+        """The parts of the score, as a person reads them."""
+        reference = "" if self.reference_score is None else f", references {self.reference_score:.3f}"
+        return f"text {self.text_score:.3f}{reference}"
 
 
 def describe(
     path: str,
-    score: float,
+    found: Prediction,
     own_map: npt.NDArray[np.float32],
     threshold: Threshold,
     region: Region | None = None,
@@ -84,7 +102,7 @@ def describe(
 
     Args:
         path: as the picture was found.
-        score: in [0, 1].
+        found: of this picture alone.
         own_map: (height, width) anomaly map in the picture's own size; with a region 0 where nothing counts.
         threshold: where good ends.
         region: what counts of the picture; the area is a share of it.
@@ -93,9 +111,26 @@ def describe(
     area, box = strongest_region(own_map, threshold.pixel)
     if region is not None:
         area *= own_map.size / int(region.inside.sum())
-    anomalous = score > threshold.score
-    figures = float(f"{score:.9g}"), float(f"{threshold.score:.9g}"), anomalous, float(f"{area:.6g}")
-    return Row(Path(path).as_posix(), *figures, box, heat_map)
+    score, text = float(found.scores[0]), float(found.text_scores[0])
+    reference = None if found.reference_scores is None else float(found.reference_scores[0])
+    limit = threshold.of(score, text, reference)
+    return Row(
+        Path(path).as_posix(),
+        _rounded(score),
+        None if limit is None else _rounded(limit),
+        None if limit is None else score > limit,
+        float(f"{area:.6g}"),
+        box,
+        heat_map,
+        _rounded(text),
+        None if reference is None else _rounded(reference),
+        _rounded(float(np.median(found.maps))),
+        _rounded(float(own_map.max())),
+    )
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.9g}")
 
 
 def parse(line: bytes) -> Row | None:
@@ -104,9 +139,12 @@ def parse(line: bytes) -> Row | None:
         values: dict[str, Any] = json.loads(line)
         box = values.pop("box")
         row = Row(**values, box=None if box is None else tuple(box))
+        numbers = [row.score, row.area, row.text_score, row.map_median, row.map_highest]
+        numbers += [value for value in (row.threshold, row.reference_score) if value is not None]
         sound = (
             isinstance(row.path, str)
-            and all(map(math.isfinite, (row.score, row.threshold, row.area)))
+            and all(map(math.isfinite, numbers))
+            and (row.threshold is None) == (row.anomalous is None)
             and (row.box is None or len(row.box) == 4)
             and re.fullmatch(r"heatmaps/.+\.jpg", row.heat_map, re.DOTALL)
             and ".." not in Path(row.heat_map).parts
@@ -167,16 +205,19 @@ def _lines(save: Path) -> list[bytes]:
         raise InputError(f"cannot read {save / JOURNAL} ({error.strerror or error})") from error
 
 
-def prepare(save: Path, settings: dict[str, Any], resume: bool) -> bool:
+def prepare(
+    save: Path, settings: dict[str, Any], resume: bool, colours: tuple[float, float] | None = None
+) -> tuple[bool, tuple[float, float] | None]:
     """Take up the journal of an earlier run, or remove that run's files and begin one.
 
     Args:
         save: the output folder.
         settings: of this run, as JSON gives them back.
         resume: whether to go on from rows that are there.
+        colours: the scale of the heat maps, where it is known before they are scored.
 
     Returns:
-        Whether to go on behind rows of an earlier run.
+        Whether to go on behind rows of an earlier run, and the scale: that of the heat maps that it has drawn, if any.
 
     Raises:
         InputError: if the earlier run had other settings, or its files cannot be replaced.
@@ -185,13 +226,23 @@ def prepare(save: Path, settings: dict[str, Any], resume: bool) -> bool:
     if go_on:
         _take_up(save, settings)
         remove_file(save / "report.html")
+        colours = _colours(save) or colours
     elif resume:
         _log.info("%s holds no rows to go on from, so the run starts from the beginning", save)
-    write_run(save, settings, finished=False)
+    write_run(save, settings, finished=False, colours=colours)
     if not go_on:
         _remove_files(save)
         write_atomically(save / JOURNAL, json.dumps({"settings": settings}) + "\n")
-    return go_on
+    return go_on, colours
+
+
+def _colours(save: Path) -> tuple[float, float] | None:
+    """The scale that run.json says; None if it says none, or the file is damaged."""
+    try:
+        low, high = map(float, json.loads((save / RUN_FILE).read_bytes())["colours"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return (low, high) if low < high else None
 
 
 def _take_up(save: Path, settings: dict[str, Any]) -> None:
@@ -212,7 +263,7 @@ def _take_up(save: Path, settings: dict[str, Any]) -> None:
     for line in lines:
         row = parse(line)
         damaged += row is None
-        if row is not None and all(is_file(save / name) for name in _drawn(row, settings["save_masks"])):
+        if row is not None and _is_whole(save, row, settings["save_masks"]):
             kept.setdefault(row.heat_map, line)
     write_atomically(save / JOURNAL, b"".join(line + b"\n" for line in (header, *kept.values())))
     if damaged:
@@ -221,21 +272,24 @@ def _take_up(save: Path, settings: dict[str, Any]) -> None:
         )
 
 
-def _drawn(row: Row, masks: bool) -> list[str]:
-    return [row.heat_map, mask_name(row.heat_map)] if masks else [row.heat_map]
+def _is_whole(save: Path, row: Row, mask: bool) -> bool:
+    """Whether what is drawn of a picture is there, or its map, of which the heat map is yet to be drawn."""
+    drawn = is_file(save / row.heat_map) or is_file(save / map_name(row.heat_map))
+    return drawn and (not mask or is_file(save / mask_name(row.heat_map)))
 
 
 def _remove_files(save: Path) -> None:
     """Remove the files of an earlier run, and no others; its journal, which names them, is replaced later."""
-    drawn = [name for row in read_rows(save) for name in _drawn(row, masks=True)] if (save / JOURNAL).exists() else []
+    rows = read_rows(save) if (save / JOURNAL).exists() else []
+    drawn = [name(row.heat_map) for row in rows for name in (str, mask_name, map_name)]
     for path in (save / name for name in (*_FILES, *drawn)):
         if is_file(path):
             remove_file(path)
 
 
-def write_run(save: Path, settings: dict[str, Any], finished: bool, **counts: int) -> None:
+def write_run(save: Path, settings: dict[str, Any], finished: bool, **more: Any) -> None:
     """Write run.json."""
-    content = {"finished": finished, **counts, "settings": settings}
+    content = {"finished": finished, **more, "settings": settings}
     write_atomically(save / RUN_FILE, json.dumps(content, indent=2) + "\n")
 
 

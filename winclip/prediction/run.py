@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from winclip.demo.stand_in import caution_of_stand_in
 from winclip.made_with import made_with
-from winclip.pictures.drawing import encoded, heat_map, mask_image
-from winclip.pictures.images import read_image
+from winclip.pictures.drawing import encoded, heat_map, mask_image, packed_map, unpacked_map, with_legend
+from winclip.pictures.images import read_image, upright_size
 from winclip.pictures.reading import BatchReader
+from winclip.prediction.judging import about_known_defects, about_references, about_results
 from winclip.prediction.options import Options
 from winclip.prediction.pictures import (
     Region,
@@ -24,6 +25,7 @@ from winclip.prediction.pictures import (
     heat_map_name,
     in_own_size,
     list_pictures,
+    map_name,
     mask_name,
     read_region,
 )
@@ -32,9 +34,9 @@ from winclip.prediction.rows import Journal, describe, prepare, write_run, write
 from winclip.prediction.scoring import Outcome, Tiles, Whole
 from winclip.support.command_line import log_to_terminal
 from winclip.support.errors import InputError
-from winclip.support.files import cache_folder, lock_folder, write_atomically
-from winclip.support.names import printable
-from winclip.thresholds import Threshold
+from winclip.support.files import cache_folder, is_file, lock_folder, remove_file, write_atomically
+from winclip.support.names import counted, printable
+from winclip.thresholds import LeftOut, Threshold, from_leave_one_out, without_spread
 
 _log = logging.getLogger("winclip")
 # Rows at the end of a run.
@@ -76,9 +78,16 @@ def _predict(options: Options, region: Region | None) -> int:
         model.set_class(class_name, prompts, cache=cache_folder("text"))
         scorer.announce(references, pictures)
         checksums = add_references(model, references, scorer, options)
-        threshold = scorer.threshold(options.threshold)
-        _log.info("%s: %d pictures, %s on %s", class_name, len(pictures), options.model.model, model.backbone.device)
-        _log.info("threshold %.4g (%s)", threshold.score, threshold.rule)
+        left_out = scorer.left_out()
+        found = without_spread(len(scorer.names)) if left_out is None else from_leave_one_out(left_out)
+        threshold = found.with_given(*options.given)
+        count = counted(len(pictures), "picture", "pictures")
+        _log.info("%s: %s, %s on %s", class_name, count, options.model.model, model.backbone.device)
+        notes = about_references(scorer.names, left_out, threshold)
+        if options.known_defects:
+            defects = list_pictures(options.known_defects)
+            notes += about_known_defects(scorer, defects, threshold, left_out, options.find)
+        _log.info("%s", threshold.lines[0])
         if threshold.caution:
             _log.warning("%s", threshold.caution)
         settings = made_with(
@@ -87,33 +96,31 @@ def _predict(options: Options, region: Region | None) -> int:
             class_name=class_name,
             prompts=asdict(prompts),
             references=checksums,
-            threshold=threshold.score,
-            threshold_rule=threshold.rule,
-            pixel_threshold=threshold.pixel,
-            colours=threshold.colours,
+            threshold=asdict(threshold),
             save_masks=options.save_masks,
             region=None if region is None else region.identity,
             tile_size=side,
             folder=folder,
         )
-        go_on = prepare(options.save_path, settings, options.resume)
+        known = threshold.colours() if options.watch else None
+        go_on, colours = prepare(options.save_path, settings, options.resume, known)
         with Journal(options.save_path) as journal:
-            output = _Output(options, journal, threshold, folder, region)
+            output = _Output(options, journal, threshold, folder, region, settings, colours)
             left = output.left(pictures)
             if go_on:
-                _log.info("%d pictures are done already, %d are left", len(journal.rows), len(left))
+                _log.info("%s done already, %d left", counted(len(journal.rows), "picture", "pictures"), len(left))
             stop = None
             if watch is None:
                 _score_all(left, scorer, output)
             else:
                 stop = _score_as_they_come(watch, scorer, output)
-    _finish(options, settings, output)
+    _finish(options, output, left_out, notes)
     if stop is not None:
         raise type(stop)(output.how_to_go_on()) from stop
     return 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Output:
     """Where results go.
 
@@ -123,6 +130,9 @@ class _Output:
         threshold: where good ends.
         folder: that names in the output are relative to.
         region: what counts of the pictures; None if all does.
+        settings: of run.json.
+        colours: map values of the coldest and the hottest colour; None until all pictures are scored.
+        paths: of the pictures, by their heat maps.
         failures: by the path of pictures that could not be read, why.
     """
 
@@ -131,41 +141,92 @@ class _Output:
     threshold: Threshold
     folder: str
     region: Region | None
+    settings: dict[str, Any]
+    colours: tuple[float, float] | None
+    paths: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
     def left(self, paths: Iterable[str]) -> list[str]:
         """The pictures without a row; those that could not be read are no failures any more."""
-        left = [path for path in paths if heat_map_name(path, self.folder) not in self.journal.rows]
+        named = {heat_map_name(path, self.folder): path for path in paths}
+        self.paths |= named
+        left = [path for name, path in named.items() if name not in self.journal.rows]
         for path in left:
             self.failures.pop(Path(path).as_posix(), None)
         return left
 
     def add(self, path: str, outcome: Outcome) -> None:
-        """Write what comes of a picture; one without a result is passed over.
+        """Write what comes of a picture, its heat map once the colours are known; one without a result is passed over.
 
         Raises:
             InputError: if something cannot be written.
         """
-        name, threshold = heat_map_name(path, self.folder), self.threshold
+        name, threshold, save = heat_map_name(path, self.folder), self.threshold, self.options.save_path
         try:
             if isinstance(outcome, str):
                 raise InputError(outcome)
-            # Once more, because a batch of large ones would take gigabytes; it may have changed since.
-            picture = read_image(path, upright=True)
-            own_map = in_own_size(outcome.maps[0], picture, self.region)
-            files = {name: encoded(heat_map(picture, own_map, threshold.colours), "JPEG", quality=90)}
+            own_map = in_own_size(outcome.maps[0], upright_size(path), self.region)
+            row = describe(path, outcome, own_map, threshold, self.region, name)
+            files = {map_name(name): packed_map(outcome.maps[0])}
             if self.options.save_masks:
                 files[mask_name(name)] = encoded(mask_image(own_map, threshold.pixel), "PNG")
         except InputError as error:
-            _log.warning("passed over: %s", error)
-            self.failures[Path(path).as_posix()] = str(error)
+            self._pass_over(path, error)
             return
-        row = describe(path, float(outcome.scores[0]), own_map, threshold, self.region, name)
-        for drawn, content in files.items():
-            write_atomically(self.options.save_path / drawn, content)
+        for kept, content in files.items():
+            write_atomically(save / kept, content)
+        if self.colours is not None and not self._draw(path, name):
+            return
         self.journal.append(row)
         if self.options.watch:
             print(row.as_line(), flush=True)
+
+    def draw_all(self) -> None:
+        """Draw the heat maps that are not there yet; a picture that cannot be read any more loses its row.
+
+        Their one scale of colours comes from all rows, unless heat maps of an earlier run have one already.
+
+        Raises:
+            InputError: if one cannot be written.
+        """
+        rows, save = self.journal.rows, self.options.save_path
+        if self.colours is None and rows:
+            lowest = min(row.map_median for row in rows.values())
+            self.colours = self.threshold.colours(lowest, max(row.map_highest for row in rows.values()))
+        write_run(save, self.settings, finished=False, colours=self.colours)
+        left = [name for name in rows if is_file(save / map_name(name))]
+        for name in tqdm(left, unit="heat map", disable=self.options.watch or None, dynamic_ncols=True):
+            if not self._draw(self.paths.get(name, rows[name].path), name):
+                del rows[name]
+        for folder in sorted((save / "maps").glob("**/"), reverse=True):
+            with contextlib.suppress(OSError):  # it holds something
+                folder.rmdir()
+
+    def _draw(self, path: str, name: str) -> bool:
+        """Draw a heat map of the map that is kept, and let go of that; whether the picture could be read.
+
+        Raises:
+            InputError: if the heat map cannot be written.
+        """
+        assert self.colours is not None
+        kept = self.options.save_path / map_name(name)
+        try:
+            # Once more, because a batch of large ones would take gigabytes; it may have changed since.
+            picture = read_image(path, upright=True)
+            own_map = in_own_size(unpacked_map(kept), picture.size, self.region)
+            drawn = with_legend(heat_map(picture, own_map, self.colours), self.colours, self.threshold.pixel)
+            content = encoded(drawn, "JPEG", quality=90)
+        except InputError as error:
+            self._pass_over(path, error)
+            remove_file(kept)
+            return False
+        write_atomically(self.options.save_path / name, content)
+        remove_file(kept)
+        return True
+
+    def _pass_over(self, path: str, error: InputError) -> None:
+        _log.warning("passed over: %s", error)
+        self.failures[Path(path).as_posix()] = str(error)
 
     def write_tables(self) -> None:
         """Make the tables of what is there."""
@@ -174,7 +235,8 @@ class _Output:
     def how_to_go_on(self, of_all: str = "") -> str:
         """What is said where a run ends early."""
         done = len(self.journal.rows)
-        return f"{done}{of_all} pictures are done, and the same command with --resume goes on behind them"
+        more = "" if self.options.watch else " and then draws the heat maps"
+        return f"{done}{of_all} pictures are scored; the same command with --resume goes on behind them{more}"
 
 
 def _score_all(left: Sequence[str], scorer: Whole, output: _Output) -> None:
@@ -186,6 +248,7 @@ def _score_all(left: Sequence[str], scorer: Whole, output: _Output) -> None:
                 for path, outcome in batch:
                     output.add(path, outcome)
                     progress.update()
+        output.draw_all()
     except (KeyboardInterrupt, InputError) as error:
         with contextlib.suppress(InputError):  # the journal has all rows
             output.write_tables()
@@ -218,29 +281,29 @@ def _score_as_they_come(watch: Watch, scorer: Whole, output: _Output) -> Keyboar
             return stop
 
 
-def _finish(options: Options, settings: dict[str, Any], output: _Output) -> None:
+def _finish(options: Options, output: _Output, left_out: LeftOut | None, notes: Sequence[str]) -> None:
     """Write the tables, run.json and the report, and print what a person reads at the end of a run."""
     save, threshold, unreadable = options.save_path, output.threshold, len(output.failures)
     rows = sorted(output.journal.rows.values(), key=lambda row: row.score, reverse=True)
     output.write_tables()
-    anomalous = sum(row.anomalous for row in rows)
-    write_run(save, settings, finished=True, scored=len(rows), anomalous=anomalous, unreadable=unreadable)
+    anomalous = sum(bool(row.anomalous) for row in rows) if threshold.judges else None
+    counts = {"scored": len(rows), "anomalous": anomalous, "unreadable": unreadable}
+    write_run(save, output.settings, finished=True, **counts, colours=output.colours, notes=notes)
     if not rows and not options.watch:
-        raise InputError(f"none of the {unreadable} pictures could be read; {save / 'failures.csv'} says why")
+        none = f"none of the {counted(unreadable, 'picture', 'pictures')} could be read"
+        raise InputError(f"{none}; {save / 'failures.csv'} says why")
     page = save / "report.html" if options.report and rows else None
     if page is not None:
         from winclip.prediction.report import report_predictions
 
-        report_predictions(page, rows, settings, threshold, unreadable)
-    passed_over = f", {unreadable} passed over (failures.csv says why)" if unreadable else ""
-    lines = [
-        f"{len(rows)} pictures: {len(rows) - anomalous} good, {anomalous} anomalous{passed_over}",
-        f"threshold {threshold.score:.4g}: {threshold.rule}",
-    ]
-    if threshold.caution or threshold.expectation:
-        lines.append(f"  {threshold.caution or threshold.expectation}")
+        assert output.colours is not None
+        report_predictions(page, rows, output.settings, threshold, left_out, output.colours, unreadable, notes)
+    passed_over = f"; {unreadable} passed over (failures.csv says why)" if unreadable else ""
+    verdicts = "ranked, not judged" if anomalous is None else f"{len(rows) - anomalous} good, {anomalous} anomalous"
+    lines = [f"{counted(len(rows), 'picture', 'pictures')}: {verdicts}{passed_over}", *threshold.lines, *notes]
     if rows:
-        lines += ["highest scores:", *(f"  {row.as_line()}" for row in rows[:_HIGHEST])]
+        lines += [*about_results(rows, threshold), "highest scores:"]
+        lines += [f"  {row.as_line()}" for row in rows[:_HIGHEST]]
     result = f"heat maps: {save / 'heatmaps'}" if page is None else f"report: {page}"
     print("\n".join([*lines, printable(result)]), flush=True)
     if page is not None and options.open:

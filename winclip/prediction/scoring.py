@@ -19,7 +19,8 @@ from winclip.pictures.images import open_image
 from winclip.pictures.reading import Batch, BatchReader
 from winclip.prediction.pictures import Region, read_part
 from winclip.support.errors import InputError
-from winclip.thresholds import Threshold, from_leave_one_out, without_spread
+from winclip.support.names import counted
+from winclip.thresholds import LeftOut
 
 _log = logging.getLogger("winclip")
 
@@ -36,7 +37,7 @@ def score_each(model: WinCLIP, embeddings: Embeddings) -> list[Prediction | Inpu
     ones = [slice(number, number + 1) for number in range(len(embeddings))]
     try:
         out = model.score(embeddings)
-        return [Prediction(out.scores[one], out.maps[one]) for one in ones]
+        return [out[one] for one in ones]
     except InputError as error:
         return [error] if len(ones) == 1 else [result for one in ones for result in score_each(model, embeddings[one])]
 
@@ -46,6 +47,7 @@ class Whole:
 
     def __init__(self, model: WinCLIP, reader: BatchReader, region: Region | None) -> None:
         self._model, self._reader, self._region = model, reader, region
+        self.names: list[str] = []
 
     def announce(self, references: Sequence[str], pictures: Sequence[str]) -> None:
         """Log what there is to do, where that is not plain from the number of pictures."""
@@ -56,11 +58,15 @@ class Whole:
             for _, reason in batch.unreadable:
                 _log.warning("reference left out: %s", reason)
             if batch.entries:
-                self._model.add_references(self._model.backbone.encode(batch.images))
+                taken = self._model.take_references(self._model.backbone.encode(batch.images))
+                self.names += [batch.entries[number] for number in taken]
 
-    def threshold(self, given: float | None) -> Threshold:
-        """Where good ends, see ``WinCLIP.threshold``."""
-        return self._model.threshold(given=given)
+    def left_out(self) -> LeftOut | None:
+        """What each reference scores against the others; None with fewer than two."""
+        count = self._model.reference_count()
+        # Those of a memory have no names.
+        self.names = self.names or [f"reference {number + 1}" for number in range(count)]
+        return LeftOut.of(self._model.leave_one_out()) if count > 1 else None
 
     def outcomes(self, paths: Sequence[str]) -> Iterator[list[tuple[str, Outcome]]]:
         """Score pictures, a batch at a time: the result of each, or why it has none."""
@@ -80,7 +86,7 @@ class Tiles(Whole):
     """Scores pictures tile by tile.
 
     A picture's score is the highest of its tiles' scores, each as of a picture by itself: with the class token of the
-    tile, not of the whole. Where tiles overlap, the map is the higher of theirs.
+    tile, not of the whole; and so is each part of it. Where tiles overlap, the map is the higher of theirs.
     """
 
     def __init__(self, model: WinCLIP, reader: BatchReader, region: Region | None, side: int) -> None:
@@ -103,16 +109,19 @@ class Tiles(Whole):
 
     def announce(self, references: Sequence[str], pictures: Sequence[str]) -> None:
         """Log how many tiles there are; how long they take is logged when the first were scored."""
-        counts = [self._count(path) for path in (*references, *pictures)]
+        # For the threshold each reference is scored against the others.
+        scored = [*references, *pictures] if len(references) > 1 else pictures
+        counts = [self._count(path) for path in scored]
         self._to_come = sum(counts)
+        of_references = f"{len(references)} references, for the threshold, and " if len(references) > 1 else ""
         _log.info(
-            "tiles of %d pixels that overlap by %d or more: %d a picture at most, %d in %d references and %d pictures",
+            "tiles of %d pixels that overlap by %d or more: %d a picture at most, %d in %s%s",
             self._side,
             self._side // 4,
             max(counts, default=0),
             self._to_come,
-            len(references),
-            len(pictures),
+            of_references,
+            counted(len(pictures), "picture", "pictures"),
         )
 
     def _count(self, path: str) -> int:
@@ -154,21 +163,22 @@ class Tiles(Whole):
                     self._model.add_references(self._model.backbone.encode(batch.images[new]))
             self._in_memory[path] = range(before, self._model.reference_count())
 
-    def threshold(self, given: float | None) -> Threshold:
-        """Where good ends, as ``WinCLIP.threshold`` has it: each reference, in all of its tiles, against the others'.
+    def left_out(self) -> LeftOut | None:
+        """What each reference scores, in all of its tiles, against those of the others; None with fewer than two.
 
         Raises:
             InputError: if a reference has no score, or cannot be read again.
         """
+        self.names = list(self._in_memory)
         if len(self._in_memory) < 2:
-            return without_spread(len(self._in_memory)).with_score(given)
-        scores, peaks = [], []
+            return None
+        found = []
         for path, own in tqdm(self._in_memory.items(), unit="reference", disable=None, dynamic_ncols=True):
             others = [k for k in range(self._model.reference_count()) if k not in own]
-            found = self._score(read_part(path, self._region), others)
-            scores.append(float(found.scores[0]))
-            peaks.append(float(found.maps.max()))
-        return from_leave_one_out(scores, peaks).with_score(given)
+            # Their maps differ in size.
+            one = LeftOut.of(self._score(read_part(path, self._region), others))
+            found.append((*one.score, *one.text, *one.reference, *one.peaks))
+        return LeftOut(*map(list, zip(*found)))
 
     def outcomes(self, paths: Sequence[str]) -> Iterator[list[tuple[str, Outcome]]]:
         """Score pictures one by one."""
@@ -187,18 +197,22 @@ class Tiles(Whole):
 
     def _score(self, picture: Image.Image, references: Sequence[int] | None = None) -> Prediction:
         tiles = self._tiles(picture.size)
-        score, whole = 0.0, np.zeros((picture.height, picture.width), np.float32)
+        scored, compared, whole = [], [], np.zeros((picture.height, picture.width), np.float32)
         with tqdm(total=len(tiles), unit="tile", leave=False, disable=None, dynamic_ncols=True) as progress:
             started = time.monotonic()
             for batch in self._tile_batches(picture, tiles):
                 found = self._model.score(self._model.backbone.encode(batch.images), references=references)
-                score = max(score, float(found.scores.max()))
+                scored.append((found.scores, found.text_scores))
+                if found.reference_scores is not None:
+                    compared.append(found.reference_scores)
                 for (left, upper, right, lower), part in zip(batch.entries, found.maps):
                     here = whole[upper:lower, left:right]
                     np.maximum(here, fit(part, (right - left, lower - upper)), out=here)
                 self._say_how_long((time.monotonic() - started) / len(batch.entries))
                 progress.update(len(batch.entries))
-        return Prediction(np.array([score]), whole[None])
+        scores, text = (np.concatenate(values).max(keepdims=True) for values in zip(*scored))
+        reference = np.concatenate(compared).max(keepdims=True) if compared else None
+        return Prediction(scores, whole[None], text, reference)
 
     def _tile_batches(self, picture: Image.Image, tiles: Sequence[Tile]) -> Iterator[Batch[Tile, None]]:
         return self._reader.batches(tiles, lambda tile: (picture.crop(tile), None))

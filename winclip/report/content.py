@@ -61,6 +61,7 @@ class Result:
         outcome: what came of it, in words that the page shows and filters by, such as ``false alarm``.
         rank: the gallery shows the smallest first.
         heat_map: RGB, of any size, laid over the whole image.
+        parts: what the score is made of, in words.
     """
 
     score: float
@@ -68,6 +69,7 @@ class Result:
     outcome: str
     rank: tuple[float, ...]
     heat_map: Image.Image
+    parts: str = ""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ class ClassCurves:
         threshold: shown in the histogram; None if undefined.
         curves: ``roc_image``, ``pr_image``, ``roc_pixel``, ``pr_pixel``, ``pro_pixel``: those that are defined.
         missing: why curves are left out, ``image`` and ``pixel``.
+        score_name: what the histogram is of.
+        references: scores of the references, each against the others; None where they are not known.
     """
 
     name: str
@@ -45,6 +47,8 @@ class ClassCurves:
     threshold: float | None
     curves: Mapping[str, Curve]
     missing: Mapping[str, str]
+    score_name: str = "image score"
+    references: npt.NDArray[np.float64] | None = None
 
 
 def measure_class(

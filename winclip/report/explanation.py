@@ -74,14 +74,16 @@ def place(block: Block) -> str:
     return f"{name} {block.row},{block.column}"
 
 
-def verdict(score: float, threshold: Threshold) -> str:
-    """What comes of a score."""
-    return "anomalous" if score > threshold.score else "not anomalous"
+def verdict(found: Explanation, threshold: Threshold) -> str:
+    """What comes of a picture."""
+    limit = threshold.of(found.score, found.probability, found.reference)
+    return "not judged" if limit is None else "anomalous" if found.score > limit else "not anomalous"
 
 
 def _page(found: Explanation, subject: Subject) -> dict[str, Any]:
     """What the template shows."""
-    patch, grid, colours = found.patch, len(found.zero), subject.threshold.colours
+    patch, grid = found.patch, len(found.zero)
+    colours = subject.threshold.colours(float(np.median(found.map)), float(found.map.max()))
     at = patch.row, patch.column
     strongest = max(found.strongest, key=lambda window: _probability(found, window))
     queries = (("The whole picture", found.probability), (place(strongest), _probability(found, strongest)))
@@ -94,8 +96,10 @@ def _page(found: Explanation, subject: Subject) -> dict[str, Any]:
         "temperature": f"{subject.temperature:g}",
         "facts": [
             ("score", f"{found.score:.4f}"),
-            ("threshold", f"{subject.threshold.score:.4f}"),
-            ("verdict", verdict(found.score, subject.threshold)),
+            ("text part", f"{found.probability:.4f}"),
+            *([] if found.reference is None else [("reference part", f"{found.reference:.4f}")]),
+            ("verdict", verdict(found, subject.threshold)),
+            ("anomalous", subject.threshold.limits or subject.threshold.unsure),
             ("looked at", place(patch)),
             *subject.facts,
         ],

@@ -92,7 +92,7 @@ def _gallery(report: Report) -> dict[str, Any]:
 
 def _result(result: Result) -> dict[str, str]:
     return {
-        "score": f"{result.score:.4f}",
+        "score": f"{result.score:.4f} ({result.parts})" if result.parts else f"{result.score:.4f}",
         "threshold": "-" if result.threshold is None else f"{result.threshold:.4f}",
         "outcome": result.outcome,
         "heat": thumbnail(result.heat_map),

@@ -96,18 +96,22 @@ def _kind(metric: str) -> str:
 
 
 def score_histogram(measured: ClassCurves) -> str:
-    """Numbers of good and defective images by score, and the threshold, as SVG."""
-    scores = np.concatenate((measured.good, measured.defective))
+    """Numbers of good and defective images and of references by score, and the threshold, as SVG."""
+    groups = [(measured.good, GOOD), (measured.defective, BAD)]
+    if measured.references is not None:
+        groups.append((measured.references, INK))
+    scores = np.concatenate([values for values, _ in groups])
     scores = scores[np.isfinite(scores)]
     # Scores that differ by less than float can part into bins lie in one bin, as equal ones do.
     close = scores.size > 0 and np.ptp(scores) < 1e-9
     edges = np.histogram_bin_edges(scores, _BINS, (scores.min() - 0.5, scores.max() + 0.5) if close else None)
     with rc_context(_STYLE):
-        figure, axes = _axes("image score", "images")
+        figure, axes = _axes(measured.score_name, "images")
         axes.yaxis.get_major_locator().set_params(integer=True)
         axes.grid(visible=False, axis="x")
-        for values, colour in ((measured.good, GOOD), (measured.defective, BAD)):
-            axes.hist(values, edges, color=colour, alpha=0.35)
+        for values, colour in groups:
+            if colour != INK:
+                axes.hist(values, edges, color=colour, alpha=0.35)
             axes.hist(values, edges, histtype="step", color=colour, linewidth=1.2)
         if measured.threshold is not None:
             axes.axvline(measured.threshold, color=INK, linewidth=1, linestyle=(0, (4, 2)))
