@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import ExifTags, Image, ImageChops, ImageOps
 
 from datasets.items import Item
 from datasets.layout import mask_files
@@ -17,74 +19,153 @@ from winclip.support.files import is_file, is_folder
 Mask = npt.NDArray[np.bool_]
 
 
-def load_sample(item: Item, root: Path, size: int) -> tuple[Image.Image, Mask | None]:
+# What may be wrong with a sample that can be read.
+TURNED, GRADED, EMPTY = "turned", "graded", "empty"
+# Whole numbers below this are labels, however they lie.
+_LABELS = 32
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of an image beside its pixels.
+
+    Attributes:
+        mask: (S, S) bool, True on defects; None for an anomalous image without a mask.
+        oddities: ``TURNED`` if EXIF would turn the image and it is as stored, ``GRADED`` if ``read_graded`` says so,
+            ``EMPTY`` if the mask of an anomalous image has no defect pixel.
+    """
+
+    mask: Mask | None
+    oddities: tuple[str, ...] = ()
+
+
+def load_sample(item: Item, root: Path, size: int, upright: bool = False) -> tuple[Image.Image, Truth]:
     """Read an item, for ``winclip.pictures.reading.BatchReader``.
 
     Args:
         item: what to read.
         root: the folder that its paths start from.
         size: side S in pixels of the mask.
+        upright: turn image and mask as their EXIF orientation says.
 
     Returns:
-        The image, 8-bit RGB in its own size, and the mask: (S, S) bool, True on defects, all False for
-        a normal image, whose mask is not read; None for an anomalous image without a mask.
+        The image, 8-bit RGB in its own size, and its mask: all False for a normal image, whose mask is not read.
 
     Raises:
         InputError: if image or mask cannot be read, or they differ in size; names the file.
     """
-    image = read_image(root / item.img_path)
-    if not item.anomaly:
-        return image, np.zeros((size, size), np.bool_)
-    if not item.mask_path:
-        return image, None
-    mask = read_mask(root / item.mask_path)
+    image = read_image(root / item.img_path, upright=upright)
+    odd = [TURNED] if not upright and orientation(root / item.img_path, image) > 1 else []
+    if not item.anomaly or not item.mask_path:
+        return image, Truth(None if item.anomaly else np.zeros((size, size), np.bool_), tuple(odd))
+    mask, graded = read_graded(root / item.mask_path, upright)
     if mask.shape != image.size[::-1]:
         raise InputError(
             f"mask {root / item.mask_path} is {mask.shape[1]}x{mask.shape[0]} and its image"
             f" {root / item.img_path} is {image.size[0]}x{image.size[1]}; both need the same size"
+            + turning_fits(root / item.img_path, image, mask, upright)
         )
-    return image, resize_mask(mask, size)
+    odd += [name for name, found in ((GRADED, graded), (EMPTY, not mask.any())) if found]
+    return image, Truth(resize_mask(mask, size), tuple(odd))
 
 
-def read_mask(path: Path) -> Mask:
-    """Read a mask at its native size: True where any colour channel is above 0.
+def orientation(path: Path, image: Image.Image) -> int:
+    """The EXIF orientation of an image file, 1 to 8, where 1 is upright; ``image`` is what was read of it."""
+    try:
+        found = [image.getexif()]
+        if image.format is None:  # converted, and on the way EXIF can be lost
+            with open_image(path) as stored:
+                if stored.format != "TIFF":  # which Pillow itself turns
+                    # Not a PNG's own getexif, which decodes its pixels.
+                    found.append(Image.Image.getexif(stored))
+        values: list[Any] = [exif.get(ExifTags.Base.Orientation) for exif in found]
+        return next((value for value in values if value in range(2, 9)), 1)
+    except Exception:  # of damaged EXIF, which the pixels do without
+        return 1
+
+
+def turning_fits(path: Path, image: Image.Image, mask: Mask, upright: bool) -> str:
+    """What to say of an image whose size is not its mask's, if it would be after another turn."""
+    if mask.shape != image.size or orientation(path, image) < 5:
+        return ""
+    stored = "as they are stored, so leave out --upright" if upright else "upright as EXIF says; try --upright"
+    return f", and they have it {stored}"
+
+
+def read_mask(path: Path, upright: bool = False) -> Mask:
+    """Read a mask at its native size: ``read_graded`` without its second answer."""
+    return read_graded(path, upright)[0]
+
+
+def read_graded(path: Path, upright: bool = False) -> tuple[Mask, bool]:
+    """Read a mask at its native size: True where its largest colour channel is above 0, or above a limit if graded.
+
+    A mask is graded if it has values in between, as JPEG, lossy WebP, smoothing and scaling leave them around each
+    defect: values up to half of the largest one, that do not fill areas. Of such values, half or fewer then have
+    most of their pixels in squares of 2 x 2 with one value. Half of the largest value is the limit. Values above
+    half of it are no sign, nor are whole numbers if all are below 32, nor values with areas of their own: labels.
 
     Palettes are looked up, so that black is no defect whatever its index; transparency is ignored. Of a folder,
     the images are read and joined: True where one of them is.
 
     Returns:
-        (H, W) bool.
+        (H, W) bool, and whether it, or one of the folder, is graded.
 
     Raises:
         InputError: if the file is missing or cannot be decoded, or the folder holds no images or ones that
             differ in size; the message names it.
     """
-    masks = [_read_mask(path.parent / part) for part in mask_files(path.parent, path.name)]
-    if len({mask.shape for mask in masks}) > 1:
+    masks = [_limited(_read_values(path.parent / part, upright)) for part in mask_files(path.parent, path.name)]
+    if len({mask.shape for mask, _ in masks}) > 1:
         raise InputError(f"mask {path}: its images differ in size")
-    return np.logical_or.reduce(masks)
+    return np.logical_or.reduce([mask for mask, _ in masks]), any(graded for _, graded in masks)
 
 
-def _read_mask(path: Path) -> Mask:
+def _read_values(path: Path, upright: bool) -> npt.NDArray[Any]:
     if not is_file(path):
         raise InputError(f"mask {path} {'holds no images' if is_folder(path) else 'does not exist'}")
     try:
         with open_image(path) as image:
-            return np.concatenate([_has_colour(strip) for strip in strips(image)])
+            turned = ImageOps.exif_transpose(image) if upright else image
+            return np.concatenate([_values(strip) for strip in strips(turned)])
     except InputError as error:
         raise InputError(f"mask {path}: {error}") from error
     except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged bytes
         raise InputError(f"mask {path} cannot be read ({why_unreadable(error)})") from error
 
 
-def _has_colour(image: Image.Image) -> Mask:
-    """(H, W), False where an image is black."""
+def _values(image: Image.Image) -> npt.NDArray[Any]:
+    """(H, W), 0 where an image is black."""
     if image.mode in ("1", "L", "F", "I") or image.mode.startswith("I;16"):
-        return np.asarray(np.asarray(image) > 0)
+        return np.asarray(image)
     if image.mode == "P":
         # By way of RGBA, because Pillow warns when it drops the transparency of a palette.
         image = image.convert("RGBA")
-    return np.asarray(np.asarray(image.convert("RGB")).any(axis=2))
+    red, green, blue = image.convert("RGB").split()
+    return np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue))
+
+
+def _limited(values: npt.NDArray[Any]) -> tuple[Mask, bool]:
+    """Where values are defects, and whether they are graded, see ``read_graded``."""
+    if values.dtype == np.bool_:
+        return values, False
+    whole = values.dtype.kind != "f"
+    values = values if whole else np.nan_to_num(values)
+    defects, limit = values > 0, values.max() / 2
+    upper = values > limit
+    if (whole and limit < _LABELS / 2) or np.count_nonzero(upper) == np.count_nonzero(defects):
+        return defects, False
+    in_square = np.zeros_like(defects)
+    same = (
+        (np.diff(values[:-1], axis=1) == 0) & (np.diff(values[1:], axis=1) == 0) & (np.diff(values, axis=0) == 0)[:, 1:]
+    )
+    for rows in (slice(None, -1), slice(1, None)):
+        for columns in (slice(None, -1), slice(1, None)):
+            in_square[rows, columns] |= same
+    between = defects & ~upper
+    _, level, counts = np.unique(values[between], return_inverse=True, return_counts=True)
+    areas = np.bincount(level, in_square[between]) > counts / 2
+    return (defects, False) if areas.mean() > 0.5 else (upper, True)
 
 
 def resize_mask(mask: Mask, size: int) -> Mask:

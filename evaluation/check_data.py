@@ -18,8 +18,10 @@ from tqdm import tqdm
 from datasets.index import load_index, outside, select_classes
 from datasets.items import Item
 from datasets.layout import mask_files
-from datasets.samples import read_mask
+from datasets.samples import orientation, read_graded, resize_mask, turning_fits
+from evaluation.oddities import GRADED_TEXT, inverted
 from evaluation.options import Options
+from winclip.defaults import DEFAULT_MODEL, DEMO_MODEL
 from winclip.pictures.images import open_image, read_image
 from winclip.pictures.reading import usable_workers
 from winclip.support.errors import InputError
@@ -34,8 +36,13 @@ SMALLEST_SIDE, LONGEST = 32, 10
 KINDS = {
     "unreadable": "cannot be read",
     "link": "outside of the data set folder, where a link leads; --allow_links reads it",
+    "turned": "image that EXIF would turn; --upright does, else it is read as it is stored",
     "mask size": "mask and image differ in size",
+    "graded mask": f"mask with {GRADED_TEXT}",
     "empty mask": "mask of a defective image without a defect pixel",
+    "gone": "mask without a defect pixel left at the size of the model, where the defect counts as good",
+    "full mask": "mask with defects in every pixel",
+    "inverted": "most masks of a class with defects in most pixels, perhaps inverted",
     "good with defect": "good image whose mask has defect pixels",
     "no mask": "defective image without a mask, in a class that has masks",
     "train and test": "same content in train and test",
@@ -58,13 +65,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class _Seen:
-    """An item of a part, and what reading it has shown; ``digest`` and ``mode`` are empty where it cannot be read."""
+    """An item of a part, and what reading it has shown; ``digest`` and ``mode`` are empty where it cannot be read.
+
+    ``share`` is that of the defects in the mask of a defective image.
+    """
 
     part: str
     item: Item
     digest: str
     mode: str
     problems: list[Problem]
+    share: float | None = None
 
 
 def check_data(options: Options) -> tuple[str, int]:
@@ -81,13 +92,18 @@ def check_data(options: Options) -> tuple[str, int]:
     parts = (("train", index.train), ("test", index.test))
     entries = [(part, item) for name in classes for part, items in parts for item in items[name]]
     masked = {name for name in classes if any(item.anomaly and item.mask_path for item in index.test[name])}
-    read = partial(_read, root=index.root, masked=masked, allow_links=options.allow_links)
+    read = partial(_read, root=index.root, masked=masked, options=options, side=_model_side(options))
     # Pillow takes a file for unknown while another thread registers the formats, so each sees to it first.
     with ThreadPoolExecutor(usable_workers(options.reading.num_workers) or 1, initializer=Image.init) as pool:
         results = pool.map(read, *zip(*entries))
         seen = list(tqdm(results, total=len(entries), unit="image", disable=None, dynamic_ncols=True))
     problems = [problem for one in seen for problem in one.problems]
     problems += [*_compared(seen), *_bad_names(classes, seen)]
+    for name in classes:
+        shares = [one.share for one in seen if one.item.cls_name == name and one.share is not None]
+        if count := inverted(shares):
+            text = f"{name}: {count} of {counted(len(shares), 'mask', 'masks')}"
+            problems.append(Problem("inverted", name, "", text))
     problems.sort(key=lambda problem: (list(KINDS).index(problem.kind), problem.cls_name, problem.path, problem.text))
     masks = sum(bool(item.mask_path) for _, item in entries)
     content = {
@@ -113,23 +129,37 @@ def check_data(options: Options) -> tuple[str, int]:
     return "\n".join(lines), 1 if problems else 0
 
 
-def _read(part: str, item: Item, root: Path, masked: set[str], allow_links: bool) -> _Seen:
+def _model_side(options: Options) -> int:
+    """Side in pixels of what the model takes; its config is looked at where its name does not say it."""
+    model = options.model
+    if model.image_size or model.model in (DEFAULT_MODEL, DEMO_MODEL):
+        return model.image_size or 240
+    from winclip.network.pretrained import read_config
+
+    vision = read_config(model.model)[0].get("vision_cfg")
+    side = vision.get("image_size") if isinstance(vision, dict) else None
+    return side if isinstance(side, int) and side > 0 else 224  # open_clip's own
+
+
+def _read(part: str, item: Item, root: Path, masked: set[str], options: Options, side: int) -> _Seen:
     problems: list[Problem] = []
 
     def found(kind: str, path: str, text: str) -> None:
         problems.append(Problem(kind, item.cls_name, path, f"{path} {text}"))
 
-    digest, mode, size = "", "", None
+    digest, mode, image, share = "", "", None, None
     image_path, mask_path = item.img_path, item.mask_path
-    for path in () if allow_links else (image_path, *mask_files(root, mask_path)):
+    for path in () if options.allow_links else (image_path, *mask_files(root, mask_path)):
         if real := outside(root, path):
             found("link", path, f"is {real}")
     if problems:
         return _Seen(part, item, digest, mode, problems)
     try:
-        image = read_image(root / image_path)
+        image = read_image(root / image_path, upright=options.upright)
         with open_image(root / image_path) as stored:
             size, mode = image.size, stored.mode
+        if not options.upright and (turn := orientation(root / image_path, image)) > 1:
+            found("turned", image_path, f"has EXIF orientation {turn}")
         digest = hashlib.sha256(repr(size).encode() + image.tobytes()).hexdigest()
         if min(size) < SMALLEST_SIDE or max(size) > LONGEST * min(size):
             found("size", image_path, f"is {size[0]} x {size[1]}")
@@ -137,21 +167,29 @@ def _read(part: str, item: Item, root: Path, masked: set[str], allow_links: bool
         problems.append(Problem("unreadable", item.cls_name, image_path, str(error)))
     if mask_path:
         try:
-            mask = read_mask(root / mask_path)
+            mask, graded = read_graded(root / mask_path, options.upright)
         except InputError as error:
             problems.append(Problem("unreadable", item.cls_name, mask_path, str(error)))
         else:
-            if size and mask.shape != size[::-1]:
-                text = f"is {mask.shape[1]} x {mask.shape[0]}, {image_path} is {size[0]} x {size[1]}"
-                found("mask size", mask_path, text)
-            if item.anomaly and not mask.any():
+            if image and mask.shape != image.size[::-1]:
+                text = f"is {mask.shape[1]} x {mask.shape[0]}, {image_path} is {image.width} x {image.height}"
+                found("mask size", mask_path, text + turning_fits(root / image_path, image, mask, options.upright))
+            if graded:
+                found("graded mask", mask_path, f"of {image_path}")
+            share = float(mask.mean()) if item.anomaly else None
+            if share == 0:
                 found("empty mask", mask_path, f"of {image_path} has no defect pixel")
+            elif share == 1:
+                found("full mask", mask_path, f"of {image_path} has defects only")
+            elif share and not resize_mask(mask, side).any():
+                pixels = counted(int(mask.sum()), "defect pixel", "defect pixels")
+                found("gone", mask_path, f"of {image_path} has {pixels}, and none at {side} x {side}")
             if not item.anomaly and mask.any():
                 pixels = counted(int(mask.sum()), "defect pixel", "defect pixels")
                 found("good with defect", mask_path, f"has {pixels} and {image_path} is good")
     elif item.anomaly and item.cls_name in masked:
         found("no mask", image_path, f"has no mask; the pixel metrics of {item.cls_name} are left out")
-    return _Seen(part, item, digest, mode, problems)
+    return _Seen(part, item, digest, mode, problems, share)
 
 
 def _compared(seen: list[_Seen]) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -97,6 +97,7 @@ class Part:
         unreadable: position and reason of the others.
         unreadable_references: path and reason of references that others took the place of.
         machine: what may change the rounding of a score.
+        oddities: of every kind that ``datasets.samples`` has, paths of its test images and references.
     """
 
     positions: list[int]
@@ -104,6 +105,7 @@ class Part:
     unreadable: dict[int, str]
     unreadable_references: dict[str, str]
     machine: dict[str, Any]
+    oddities: dict[str, list[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.positions) + len(self.unreadable)
@@ -124,7 +126,17 @@ def join(parts: Sequence[Part], settings: Iterable[Setting]) -> Part:
         {position: reason for part in parts for position, reason in part.unreadable.items()},
         parts[0].unreadable_references,
         parts[0].machine,
+        joined_oddities(part.oddities for part in parts),
     )
+
+
+def joined_oddities(several: Iterable[Mapping[str, Iterable[str]]]) -> dict[str, list[str]]:
+    """The paths of each kind, every one once."""
+    found: dict[str, dict[str, None]] = {}
+    for oddities in several:
+        for kind, paths in oddities.items():
+            found.setdefault(kind, {}).update(dict.fromkeys(paths))
+    return {kind: [*paths] for kind, paths in found.items()}
 
 
 @dataclass(frozen=True)
@@ -286,7 +298,8 @@ class Parts:
                 ", ".join(sorted(elsewhere)),
             )
         every = ClassScores(joined.items, joined.masks, scores, maps)
-        return Part([], every, dict(sorted(whole.unreadable.items())), self.unreadable_references(name), machine)
+        unreadable, odd = dict(sorted(whole.unreadable.items())), joined_oddities(part.oddities for part in parts)
+        return Part([], every, unreadable, self.unreadable_references(name), machine, odd)
 
     def __enter__(self) -> Parts:
         return self
@@ -310,7 +323,8 @@ class Parts:
 
     def _described(self, folder: Path) -> str:
         """What else was scored, in what it differs and how large it is."""
-        names = differing(_read_json(folder / _MADE_WITH).get("made_with", {}), self._made_with)
+        before = _read_json(folder / _MADE_WITH).get("made_with", {})
+        names = dict.fromkeys([*differing(before, self._made_with), *differing(self._made_with, before)])
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         return f"{folder} stays, made with another {', '.join(names)}, {size / 1e6:.1f} MB"
 
@@ -356,6 +370,7 @@ def _packed(part: Part) -> bytes:
         "unreadable": [*part.unreadable.items()],
         "unreadable_references": [*part.unreadable_references.items()],
         "machine": part.machine,
+        **({"oddities": part.oddities} if part.oddities else {}),
     }
     tensors = {"masks": torch.from_numpy(bits)}
     for setting in scores.scores:
@@ -384,4 +399,5 @@ def _unpacked(path: Path, settings: Sequence[Setting]) -> Part:
         dict(known["unreadable"]),
         dict(known["unreadable_references"]),
         known["machine"],
+        known.get("oddities", {}),
     )

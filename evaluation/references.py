@@ -10,8 +10,9 @@ from typing import NoReturn, TypeVar
 
 from datasets.items import DatasetIndex, Item
 from datasets.references import draw_references, read_reference_list
-from datasets.samples import Mask, load_sample
+from datasets.samples import Truth, load_sample
 from evaluation.options import Options, Setting
+from evaluation.parts import joined_oddities
 from winclip.embeddings import Embeddings
 from winclip.memory import MemoryBank
 from winclip.network.backbone import Backbone
@@ -53,6 +54,7 @@ class References:
         items: every reference once, in the order of the bank.
         chosen: per setting, positions in ``items``; none for zero-shot.
         unreadable: path and reason of those that others took the place of.
+        oddities: of every kind, paths of references, once they are read.
         bank: their memory bank; None if there are none, or while they are not encoded.
     """
 
@@ -60,6 +62,7 @@ class References:
     items: list[Item]
     chosen: dict[Setting, list[int]]
     unreadable: dict[str, str] = field(default_factory=dict)
+    oddities: dict[str, list[str]] = field(default_factory=dict)
     bank: MemoryBank | None = None
 
 
@@ -108,11 +111,11 @@ def _settings(k_shots: Sequence[int], seeds: Sequence[int | None]) -> list[Setti
 class Reader:
     """Reads listed images and masks in batches."""
 
-    def __init__(self, files: BatchReader, root: Path, size: int, skip_unreadable: bool) -> None:
-        self._files, self._skip_unreadable = files, skip_unreadable
-        self._load = partial(load_sample, root=root, size=size)
+    def __init__(self, files: BatchReader, root: Path, size: int, options: Options) -> None:
+        self._files, self._skip_unreadable = files, options.skip_unreadable
+        self._load = partial(load_sample, root=root, size=size, upright=options.upright)
 
-    def batches(self, items: Mapping[Key, Item]) -> Iterator[Batch[Key, Mask | None]]:
+    def batches(self, items: Mapping[Key, Item]) -> Iterator[Batch[Key, Truth]]:
         """Batches of the keys of items, with their images and masks.
 
         Raises:
@@ -122,6 +125,12 @@ class Reader:
             if batch.unreadable and not self._skip_unreadable:
                 refuse_unreadable(batch.unreadable[0][1])
             yield batch
+
+
+def oddities_of(paths: Sequence[str], truths: Sequence[Truth]) -> dict[str, list[str]]:
+    """The images of each kind of oddity."""
+    pairs = [{kind: [path] for kind in truth.oddities} for path, truth in zip(paths, truths)]
+    return joined_oddities(pairs)
 
 
 def refuse_unreadable(reason: str) -> NoReturn:
@@ -160,7 +169,9 @@ def encode_references(
         failed = {path: reason for batch in batches for path, reason in batch.unreadable}
         if not failed:
             parts = [backbone.encode(batch.images) for batch in batches]
-            return replace(references, bank=MemoryBank.of(Embeddings.concatenate(parts)) if parts else None)
+            odd = joined_oddities(oddities_of(batch.entries, batch.extras) for batch in batches)
+            bank = MemoryBank.of(Embeddings.concatenate(parts)) if parts else None
+            return replace(references, bank=bank, oddities=odd)
         unreadable |= failed
 
 

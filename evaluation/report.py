@@ -55,11 +55,11 @@ _NOTES = (
 class RunPictures:
     """What the report needs of a run: curves and grid maps, of the first seed of every number of shots."""
 
-    def __init__(self, root: Path, settings: list[Setting]) -> None:
+    def __init__(self, root: Path, settings: list[Setting], upright: bool) -> None:
         first_seeds = {setting.k_shot: setting for setting in reversed(settings)}
         self._settings = [first_seeds[k] for k in sorted(first_seeds)]
         self._all_shown = len(self._settings) == len(settings)
-        self._root = root
+        self._root, self._upright = root, upright
         self._curves: dict[Setting, list[ClassCurves]] = {setting: [] for setting in self._settings}
         self._classes: dict[str, ClassScores] = {}
 
@@ -119,7 +119,7 @@ class RunPictures:
             worst = sorted(range(len(ranks)), key=lambda position: ranks[position])[: self._most]
             for position in sorted(worst):
                 item = scored.items[position]
-                image = read_image(self._root / item.img_path)
+                image = read_image(self._root / item.img_path, upright=self._upright)
                 results = [
                     judge(
                         item.anomaly,
@@ -129,7 +129,9 @@ class RunPictures:
                     )
                     for setting in self._settings
                 ]
-                mask = read_mask(self._root / item.mask_path) if item.anomaly and item.mask_path else None
+                mask = (
+                    read_mask(self._root / item.mask_path, self._upright) if item.anomaly and item.mask_path else None
+                )
                 yield Card(item.img_path, image, name, item.specie_name, item.anomaly, mask, results)
 
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from datasets.index import check_files, load_index, refuse_links, select_classes
 from datasets.items import Item
 from datasets.registry import published_order, says_nothing, words_for_prompts
+from datasets.samples import TURNED
 from evaluation.measuring import Method, measure_class
+from evaluation.oddities import doubts
 from evaluation.options import Options, Setting
 from evaluation.output import Output, facts, tables_text
 from evaluation.parts import FOLDER, Parts
@@ -62,7 +64,7 @@ def run(options: Options) -> Outcome:
                 held.enter_context(output.ending_logged())
             model = options.model.load(weights=False)
             _check_sizes(options, task, model)
-            parts = Parts(options.save_path / FOLDER, _made_with(task, model), listings(task))
+            parts = Parts(options.save_path / FOLDER, _made_with(options, task, model), listings(task))
         if ranks.first:
             _log_task(options, task, model, ranks)
         with ranks.together():
@@ -102,12 +104,17 @@ def _score_and_measure(
     results = Results(options.dataset, task.plan.settings)
     check, pictures = _metric_check(options), _run_pictures(options, task.index.root, task.plan.settings)
     unscored: list[Item] = []
+    turned: list[str] = []
     for name in classes:
         if not ranks.first:
             continue
         part = parts.read(name, task.plan.settings)
         references = choose_references(task.plan, name, task.plan.settings, part.unreadable_references)
         output.leave_out(task.index.test[name], part)
+        for text in doubts(part):
+            _log.warning("%s: %s", name, text)
+        used = {item.img_path for item in (*part.scores.items, *references.items)}
+        turned += used.intersection(part.oddities.get(TURNED, ()))
         scored, bad = part.scores, part.scores.without_score()
         if not scored.items:
             raise InputError(f"class {name} has no readable test image left")
@@ -128,6 +135,13 @@ def _score_and_measure(
         output.write(model, task.words, results, part.machine, finished=False)
     if not ranks.first:
         return Outcome("", 0)
+    if turned:
+        _log.warning(
+            "EXIF would turn %s, the first is %s; they are read as they are stored, as masks mostly are; --upright"
+            " turns them",
+            counted(len(turned), "image", "images"),
+            task.index.root / min(turned),
+        )
     if unscored:
         raise InputError(
             f"{counted(len(unscored), 'image has', 'images have')} no score, the first is"
@@ -145,11 +159,13 @@ def _score_and_measure(
     return Outcome(tables_text(options, [*shown, check.table()]), 0 if check.passed else 1, files)
 
 
-def _made_with(task: Task, model: WinCLIP) -> dict[str, Any]:
+def _made_with(options: Options, task: Task, model: WinCLIP) -> dict[str, Any]:
     """Everything but the files that a score depends on."""
-    packages = {f"{package} version": version for package, version in versions().items() if package != "winclip"}
+    more = {f"{package} version": version for package, version in versions().items() if package != "winclip"}
+    if options.upright:  # what was scored without stays what it is
+        more["--upright"] = "given"
     prompts, device = asdict(task.prompts), model.backbone.device.type
-    return made_with(model.backbone, model.temperature, device=device, prompt_set=prompts, **packages)
+    return made_with(model.backbone, model.temperature, device=device, prompt_set=prompts, **more)
 
 
 def _check_sizes(options: Options, task: Task, model: WinCLIP) -> None:
@@ -210,4 +226,4 @@ def _run_pictures(options: Options, root: Path, settings: list[Setting]) -> RunP
         return None
     from evaluation.report import RunPictures
 
-    return RunPictures(root, settings)
+    return RunPictures(root, settings, options.upright)

@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from datasets.items import DatasetIndex, Item
 from datasets.layout import mask_files
-from datasets.samples import Mask
+from datasets.samples import Truth
 from evaluation.options import Options, Setting
-from evaluation.parts import ClassScores, Listing, Part, Parts
+from evaluation.parts import ClassScores, Listing, Part, Parts, joined_oddities
 from evaluation.ranks import Ranks
-from evaluation.references import Plan, Reader, References, encode_references
+from evaluation.references import Plan, Reader, References, encode_references, oddities_of
 from winclip.made_with import machine
 from winclip.model import WinCLIP
 from winclip.pictures.reading import Batch, BatchReader
@@ -84,7 +84,7 @@ def score_missing(
         BatchReader(model.backbone.image_size, reading.batch_size, reading.num_workers) as files,
         tqdm(total=total, unit="image", disable=None if ranks.first else True, dynamic_ncols=True) as progress,
     ):
-        reader = Reader(files, task.index.root, model.backbone.image_size, options.skip_unreadable)
+        reader = Reader(files, task.index.root, model.backbone.image_size, options)
         for name, left in missing.items():
             progress.set_description(name)
             if left.positions:
@@ -111,16 +111,18 @@ def _score_class(
     items, of_machine = task.index.test[name], machine(model.backbone)
     for batch in reader.batches({position: items[position] for position in ranks.share(left.positions)}):
         scores = score_batch(batch, items, model, text, references)
-        yield Part(batch.entries, scores, dict(batch.unreadable), references.unreadable, of_machine)
+        odd = oddities_of([item.img_path for item in scores.items], batch.extras)
+        odd = joined_oddities([references.oddities, odd])
+        yield Part(batch.entries, scores, dict(batch.unreadable), references.unreadable, of_machine, odd)
 
 
 def score_batch(
-    batch: Batch[int, Mask | None], items: list[Item], model: WinCLIP, text: torch.Tensor, references: References
+    batch: Batch[int, Truth], items: list[Item], model: WinCLIP, text: torch.Tensor, references: References
 ) -> ClassScores:
     """Encode images once and score them in every setting.
 
     Args:
-        batch: positions of N test images of a class, and their masks; N may be 0.
+        batch: positions of N test images of a class, and what is known of them; N may be 0.
         items: all test images of the class.
         model: its backbone and temperature are used.
         text: (2, embed_dim) of the class.
@@ -134,7 +136,8 @@ def score_batch(
         results = score_images(embeddings, text, references.bank, list(references.chosen.values()), model.temperature)
         for setting, result in zip(references.chosen, results):
             scores[setting], maps[setting] = result.scores.numpy(), result.maps.float()
-    return ClassScores([items[position] for position in batch.entries], batch.extras, scores, maps)
+    masks = [truth.mask for truth in batch.extras]
+    return ClassScores([items[position] for position in batch.entries], masks, scores, maps)
 
 
 def listings(task: Task) -> dict[str, Listing]:

@@ -256,7 +256,7 @@ def benchmark_pipeline(options: argparse.Namespace) -> list[Row]:
         found, masks = [], []
         with BatchReader(size, BATCH, workers) as reader:
             for batch in reader.batches(items, partial(load_sample, root=folder, size=size)):
-                masks += [np.zeros((size, size), np.bool_) if mask is None else mask for mask in batch.extras]
+                masks += [np.zeros((size, size), np.bool_) if one.mask is None else one.mask for one in batch.extras]
                 found.append(score_images(images[: len(batch.entries)], text, bank, shots))
         for setting in zip(*found):
             maps = torch.cat([part.maps for part in setting])

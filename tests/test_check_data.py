@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageFilter
 
 from evaluation.check_data import FILE, KINDS
 from tests.conftest import ROOT
@@ -41,7 +41,7 @@ def test_all_problems_are_listed_at_once(evaluate: Evaluate, data: Path, tmp_pat
     test = meta["test"]["bolt"]
     (bolt / "train/good/0.png").write_bytes(b"no image")
     (bolt / "train/good/1.png").unlink()
-    Image.new("L", (50, 61), 255).save(bolt / "masks/scratch/0.png")
+    Image.fromarray(np.tri(61, 50, dtype=np.uint8)).save(bolt / "masks/scratch/0.png")
     Image.new("L", (50, 60), 0).save(bolt / "masks/scratch/1.png")
     (bolt / "masks/scratch/2.png").write_bytes(b"no mask")
     black, spot = np.zeros((60, 50), np.uint8), np.zeros((60, 50), np.uint8)
@@ -68,7 +68,8 @@ def test_all_problems_are_listed_at_once(evaluate: Evaluate, data: Path, tmp_pat
     assert evaluate(data, save, "--check_data", "--num_workers", "3") == 1
     out = capsys.readouterr().out
     found = problems(save)
-    assert {problem["kind"] for problem in found} == set(KINDS)
+    of_masks_and_exif = {"turned", "graded mask", "gone", "full mask", "inverted"}
+    assert {problem["kind"] for problem in found} == set(KINDS) - of_masks_and_exif
     assert [(problem["kind"], problem["path"]) for problem in found] == [
         ("unreadable", "bolt/masks/scratch/2.png"),
         ("unreadable", "bolt/train/good/0.png"),
@@ -96,6 +97,50 @@ def test_all_problems_are_listed_at_once(evaluate: Evaluate, data: Path, tmp_pat
     assert len(problems(tmp_path / "linked")) == 15
     assert evaluate(data, tmp_path / "again", "--check_data", "--num_workers", "0") == 1
     assert (tmp_path / "again" / FILE).read_bytes() == (save / FILE).read_bytes()
+
+
+def test_turned_images_and_doubtful_masks_are_found(evaluate: Evaluate, data: Path, tmp_path: Path) -> None:
+    bolt, felt, save = data / "bolt", data / "felt", tmp_path / "out"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for name in ("test/scratch/0", "train/good/0"):
+        stored = Image.open(bolt / f"{name}.png").copy()
+        stored.transpose(Image.Transpose.ROTATE_90).save(bolt / f"{name}.png", exif=exif)
+    mask = np.asarray(Image.open(bolt / "masks/scratch/1.png"))
+    Image.fromarray(mask).filter(ImageFilter.GaussianBlur(1)).save(bolt / "masks/scratch/1.png")
+    Image.new("L", (50, 60), 255).save(felt / "masks/scratch/0.png")
+    Image.fromarray(255 - mask).save(felt / "masks/scratch/1.png")
+    large, spot = np.random.RandomState(0).randint(0, 255, (2, 400, 400, 1)).astype(np.uint8).repeat(3, 3)
+    spot[:] = 0
+    spot[7, 7] = 255
+    Image.fromarray(large).save(felt / "test/scratch/2.png")
+    Image.fromarray(spot).save(felt / "masks/scratch/2.png")
+
+    def found(*options: str) -> list[tuple[str, str]]:
+        assert evaluate(data, save, "--check_data", *options) == 1
+        return [(problem["kind"], problem["path"]) for problem in problems(save)]
+
+    of_masks = [
+        ("graded mask", "bolt/masks/scratch/1.png"),
+        ("gone", "felt/masks/scratch/2.png"),
+        ("full mask", "felt/masks/scratch/0.png"),
+        ("inverted", ""),
+    ]
+    assert found() == [
+        ("turned", "bolt/test/scratch/0.png"),
+        ("turned", "bolt/train/good/0.png"),
+        ("mask size", "bolt/masks/scratch/0.png"),
+        *of_masks,
+    ]
+    text = {problem["kind"]: problem["text"] for problem in problems(save)}
+    assert text["mask size"].endswith("have it upright as EXIF says; try --upright")
+    assert text["gone"] == "felt/masks/scratch/2.png of felt/test/scratch/2.png has 1 defect pixel, and none at 96 x 96"
+    assert text["inverted"] == "felt: 2 of 3 masks"
+    assert found("--upright") == of_masks
+    # What is gone depends on the size of the model.
+    cases = ((["--image_size", "1200"], 0), (["--model", "ViT-L-14-336"], 1), (["--model", "demo-vit-240"], 1))
+    for model, gone in cases:
+        assert [kind for kind, _ in found("--upright", *model)].count("gone") == gone
 
 
 def test_check_needs_no_model(data: Path, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageFilter
 from torchvision import transforms  # type: ignore[import-untyped]
 
 from datasets.__main__ import main
@@ -24,8 +25,9 @@ from datasets.index import check_files, load_index, select_classes, write_index
 from datasets.items import DatasetIndex, Item
 from datasets.references import draw_references, read_reference_list
 from datasets.registry import DATA_SETS, published_order, with_published_tables
-from datasets.samples import load_sample, read_mask, resize_mask
+from datasets.samples import EMPTY, TURNED, Truth, load_sample, orientation, read_graded, read_mask, resize_mask
 from tests.conftest import ROOT
+from winclip.pictures import images
 from winclip.support.errors import InputError
 from winclip.support.files import write_atomically
 
@@ -311,6 +313,100 @@ def test_mask_of_any_mode(tmp_path: Path) -> None:
             np.testing.assert_array_equal(mask, PATTERN == 1, err_msg=case)
 
 
+def blobs(*values: float, side: int = 60) -> npt.NDArray[np.float64]:
+    """Discs and a bar, one of each value, that do not touch."""
+    rows, columns = np.mgrid[:side, : side * len(values)]
+    whole = np.zeros(rows.shape)
+    for number, value in enumerate(values):
+        disc = (rows - side / 2) ** 2 + (columns - side * (number + 0.5)) ** 2 < (side / 4) ** 2
+        whole[disc | ((rows == side - 3) & (abs(columns - side * (number + 0.5)) < side / 4))] = value
+    return whole
+
+
+def written(path: Path, image: Image.Image, **how: Any) -> Path:
+    image.save(path, **how)
+    return path
+
+
+def test_masks_of_labels_are_defects_wherever_they_are_not_black(tmp_path: Path) -> None:
+    for values in ((255,), (1,), (1, 2, 3), range(1, 25), (1, 20), (236, 240, 255), (100, 255), (50, 100, 150, 250)):
+        labels = blobs(*values)
+        for dtype in (np.uint8, np.uint16, np.int32, np.float32):
+            mask, graded = read_graded(written(tmp_path / "mask.tif", Image.fromarray(labels.astype(dtype))))
+            assert not graded, (values, dtype)
+            np.testing.assert_array_equal(mask, labels > 0)
+    colours = np.dstack([blobs(255, 0), blobs(0, 90), blobs(0, 0)]).astype(np.uint8)
+    mask, graded = read_graded(written(tmp_path / "mask.png", Image.fromarray(colours)))
+    assert not graded and np.array_equal(mask, colours.any(axis=2))
+    assert not read_graded(written(tmp_path / "mask.png", Image.fromarray(blobs(1, 2, 40).astype(np.uint8))))[1]
+    unclear = blobs(1, 0.5).astype(np.float32)
+    unclear[0, 0] = np.nan
+    assert read_graded(written(tmp_path / "mask.tif", Image.fromarray(unclear)))[0].sum() == (unclear > 0).sum()
+
+
+def test_graded_masks_are_cut_at_half_of_the_largest_value(tmp_path: Path) -> None:
+    true = blobs(255, 255).astype(np.uint8)
+    image, large = Image.fromarray(true), Image.fromarray(blobs(255, 255, side=240).astype(np.uint8))
+    smooth = np.asarray(image.filter(ImageFilter.BoxBlur(1)))
+    colour = Image.merge("RGB", [image, Image.new("L", image.size), Image.new("L", image.size)])
+    cases: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
+        **{f"jpeg {quality}": (image, "jpg", {"quality": quality}) for quality in (75, 90, 95, 100)},
+        "red jpeg": (colour, "jpg", {"quality": 90}),
+        **{f"webp {quality}": (colour, "webp", {"quality": quality}) for quality in (50, 80, 95)},
+        **{f"smaller {way}": (large.resize(image.size, way), "png", {}) for way in (Image.Resampling.BOX, 2, 3)},
+        "blurred": (image.filter(ImageFilter.GaussianBlur(2)), "png", {}),
+        "16 bits": (Image.fromarray(smooth.astype(np.uint16) * 257), "tif", {}),
+        "0 to 1": (Image.fromarray(smooth.astype(np.float32) / 255), "tif", {}),
+    }
+    for name, (stored, suffix, how) in cases.items():
+        path = written(tmp_path / f"mask.{suffix}", stored, **how)
+        mask, graded = read_graded(path)
+        assert graded, name
+        # Most of what was a defect, none far from it; any value above 0 takes more.
+        assert (mask != (true > 0)).mean() < 0.03, name
+        again = written(tmp_path / "again.png", Image.open(path).convert("L")) if stored.mode == "L" else path
+        assert read_graded(again)[1], name
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_images_that_exif_would_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    noise = np.random.RandomState(0).randint(0, 256, (20, 30, 3)).astype(np.uint8)
+    mask = np.zeros((30, 20), np.uint8)
+    mask[:15] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    Image.fromarray(noise).save(tmp_path / "late.png", exif=exif)
+    content = (tmp_path / "late.png").read_bytes()
+    start = content.index(b"eXIf") - 4
+    chunk, end = content[start : content.index(b"IDAT") - 4], content.index(b"IEND") - 4
+    (tmp_path / "late.png").write_bytes(content[:start] + content[start + len(chunk) : end] + chunk + content[end:])
+    for name in ("late.png", "a.png", "a.jpg", "a.webp", "grey.jpg"):
+        path = tmp_path / name
+        if name != "late.png":
+            Image.fromarray(noise[:, :, 0] if "grey" in name else noise).save(path, exif=exif)
+        # Pixels that are converted in strips lose their EXIF.
+        monkeypatch.setattr(images, "_STRIP_PIXELS", 60 if name == "grey.jpg" else 1 << 22)
+        item = Item(name, "mask.png", "nut", "crack", 1)
+        with pytest.raises(InputError, match="have it upright as EXIF says; try --upright"):
+            load_sample(item, tmp_path, 8)
+        image, truth = load_sample(item, tmp_path, 8, upright=True)
+        assert image.size == (20, 30) and truth.oddities == () and truth.mask is not None and truth.mask[:4].all()
+        image, truth = load_sample(replace(item, anomaly=0), tmp_path, 8)
+        assert image.size == (30, 20) and truth.oddities == (TURNED,), name
+    Image.fromarray(mask.T).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match="as they are stored, so leave out --upright"):
+        load_sample(item, tmp_path, 8, upright=True)
+    Image.fromarray(noise).save(tmp_path / "b.jpg", exif=b"Exif\0\0MM\0*\0\0\0\xff")
+    assert orientation(tmp_path / "b.jpg", Image.open(tmp_path / "b.jpg")) == 1
+    # Pillow turns TIFF files itself.
+    Image.fromarray(noise).save(tmp_path / "a.tif", exif=exif)
+    image, truth = load_sample(replace(item, img_path="a.tif", anomaly=0), tmp_path, 8)
+    assert image.size == (20, 30) and truth.oddities == ()
+    Image.fromarray(mask.T).save(tmp_path / "mask.jpg", exif=exif)
+    assert read_mask(tmp_path / "mask.jpg", upright=True).shape == (30, 20)
+
+
 def test_mask_is_resized_as_torchvision_does() -> None:
     mask = np.random.RandomState(0).rand(90, 130) > 0.5
     pipeline = transforms.Compose([transforms.Resize((40, 40)), transforms.ToTensor()])
@@ -336,11 +432,13 @@ def write_samples(root: Path) -> tuple[Item, Item]:
 def test_sample_is_an_image_and_its_mask(tmp_path: Path) -> None:
     upper = np.arange(8)[:, None].repeat(8, axis=1) < 4
     for item in write_samples(tmp_path):  # masks of normal images are not read
-        image, mask = load_sample(item, tmp_path, 8)
+        image, truth = load_sample(item, tmp_path, 8)
         np.testing.assert_array_equal(image, Image.open(tmp_path / item.img_path))
-        assert mask is not None
-        np.testing.assert_array_equal(mask, upper & bool(item.anomaly))
-    assert load_sample(replace(item, mask_path=""), tmp_path, 8)[1] is None
+        assert truth.mask is not None and truth.oddities == ()
+        np.testing.assert_array_equal(truth.mask, upper & bool(item.anomaly))
+    assert load_sample(replace(item, mask_path=""), tmp_path, 8)[1] == Truth(None)
+    Image.new("L", (30, 20)).save(tmp_path / item.mask_path)
+    assert load_sample(item, tmp_path, 8)[1].oddities == (EMPTY,)
 
 
 def test_unreadable_images_and_masks_are_named(tmp_path: Path) -> None:

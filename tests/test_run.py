@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageFilter
 
 from evaluation.measuring import measure_class
 from tests.tiny import CONFIG
@@ -397,6 +397,53 @@ def test_skip_unreadable_goes_on_and_counts(
     used = [row["img_path"] for row in rows(save / "k_shot.csv") if row["cls_name"] == "bolt"]
     assert len(used) == 3 and first_reference not in used
     assert capsys.readouterr().err.count("warning: left out") == 3
+
+
+def test_what_is_odd_about_the_data_is_said_in_every_run(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warnings(save: Path, *options: str) -> list[str]:
+        assert evaluate(data, save, "--k_shot", "0", "1", *options) == 0
+        start, lines = "warning: ", capsys.readouterr().err.splitlines()
+        return [line.removeprefix(start) for line in lines if line.startswith(start)]
+
+    assert warnings(tmp_path / "clean") == []
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    for path in [*data.glob("bolt/t*/good/*.png"), data / "felt/test/scratch/0.png"]:
+        Image.open(path).copy().transpose(Image.Transpose.ROTATE_180).save(path, exif=exif)
+    mask = np.zeros((60, 50), np.uint8)
+    for path, values in (("bolt/masks/scratch/0.png", mask), ("bolt/masks/scratch/1.png", mask + 255)):
+        Image.fromarray(values).save(data / path)
+    small = data / "bolt/masks/scratch/2.png"
+    spot = np.zeros((600, 500), np.uint8)
+    spot[300, 100] = 1
+    Image.fromarray(spot).save(small)
+    Image.open(data / "bolt/test/scratch/2.png").copy().resize((500, 600)).save(data / "bolt/test/scratch/2.png")
+    for number in (0, 2):
+        path = data / f"felt/masks/scratch/{number}.png"
+        Image.open(path).copy().filter(ImageFilter.BoxBlur(1)).save(path)
+    save = tmp_path / "out"
+    expected = [
+        "bolt: of 3 masks, 1 without a defect pixel; 1 whose defects are gone at 96 x 96 and count as good; 1 with"
+        " defects in every pixel; the figures count them as they are",
+        "felt: of 3 masks, 2 with values in between, as JPEG and smoothing leave them, so pixels count as defects above"
+        " half of the largest value",
+        f"EXIF would turn 5 images, the first is {data / 'bolt/test/good/0.png'}; they are read as they are stored, as"
+        " masks mostly are; --upright turns them",
+    ]
+    # Three good and one reference of bolt, and one defective image; from the second time on nothing is read.
+    for _ in range(2):
+        assert warnings(save) == expected
+    assert json.loads((save / "config.json").read_text())["options"]["upright"] is False
+    figures = (save / "results.csv").read_text()
+    found = warnings(save, "--upright", "--report")
+    assert found[0].endswith("MB; --fresh removes it") and "made with another --upright" in found[0]
+    assert found[1:] == expected[:2]
+    assert json.loads((save / "config.json").read_text())["options"]["upright"] is True
+    assert (save / "results.csv").read_text() != figures
+    assert warnings(save) == expected
+    assert (save / "results.csv").read_text() == figures
 
 
 def test_mask_of_another_size_is_refused(

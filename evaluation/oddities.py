@@ -1,0 +1,40 @@
+"""What is doubtful about masks that can be read; figures are taken of them as they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from datasets.samples import EMPTY, GRADED
+from winclip.support.names import counted
+
+if TYPE_CHECKING:
+    from evaluation.parts import Part
+
+GRADED_TEXT = (
+    "values in between, as JPEG and smoothing leave them, so pixels count as defects above half of the largest value"
+)
+
+
+def doubts(part: Part) -> list[str]:
+    """What to warn of in a class: its graded masks, and with their numbers those that cannot be right."""
+    pairs = zip(part.scores.items, part.scores.masks)
+    masks = {item.img_path: mask for item, mask in pairs if item.anomaly and mask is not None}
+    graded, empty = (sum(path in masks for path in part.oddities.get(kind, ())) for kind in (GRADED, EMPTY))
+    shares = [float(mask.mean()) for mask in masks.values()]
+    side = max(map(len, masks.values()), default=0)
+    found = [
+        (empty, "without a defect pixel"),
+        (shares.count(0) - empty, f"whose defects are gone at {side} x {side} and count as good"),
+        (shares.count(1), "with defects in every pixel"),
+        (inverted(shares), "with defects in most pixels, perhaps inverted"),
+    ]
+    of_masks = f"of {counted(len(masks), 'mask', 'masks')}"
+    wrong = "; ".join(f"{count} {text}" for count, text in found if count > 0)
+    texts = [f"{of_masks}, {graded} with {GRADED_TEXT}"] if graded else []
+    return [*texts, f"{of_masks}, {wrong}; the figures count them as they are"] if wrong else texts
+
+
+def inverted(shares: list[float]) -> int:
+    """How many masks have defects in more than half of the pixels, where those are more than half of the masks."""
+    mostly = sum(share > 0.5 for share in shares)
+    return mostly if 2 * mostly > len(shares) else 0
