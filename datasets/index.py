@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import difflib
+import filecmp
 import json
 import os
 import reprlib
@@ -137,6 +138,34 @@ def refuse_links(index: DatasetIndex, classes: Iterable[str], references: Iterab
                 f"{what} {index.root / path} is {real}, which a link leads to, outside of the data set folder; if your"
                 " data set is made of links, say so with --allow_links"
             )
+
+
+def same_pictures(root: Path, train: Iterable[Item], test: Iterable[Item]) -> list[tuple[str, str]]:
+    """Paths of a test and a train image each that are one file, or two with the same bytes.
+
+    Of files that have the size of one of the other part, some bytes in the middle are compared, then all.
+    """
+    parts: list[dict[int, list[str]]] = [{}, {}]
+    for items, by_size in zip((train, test), parts):
+        for item in items:
+            if is_file(root / item.img_path):
+                by_size.setdefault((root / item.img_path).stat().st_size, []).append(item.img_path)
+    pairs = []
+    for size in parts[0].keys() & parts[1].keys():
+        middles: dict[bytes, list[str]] = {}
+        for path in parts[0][size]:
+            middles.setdefault(_middle(root / path, size), []).append(path)
+        for path in parts[1][size]:
+            for other in middles.get(_middle(root / path, size), ()):
+                if filecmp.cmp(root / path, root / other, shallow=False):
+                    pairs.append((path, other))
+    return sorted(pairs)
+
+
+def _middle(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(size // 2)
+        return file.read(4096)
 
 
 def outside(root: Path, path: str) -> str:

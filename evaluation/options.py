@@ -72,6 +72,7 @@ class Options:
     skip_unreadable: bool = option("leave out images that cannot be read", False, group="data")
     skip_bad_scores: bool = option("leave out images whose score is NaN", False, group="data")
     allow_links: bool = option("read images and masks that links lead to outside of data_path", False, group="data")
+    allow_overlap: bool = option("take test images that are train images, too", False, group="data")
     upright: bool = option("turn images and masks as their EXIF orientation says", False, group="data")
     model: ModelOptions
     prompt_set: str = option("reference, paper, or a .json file (reference)", "reference", group="prompts")

@@ -268,7 +268,7 @@ def tables(results: Results, compare: bool) -> list[Table]:
         )
         by_chance = ["chance", *(figure_text(guessed["mean"], {}, metric) for metric in METRICS)]
         header = ["objects", *METRICS]
-        notes = [INTERVALS_NOTE] if any(limits.values()) else []
+        notes = _mean_notes(mean) + ([INTERVALS_NOTE] if any(limits.values()) else [])
         if compare:
             header += [f"{metric} diff" for metric in METRICS]
             for row, differences in zip([*rows, last], _differences(results.dataset, k_shot, mean)):
@@ -279,6 +279,19 @@ def tables(results: Results, compare: bool) -> list[Table]:
             notes.append(CHANCE_NOTE)
         shown.append(Table(title, header, rows, last, notes, chance=by_chance))
     return shown
+
+
+def _mean_notes(table: dict[str, Column]) -> list[str]:
+    """Which means leave classes out, because these have no such figure."""
+    classes = [column for name, column in table.items() if name != "mean"]
+    metrics: dict[int, list[str]] = {}
+    for metric in METRICS:
+        metrics.setdefault(sum(metric in column for column in classes), []).append(metric)
+    return [
+        f"{', '.join(names)}: mean of {count} of {len(classes)} classes."
+        for count, names in metrics.items()
+        if 0 < count < len(classes)
+    ]
 
 
 def markdown(tables: Iterable[Table]) -> str:

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets.index import check_files, load_index, refuse_links, select_classes
-from datasets.items import Item
+from datasets.index import check_files, load_index, refuse_links, same_pictures, select_classes
+from datasets.items import DatasetIndex, Item
 from datasets.registry import published_order, says_nothing, words_for_prompts
 from datasets.samples import TURNED
 from evaluation.measuring import Method, measure_class
@@ -20,7 +20,7 @@ from evaluation.output import Output, facts, tables_text
 from evaluation.parts import FOLDER, Parts
 from evaluation.published import require_published
 from evaluation.ranks import Ranks, joined_ranks
-from evaluation.references import choose_references, plan_references
+from evaluation.references import Plan, choose_references, plan_references
 from evaluation.results import Results, tables
 from evaluation.scoring import Missing, Task, listings, missing_scores, score_missing
 from winclip.demo.stand_in import caution_of_stand_in
@@ -181,6 +181,8 @@ def _log_task(options: Options, task: Task, model: WinCLIP, ranks: Ranks) -> Non
     where = f"{backbone.model} ({backbone.pretrained}) on {backbone.device} in {backbone.precision}{several}"
     counts = f"{counted(len(task.classes), 'class', 'classes')}, {counted(total, 'test image', 'test images')}"
     _log.info("%s: %s, %s", options.dataset, counts, where)
+    if task.overlap:
+        _log.warning("%s", task.overlap)
     caution_of_stand_in(options.model.model, [task.index.root])
     unnamed = [name for name, words in task.words.items() if says_nothing(words)]
     if unnamed:
@@ -205,7 +207,28 @@ def _checked_task(options: Options) -> Task:
     if not options.allow_links:
         drawn = [item for name in classes for item in plan.possible(name)] if options.skip_unreadable else plan.wanted()
         refuse_links(index, classes, drawn if plan.wanted() else [])
-    return Task(index, classes, plan, prompts, {name: words[name] for name in classes})
+    return Task(index, classes, plan, prompts, {name: words[name] for name in classes}, _overlap(options, index, plan))
+
+
+def _overlap(options: Options, index: DatasetIndex, plan: Plan) -> str:
+    """What to warn of if test images are among those that references are taken from."""
+    wanted = plan.wanted()
+    pairs = [
+        pair
+        for name in plan.orders
+        if wanted
+        for pair in same_pictures(index.root, plan.possible(name), index.test[name])
+    ]
+    if not pairs:
+        return ""
+    images = counted(len({path for path, _ in pairs}), "test image is a train image", "test images are train images")
+    text = (
+        f"{images}, or the same bytes, and can become their own reference; the first is {index.root / pairs[0][0]}, as"
+        f" {index.root / pairs[0][1]}"
+    )
+    if not options.allow_overlap:
+        raise InputError(f"{text}; take them out of one part, or go on with --allow_overlap")
+    return text
 
 
 def _method(options: Options) -> Method:

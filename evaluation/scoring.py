@@ -32,13 +32,14 @@ from winclip.text import class_embeddings
 
 @dataclass(frozen=True)
 class Task:
-    """What a run has to do; ``words`` is what prompts call each class."""
+    """What a run has to do; ``words`` is what prompts call each class, ``overlap`` warns of references in test."""
 
     index: DatasetIndex
     classes: list[str]
     plan: Plan
     prompts: PromptSet
     words: dict[str, str]
+    overlap: str
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -413,8 +414,8 @@ def test_what_is_odd_about_the_data_is_said_in_every_run(
     for path in [*data.glob("bolt/t*/good/*.png"), data / "felt/test/scratch/0.png"]:
         Image.open(path).copy().transpose(Image.Transpose.ROTATE_180).save(path, exif=exif)
     mask = np.zeros((60, 50), np.uint8)
-    for path, values in (("bolt/masks/scratch/0.png", mask), ("bolt/masks/scratch/1.png", mask + 255)):
-        Image.fromarray(values).save(data / path)
+    for number, values in enumerate((mask, mask + 255)):
+        Image.fromarray(values).save(data / f"bolt/masks/scratch/{number}.png")
     small = data / "bolt/masks/scratch/2.png"
     spot = np.zeros((600, 500), np.uint8)
     spot[300, 100] = 1
@@ -444,6 +445,72 @@ def test_what_is_odd_about_the_data_is_said_in_every_run(
     assert (save / "results.csv").read_text() != figures
     assert warnings(save) == expected
     assert (save / "results.csv").read_text() == figures
+
+
+def test_a_test_image_among_the_train_images_is_refused(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save = tmp_path / "out"
+    shared, train = data / "bolt/test/good/0.png", data / "bolt/train/good/3.png"
+
+    def same_path() -> None:
+        edit_meta(data, lambda meta: meta["train"]["bolt"].append(meta["test"]["bolt"][0]))
+
+    def copy() -> None:
+        shutil.copy(shared, train)
+
+    def link() -> None:
+        train.unlink()
+        train.symlink_to(shared)
+
+    for make in (copy, link, same_path):
+        make()
+        assert evaluate(data, save, "--k_shot", "0", "1") == 2
+        error = capsys.readouterr().err
+        assert "error: 1 test image is a train image, or the same bytes" in error and "--allow_overlap" in error
+        assert f"the first is {shared}, as {shared if make is same_path else train};" in error
+        if make is not same_path:
+            shutil.copy(data / "bolt/train/good/2.png", tmp_path / "other.png")
+            train.unlink()
+            (tmp_path / "other.png").rename(train)
+    # No references are taken zero-shot, or of the images of a list.
+    assert evaluate(data, save) == 0
+    listed = tmp_path / "list.txt"
+    listed.write_text("bolt/train/good/0.png\nfelt/train/good/0.png\n")
+    assert evaluate(data, save, "--reference_list", str(listed)) == 0
+    assert "train image" not in capsys.readouterr().err
+    assert evaluate(data, save, "--k_shot", "1", "--allow_overlap") == 0
+    assert "warning: 1 test image is a train image" in capsys.readouterr().err
+
+
+def test_means_that_leave_classes_out_say_so(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def keep_good(meta: dict[str, Any]) -> None:
+        meta["test"]["bolt"] = meta["test"]["bolt"][:3]
+
+    edit_meta(data, keep_good)
+    save = tmp_path / "out"
+    assert evaluate(data, save, "--k_shot", "0", "1", "--report") == 0
+    note = f"{', '.join(METRICS)}: mean of 1 of 2 classes."
+    assert (save / "tables.md").read_text().count(note) == capsys.readouterr().out.count(note) == 2
+    assert (save / "report.html").read_text().count(note) == 2
+    edit_meta(data, lambda meta: meta["test"]["felt"][-1].update(mask_path=""))
+    assert evaluate(data, save) == 0
+    assert ": mean of" in (save / "tables.md").read_text()
+    edit_meta(data, lambda meta: meta["test"].pop("bolt"))
+    assert evaluate(data, save) == 0
+    assert "mean of" not in (save / "tables.md").read_text()
+
+
+def test_zero_shot_needs_no_train_images(
+    evaluate: Evaluate, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit_meta(data, lambda meta: meta["train"].update(bolt=[]))
+    assert evaluate(data, tmp_path / "out") == 0
+    assert evaluate(data, tmp_path / "out", "--k_shot", "1") == 2
+    error = "class bolt has 0 train images and k_shot asks for 1; without any, only zero-shot works, --k_shot 0"
+    assert error in capsys.readouterr().err
 
 
 def test_mask_of_another_size_is_refused(
