@@ -47,10 +47,16 @@ def read_labels(path: Path) -> dict[str, float]:
     """
     probabilities = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        # Spaces, as the package has it, or what other systems put between cells.
+        separator = next((sign for sign in "\t;," if sign in line), None)
+        image, text, *_ = [*(cell.strip(' "') for cell in line.split(separator)), "", ""]
+        image = image.replace("\\", "/")
+        if number == 1 and not any(sign.isdigit() for sign in line):  # a header
+            continue
         try:
-            image, probability = line.split()[0], float(line.split()[1])
-        except (IndexError, ValueError):
-            image, probability = "", -1
+            probability = float(text.replace(",", "."))
+        except ValueError:
+            probability = -1
         if not 0 <= probability <= 1 or not stays_inside(image):
             raise InputError(f"{path}, line {number}: {line!r} is not an image path with a probability from 0 to 1")
         probabilities[image] = probability

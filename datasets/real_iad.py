@@ -76,7 +76,9 @@ def _read_class(root: Path, path: Path) -> Iterator[tuple[str, Item]]:
         )
     folder = PurePosixPath(images) / prefix
     for part, kind, image, mask in entries:
-        image_path, mask_path = ((folder / below).as_posix() if below else "" for below in (image, mask))
+        image_path, mask_path = (
+            (folder / below.replace("\\", "/")).as_posix() if below else "" for below in (image, mask)
+        )
         for whole in filter(None, (image_path, mask_path)):
             if not stays_inside(whole) or not is_file(root / whole):
                 raise InputError(f"{path}: lists {whole}, which does not exist in {root}; complete the data set")

@@ -34,7 +34,8 @@ def draw_references(train_items: Sequence[Item], cls_name: str, k: int, seed: in
         raise InputError(f"k_shot is {k}; expected 0 or more")
     if k > len(train_items):
         images = counted(len(train_items), "train image", "train images")
-        raise InputError(f"class {cls_name} has {images} and k_shot asks for {k}; ask for fewer")
+        fewer = "ask for fewer" if train_items else "without any, only zero-shot works, --k_shot 0"
+        raise InputError(f"class {cls_name} has {images} and k_shot asks for {k}; {fewer}")
     digest = hashlib.sha256(f"{seed}:{cls_name}".encode()).digest()
     # RandomState, because numpy promises that its stream never changes.
     generator = np.random.RandomState(np.frombuffer(digest, dtype="<u4").astype(np.uint32))
@@ -72,6 +73,8 @@ def read_reference_list(
     first_line: dict[str, int] = {}
     for number, text in enumerate(read_text(path, "reference list").split("\n"), start=1):
         line = text.strip()
+        if line not in train:  # as other systems write paths
+            line = line.strip('"').replace("\\", "/").removeprefix("./")
         if not line or line.startswith("#"):
             continue
         if line in first_line:
@@ -80,7 +83,8 @@ def read_reference_list(
             )
         if line not in train:
             found = "is a test image" if line in test else "is not in the data set's meta.json"
-            raise InputError(f"{path}, line {number}: {line} {found}; expected the img_path of a train image")
+            example = f", such as {next(iter(train))}" if train else ""
+            raise InputError(f"{path}, line {number}: {line} {found}; expected the img_path of a train image{example}")
         first_line[line] = number
         for item in train[line]:
             if item.cls_name in references:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from datasets.__main__ import main
+from datasets.elpv import read_labels
 from datasets.index import check_files, load_index
 from winclip.pictures.images import read_image
 
@@ -71,6 +72,20 @@ def test_small_package(site: Path, tmp_path: Path, capsys: Capture) -> None:
     assert main(["elpv", "--root", str(root)]) == 0
     assert read_image(root / "solar_cell/test/good/cell3.png").getpixel((0, 0)) == (3, 3, 3)
     assert (root / "meta.json").read_bytes() == content
+
+
+def test_labels_of_another_system(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    expected = {"images/a.png": 0.0, "images/b.png": 0.3333, "images/c d.png": 1.0}
+    for sign in ("\t", ";", ","):
+        for header in ("", sign.join(("Path", "Probability", "Type")) + "\r\n"):
+            lines = [
+                sign.join(cells) for cells in (("images\\a.png", "0.0", "mono"), ('"images/b.png"', " 0.3333", "poly"))
+            ]
+            path.write_text(header + "\r\n".join([*lines, sign.join(("images/c d.png", "1", "x"))]) + "\r\n")
+            assert read_labels(path) == expected
+    path.write_text("images/b.png;0,3333;mono\n")
+    assert read_labels(path) == {"images/b.png": 0.3333}
 
 
 def test_installed_package(tmp_path: Path, capsys: Capture) -> None:
