@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from datasets.index import META_FILE, write_index
 from datasets.items import DatasetIndex
@@ -38,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     helps = {
         "all_classes": "also take classes that are not of the published data set",
         "allow_missing_masks": "list anomalous images that have no mask too",
+        "good": "further names of folders of good images, such as normal or OK",
     }
     for name, data_set in DATA_SETS.items():
         prog = f"{name}.py" if data_set.published else f"python -m datasets {name}"
@@ -45,7 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
         kind = kinds.add_parser(name, prog=prog, help=data_set.title, description=text)
         kind.add_argument("--root", metavar="DIR", type=Path, default=default_root(name), help="default: %(default)s")
         for choice in data_set.choices:
-            kind.add_argument(f"--{choice}", action="store_true", help=helps[choice])
+            how: dict[str, Any] = {"nargs": "+", "default": (), "metavar": "NAME"} if choice == "good" else {}
+            kind.add_argument(f"--{choice}", **(how or {"action": "store_true"}), help=helps[choice])
     return parser
 
 

@@ -84,13 +84,26 @@ def choose_classes(
 def match_masks(images: Sequence[Path], masks: Sequence[Path], ending: str = "_mask") -> list[tuple[Path, Path | None]]:
     """Pair each image with its mask by name: ``000.png`` with ``000_mask.png`` or ``000.png``.
 
-    A mask may also be a folder, called ``000`` or ``000_mask``, whose images are its parts.
+    A mask may also be a folder, called ``000`` or ``000_mask``, whose images are its parts. Masks under other names are
+    taken if all are called like an image with one and the same text behind or before it, and each image has one.
 
     Raises:
         InputError: if two images or two masks have the same name but for their ending.
     """
-    by_stem = _by_stem(masks)
-    return [(image, by_stem.get(stem + ending, by_stem.get(stem))) for stem, image in _by_stem(images).items()]
+    by_stem, of_images = _by_stem(masks), _by_stem(images)
+    found = {stem: by_stem.get(stem + ending, by_stem.get(stem)) for stem in of_images}
+    if found and not any(found.values()):
+        longest = max(of_images, key=len)
+        around = [mask.partition(longest) for mask in by_stem if longest in mask]
+        fitting = [
+            (before, after)
+            for before, _, after in around
+            if {before + stem + after for stem in found} == {*by_stem}
+            and not any(sign.isdigit() for sign in before[-1:] + after[:1])
+        ]
+        if len(fitting) == 1:
+            found = {stem: by_stem[stem.join(fitting[0])] for stem in found}
+    return [(image, found[stem]) for stem, image in of_images.items()]
 
 
 def _by_stem(paths: Sequence[Path]) -> dict[str, Path]:
@@ -125,6 +138,7 @@ def assemble(
     warn: Warn,
     expected_mask: str = "",
     allow_missing_masks: bool = False,
+    untrained: Sequence[str] = (),
 ) -> DatasetIndex:
     """An index of items that each come with their part, ``train`` or ``test``.
 
@@ -137,6 +151,7 @@ def assemble(
         warn: called with one line each.
         expected_mask: where a mask was looked for, for the error.
         allow_missing_masks: take anomalous test images without a mask, too.
+        untrained: classes that may have no train images, as all may if none has; ``warn`` says so.
 
     Raises:
         InputError: if a class has no normal train image or no test image, or an anomalous test image no mask.
@@ -155,9 +170,12 @@ def assemble(
     if left_out:
         images = counted(len(left_out), "defective image", "defective images")
         warn(f"left out: {images} of the train part, the first is {left_out[0]}")
+    bare = [name for name, listed in train.items() if not listed and (name in untrained or not any(train.values()))]
+    if bare:
+        warn(f"no references, so zero-shot only: {', '.join(bare)} without train images")
     for kind, classes in (("normal train", train), ("test", test)):
         for name, listed in classes.items():
-            if not listed:
+            if not listed and not (classes is train and name in bare):
                 raise InputError(f"class {name} has no {kind} images in {root}; complete or remove it")
     unmasked = [item.img_path for listed in test.values() for item in listed if item.anomaly and not item.mask_path]
     if unmasked:

@@ -7,7 +7,9 @@ folder of images that are joined, as in MVTec LOCO.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +26,13 @@ from datasets.layout import (
 )
 from winclip.support.errors import InputError
 from winclip.support.names import counted
+
+# What people call folders of good images.
+_GOOD = re.compile(
+    r"(good|normal|ok|okay|pass|passed|intact|healthy|perfect|clean|accept|accepted|flawless|undamaged|io|gut"
+    r"|(no|non|not|without|un)(defect|defective|damaged?|anomaly|anomalies|anomalous|fault|faulty|errors?)"
+    r"|(defect|damage|anomaly|fault|error)free)(s|images?|samples?|parts?)?"
+)
 
 
 @dataclass(frozen=True)
@@ -47,14 +56,20 @@ class FolderLayout:
     aside: Mapping[str, str] = field(default_factory=dict)
 
     def index(
-        self, root: Path, warn: Warn, *, all_classes: bool = False, allow_missing_masks: bool = False
+        self,
+        root: Path,
+        warn: Warn,
+        *,
+        all_classes: bool = False,
+        allow_missing_masks: bool = False,
+        good: Sequence[str] = (),
     ) -> DatasetIndex:
-        """List the images of a data set, whose class folders are in ``root``.
+        """List the images of a data set, whose class folders are in ``root``; ``good`` names more folders of good ones.
 
         Raises:
-            InputError: if the root or all classes are missing, a class has no train or no test images,
-                an anomalous image has no mask, two masks or images of a folder have the same name, or a
-                folder differs from that of good images in upper and lower case.
+            InputError: if the root or all classes are missing, a class has a train folder without images or no test
+                images, an anomalous image has no mask, two masks or images of a folder have the same name, or
+                a folder sounds like one of good images and is not named as one.
         """
         fitting: list[str] = []
         others: list[str] = []
@@ -65,9 +80,17 @@ class FolderLayout:
         names = choose_classes(self.title, root, self.classes, fitting, all_classes, warn, example)
         if others:
             warn(f"no train or {self.test} folder inside, left out: {', '.join(others)}")
-        items = [found for name in names for found in self._items(root / name, warn)]
+        items = [found for name in names for found in self._items(root / name, (self.good, *good), warn)]
         expected = f"CLASS/{self.masks[0]}/DEFECT/NAME_mask.png, or a folder NAME of masks"
-        return assemble(root, items, warn, expected, allow_missing_masks)
+        for item in [item for _, item in items if item.anomaly and not item.mask_path][:1]:
+            folder = root / item.cls_name
+            places = [
+                *(folder / part / item.specie_name for part in self.masks),
+                *(folder / part for part in self.masks),
+            ]
+            expected += f"; {found_in(next((place for place in places if place.is_dir()), folder))}"
+        untrained = [name for name in names if not (root / name / "train").is_dir()]
+        return assemble(root, items, warn, expected, allow_missing_masks, untrained)
 
     def why_not(self, parts: tuple[str, ...]) -> str:
         """Why a file of a listed class is not listed; ``parts`` is its path below the root."""
@@ -84,16 +107,18 @@ class FolderLayout:
             return "in folders inside the one that names good or a defect; move them up"
         return "in a folder of train that is not the one of good images"
 
-    def _items(self, folder: Path, warn: Warn) -> Iterator[tuple[str, Item]]:
-        """Part and item of every image of a class's folder."""
+    def _items(self, folder: Path, names: Sequence[str], warn: Warn) -> Iterator[tuple[str, Item]]:
+        """Part and item of every image of a class's folder; ``names`` are those of folders of good images."""
         root, name, good = folder.parent, folder.name, folder / "train" / self.good
         for other in (*list_folders(folder / "train"), *list_folders(folder / self.test)):
-            if other.name != self.good and other.name.casefold() == self.good.casefold():
+            sounds_good = _GOOD.fullmatch(re.sub("[^a-z]", "", other.name.casefold()))
+            if sounds_good and other.name not in names and list_images(other):
                 raise InputError(
-                    f"{other} is not called {self.good!r}, so its images would not count as good; rename or move it"
+                    f"{other} is not called {' or '.join(map(repr, names))}, so its images would not count as good;"
+                    f" say that they are with --good {shlex.quote(other.name)}, or rename it"
                 )
-        train = list_images(good)
-        if not train:
+        train = [image for part in dict.fromkeys(names) for image in list_images(folder / "train" / part)]
+        if not train and (folder / "train").is_dir():
             place = next(place for place in (good, good.parent, folder) if place.is_dir())
             raise InputError(
                 f"class {name} has no images in {good}, folders below it left aside; {found_in(place)}; complete or"
@@ -103,7 +128,7 @@ class FolderLayout:
         used: set[Path | None] = set()
         for part in list_folders(folder / self.test):
             images = list_images(part)
-            if part.name == self.good:
+            if part.name in names:
                 yield from (("test", make_item(root, image, name, "good")) for image in images)
             elif f"{self.test}/{part.name}" not in self.masks:
                 masks = [mask for place in self.masks for mask in _list_masks(folder / place / part.name)]
@@ -113,7 +138,7 @@ class FolderLayout:
         for part in (part for place in self.masks for part in list_folders(folder / place)):
             unused = [mask for mask in _list_masks(part) if mask not in used]
             # Some data sets carry black masks for their normal images.
-            if unused and part.name != self.good:
+            if unused and part.name not in names:
                 count = counted(len(unused), "mask", "masks")
                 warn(f"without an image: {count} in {part}, the first is {unused[0].name}")
 

@@ -30,12 +30,12 @@ class DataSet:
         name: as ``--dataset`` takes it.
         title: in words, for the help text.
         lister: called with the root, a function that prints a warning, once for each thing left out or missing, and
-            ``choices`` as keywords: ``all_classes`` takes classes that are not of the published data set, too, and
-            ``allow_missing_masks`` anomalous images without a mask.
+            ``choices`` as keywords: ``all_classes`` takes classes that are not of the published data set, too,
+            ``allow_missing_masks`` anomalous images without a mask, and ``good`` names of folders of good images.
         why_not: why a file of a listed class is not listed; it may depend on the parts of its path below the root.
         classes: in the order of the published tables, or of its own ones; empty where names are in order.
         published: csv file of the tables that ``--compare`` takes; None if there are none.
-        choices: which of ``all_classes`` and ``allow_missing_masks`` the lister takes.
+        choices: which of these the lister takes.
         licence, page: what its images may be used for, and where they are from; printed when they are listed.
         words: by class, what prompts call it where its own name says nothing.
     """
@@ -66,7 +66,8 @@ _DTD_SYNTHETIC = (
 
 
 def _in_folders(name: str, layout: FolderLayout, **fields: Any) -> DataSet:
-    return DataSet(name, **{"title": layout.title, **fields}, lister=layout.index, why_not=layout.why_not)
+    fields = {"title": layout.title, "choices": (*DataSet.choices, "good"), **fields}
+    return DataSet(name, **fields, lister=layout.index, why_not=layout.why_not)
 
 
 _kolektor = partial(
@@ -88,7 +89,7 @@ _ENTRIES = (
         "visa",
         "VisA, or of your own data in its layout,",
         list_visa,
-        "not in split_csv/1cls.csv, or the mask of a normal image",
+        "not in split_csv/1cls.csv or the folders of a prepared copy, or the mask of a normal image",
         VISA_CLASSES,
         _PUBLISHED / "accurate_winclip.csv",
     ),

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.items import DatasetIndex, Item, stays_inside
-from datasets.layout import Warn, assemble, choose_classes, found_in
+from datasets.layout import Warn, assemble, choose_classes, found_in, list_folders
+from datasets.mvtec import FolderLayout
 from winclip.support.errors import InputError
 from winclip.support.files import is_file, is_folder, read_text
 
@@ -31,12 +32,21 @@ _Row = tuple[str, dict[str, str]]
 def list_visa(root: Path, warn: Warn, *, all_classes: bool = False, allow_missing_masks: bool = False) -> DatasetIndex:
     """List the images of a data set in VisA's layout; ``root`` holds the class folders and ``split_csv``.
 
-    A class whose folder is not there is left out, so a copy of some classes works.
+    A class whose folder is not there is left out, so a copy of some classes works. Without ``split_csv``, a prepared
+    copy is taken, whose folders are those of MVTec AD, in ``root`` or in ``1cls`` below it.
 
     Raises:
         InputError: if the file is missing or not as described, lists an image or mask that does not
             exist, or a class has no train or no test images; the message names the line or the image.
     """
+    if not (root / "split_csv").is_dir():
+        for place in (root, root / "1cls"):
+            classes = [folder for folder in list_folders(place) if all_classes or folder.name in VISA_CLASSES]
+            if any((folder / part).is_dir() for folder in classes for part in ("train", "test")):
+                if place != root:
+                    warn(f"the prepared copy is in {place}, so test.py takes --data_path {place}")
+                layout = FolderLayout("VisA", VISA_CLASSES)
+                return layout.index(place, warn, all_classes=all_classes, allow_missing_masks=allow_missing_masks)
     rows = _read_rows(root / "split_csv" / "1cls.csv")
     listed = sorted({row["object"] for _, row in rows})
     found = [name for name in listed if is_folder(root / name)]
@@ -55,12 +65,16 @@ def _read_rows(path: Path) -> list[_Row]:
             f"{path} does not exist; VisA's archive holds it, --root names the folder above split_csv;"
             f" {found_in(path.parent.parent)}"
         )
-    reader = csv.DictReader(io.StringIO(read_text(path, "list of images"), newline=""))
+    text = read_text(path, "list of images")
+    separator = max(",;\t", key=text.partition("\n")[0].count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
     try:
-        missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
+        found = reader.fieldnames = [name.strip().casefold() for name in reader.fieldnames or ()]
+        missing = [column for column in _COLUMNS if column not in found]
         if missing:
             raise InputError(
-                f"{path}: column {', '.join(missing)} is missing; expected the columns {', '.join(_COLUMNS)}"
+                f"{path}: column {', '.join(missing)} is missing; expected the columns {', '.join(_COLUMNS)} and found"
+                f" {', '.join(found) or 'none'}"
             )
         rows = [
             (f"{path}, line {reader.line_num}", {column: (row[column] or "").strip() for column in _COLUMNS})
@@ -69,6 +83,7 @@ def _read_rows(path: Path) -> list[_Row]:
     except csv.Error as error:
         raise InputError(f"{path} is not a CSV file ({error})") from error
     for place, row in rows:
+        row |= {column: row[column].casefold() for column in ("split", "label")}
         if not row["object"] or not stays_inside(row["object"]) or "/" in row["object"]:
             raise InputError(f"{place}: object is {row['object']!r}; expected the name of a class folder")
     return rows

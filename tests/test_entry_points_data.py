@@ -231,6 +231,69 @@ def test_mvtec_image_without_mask(tmp_path: Path, run: Callable[..., Done]) -> N
     assert masks == ["bottle/ground_truth/broken/000_mask.png", "", "bottle/ground_truth/broken/010_mask.png", ""]
 
 
+def test_mvtec_folders_that_sound_good(tmp_path: Path, run: Callable[..., Done]) -> None:
+    for number, name in enumerate(
+        ("normal", "OK", "ok_images", "no_defect", "Non-Defective", "defect free", "Normals")
+    ):
+        root = tmp_path / str(number)
+        mvtec_tree(root)
+        touch(root, f"bottle/test/{name}/7.png", f"bottle/train/{name}/8.png")
+        # Also where masks are not asked for, or are there.
+        touch(root, f"bottle/ground_truth/{name}/7_mask.png")
+        for options in ((), ("--allow_missing_masks",)):
+            done = run("mvtec", "--root", str(root), *options)
+            expect_error(done, root, f"bottle/train/{name} is not called 'good'", "--good")
+        assert run("mvtec", "--root", str(root), "--good", name, "fine").status == 0
+        index = load_index(root)
+        assert f"bottle/train/{name}/8.png" in [one.img_path for one in index.train["bottle"]]
+        assert {one.specie_name for one in index.test["bottle"]} == {"good", "broken"}
+        assert (f"bottle/test/{name}/7.png", "", "good") in [
+            (one.img_path, one.mask_path, one.specie_name) for one in index.test["bottle"]
+        ]
+    mvtec_tree(tmp_path)
+    touch(tmp_path, "bottle/test/nok/7.png", "bottle/ground_truth/nok/7.png", "bottle/test/unclean/7.png")
+    touch(tmp_path, "bottle/ground_truth/unclean/7.png")
+    assert run("mvtec").status == 0
+
+
+def test_mvtec_masks_under_other_names(tmp_path: Path, run: Callable[..., Done]) -> None:
+    mvtec_tree(tmp_path)
+    broken = tmp_path / "bottle/ground_truth/broken"
+    (broken / "001_mask.png").unlink()
+    for name in ("{}_gt.png", "{}_Mask.bmp", "gt_{}.png", "mask-{}_v2.tif", "{}_MASK.PNG"):
+        for stem, mask in zip(("000", "002", "010"), sorted(broken.iterdir())):
+            mask.rename(broken / name.format(stem))
+        assert run("mvtec").status == 0
+        masks = [one.mask_path for one in load_index(tmp_path).test["bottle"] if one.anomaly]
+        assert masks == [f"bottle/ground_truth/broken/{name.format(stem)}" for stem in ("000", "002", "010")]
+        (tmp_path / "meta.json").unlink()
+    # Not one to one: one more, one fewer, names of two kinds, and the end of another number.
+    touch(broken, "003_MASK.PNG")
+    expect_error(run("mvtec"), tmp_path, "no mask", f"{broken} holds 000_MASK.PNG, 002_MASK.PNG, 003_MASK.PNG")
+    (broken / "003_MASK.PNG").unlink()
+    (broken / "002_MASK.PNG").rename(broken / "002_gt.PNG")
+    expect_error(run("mvtec"), tmp_path, "no mask", f"{broken} holds 000_MASK.PNG, 002_gt.PNG")
+    for mask in (*broken.iterdir(), *(tmp_path / "bottle/test/broken").glob("0[01]?.png")):
+        mask.unlink()
+    touch(tmp_path, "bottle/test/broken/1.png")
+    touch(broken, "11.png")
+    expect_error(run("mvtec"), tmp_path, "no mask", f"{broken} holds 11.png")
+    shutil.rmtree(broken)
+    expect_error(run("mvtec"), tmp_path, "no mask", "bottle/ground_truth holds good")
+
+
+def test_mvtec_without_train_folder(tmp_path: Path, run: Callable[..., Done]) -> None:
+    mvtec_tree(tmp_path)
+    shutil.rmtree(tmp_path / "bottle/train")
+    done = run("mvtec")
+    assert done.status == 0 and any("zero-shot only: bottle without train images" in line for line in done.errors)
+    index = load_index(tmp_path)
+    assert index.train["bottle"] == [] and len(index.test["bottle"]) == 4 and len(index.train["metal_nut"]) == 1
+    (tmp_path / "bottle/train/good").mkdir(parents=True)
+    (tmp_path / "meta.json").unlink()
+    expect_error(run("mvtec"), tmp_path, "class bottle has no images in")
+
+
 def test_mvtec_empty_class(tmp_path: Path, run: Callable[..., Done]) -> None:
     mvtec_tree(tmp_path)
     (tmp_path / "metal_nut/train/good/a.JPG").unlink()
@@ -306,6 +369,37 @@ def test_visa_columns_in_another_order_and_windows_paths(tmp_path: Path, run: Ca
     assert run("visa").status == 0
     content = json.loads((tmp_path / "meta.json").read_text())
     assert content == {part: {"pcb1": classes["pcb1"]} for part, classes in VISA_META.items()}
+
+
+@pytest.mark.parametrize(("separator", "end"), [(";", "\r\n"), ("\t", "\n"), (",", "\n")])
+def test_visa_list_of_another_system(separator: str, end: str, tmp_path: Path, run: Callable[..., Done]) -> None:
+    rows = [row.replace('"', "").replace("a, b", "a b").split(",") for row in CSV_ROWS]
+    rows[0] = [f" {name.title()}" for name in rows[0]]
+    rows[1:] = [[row[0], row[1].title(), row[2].upper(), *row[3:]] for row in rows[1:]]
+    lines = [separator.join(row).replace("/", "\\") for row in rows]
+    visa_tree(tmp_path, ["\ufeff" + lines[0], *lines[1:]], end)
+    touch(tmp_path, "candle/Data/Images/Normal/a b.JPG")
+    assert run("visa").status == 0
+    expected = json.dumps(VISA_META).replace("a, b", "a b")
+    assert json.loads((tmp_path / "meta.json").read_text()) == json.loads(expected)
+    (tmp_path / "meta.json").unlink()
+    visa_tree(tmp_path, [f"object{separator}split{separator}Path"])
+    expect_error(run("visa"), tmp_path, "column label, image, mask is missing", "found object, split, path")
+
+
+def test_visa_prepared_copy(tmp_path: Path, run: Callable[..., Done]) -> None:
+    copy = tmp_path / "1cls"
+    touch(copy, "pcb1/train/good/0.JPG", "pcb1/test/good/1.JPG", "pcb1/test/bad/2.JPG", "pcb1/ground_truth/bad/2.png")
+    touch(copy, "mine/train/good/0.JPG", "mine/test/good/1.JPG")
+    items = [item("pcb1/test/bad/2.JPG", "pcb1", "bad", 1, "pcb1/ground_truth/bad/2.png")]
+    items.append(item("pcb1/test/good/1.JPG", "pcb1", "good", 0))
+    for root in (copy, tmp_path):
+        done = run("visa", "--root", str(root))
+        assert done.status == 0 and any("--all_classes" in line and "mine" in line for line in done.errors)
+        assert any(f"--data_path {copy}" in line for line in done.errors) == (root == tmp_path)
+        content = json.loads((copy / "meta.json").read_text())
+        assert content["test"] == {"pcb1": items} and len(content["train"]["pcb1"]) == 1
+    assert run("visa", "--all_classes").status == 0 and list(load_index(copy).test) == ["mine", "pcb1"]
 
 
 def test_visa_unknown_classes(tmp_path: Path, run: Callable[..., Done]) -> None:

@@ -226,7 +226,11 @@ def test_other_layout_than_the_name_says(tmp_path: Path, capsys: Capture) -> Non
 
 def test_parts_of_a_class_that_are_missing(tmp_path: Path, capsys: Capture) -> None:
     make_tree(tmp_path, "01/train/good/0.png 01/test/ok/0.png")
-    expect_error("btad", tmp_path, capsys, "class 01", "ROOT/01/train/ok", "ROOT/01/train holds good")
+    expect_error("btad", tmp_path, capsys, "ROOT/01/train/good is not called 'ok'", "--good good")
+    assert main(["btad", "--root", str(tmp_path), "--good", "good"]) == 0
+    make_tree(tmp_path / "2", "01/train/bad/0.png 01/test/ok/0.png")
+    expect_error("btad", tmp_path / "2", capsys, "class 01", "ROOT/01/train/ok", "ROOT/01/train holds bad")
+    (tmp_path / "meta.json").unlink()
     make_tree(tmp_path, "train/0.png train/0_GT.png0")
     expect_error("kolektor_sdd2", tmp_path, capsys, "class surface has no test images")
     make_tree(tmp_path, "Class1/Train/0.PNG Class1/Test/0.PNG")
