@@ -12,7 +12,7 @@ import json
 import os
 import reprlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from operator import itemgetter
 from os import PathLike
 from pathlib import Path
@@ -205,6 +205,8 @@ def _read_part(path: Path, content: dict[str, Any], part: str) -> dict[str, list
         for number, entry in enumerate(entries):
             place = f"{path}: {part}, class {cls_name}, entry {number}"
             item = _read_item(place, entry, cls_name)
+            if "\\" in item.img_path and not is_file(path.parent / item.img_path):  # written on Windows
+                item = replace(item, **{f: getattr(item, f).replace("\\", "/") for f in ("img_path", "mask_path")})
             if item.img_path in seen:
                 raise InputError(f"{place}: {item.img_path} is listed twice; take one out")
             if part == "train" and item.anomaly:

@@ -19,7 +19,7 @@ def doubts(part: Part) -> list[str]:
     """What to warn of in a class: its graded masks, and with their numbers those that cannot be right."""
     pairs = zip(part.scores.items, part.scores.masks)
     masks = {item.img_path: mask for item, mask in pairs if item.anomaly and mask is not None}
-    graded, empty = (sum(path in masks for path in part.oddities.get(kind, ())) for kind in (GRADED, EMPTY))
+    graded, empty = (sum((kind, path) in part.oddities for path in masks) for kind in (GRADED, EMPTY))
     shares = [float(mask.mean()) for mask in masks.values()]
     side = max(map(len, masks.values()), default=0)
     found = [

@@ -97,7 +97,7 @@ class Part:
         unreadable: position and reason of the others.
         unreadable_references: path and reason of references that others took the place of.
         machine: what may change the rounding of a score.
-        oddities: of every kind that ``datasets.samples`` has, paths of its test images and references.
+        oddities: of test images and references, a kind from ``datasets.samples`` and a path each.
     """
 
     positions: list[int]
@@ -105,7 +105,7 @@ class Part:
     unreadable: dict[int, str]
     unreadable_references: dict[str, str]
     machine: dict[str, Any]
-    oddities: dict[str, list[str]] = field(default_factory=dict)
+    oddities: list[tuple[str, str]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.positions) + len(self.unreadable)
@@ -126,17 +126,8 @@ def join(parts: Sequence[Part], settings: Iterable[Setting]) -> Part:
         {position: reason for part in parts for position, reason in part.unreadable.items()},
         parts[0].unreadable_references,
         parts[0].machine,
-        joined_oddities(part.oddities for part in parts),
+        list(dict.fromkeys(pair for part in parts for pair in part.oddities)),
     )
-
-
-def joined_oddities(several: Iterable[Mapping[str, Iterable[str]]]) -> dict[str, list[str]]:
-    """The paths of each kind, every one once."""
-    found: dict[str, dict[str, None]] = {}
-    for oddities in several:
-        for kind, paths in oddities.items():
-            found.setdefault(kind, {}).update(dict.fromkeys(paths))
-    return {kind: [*paths] for kind, paths in found.items()}
 
 
 @dataclass(frozen=True)
@@ -298,8 +289,8 @@ class Parts:
                 ", ".join(sorted(elsewhere)),
             )
         every = ClassScores(joined.items, joined.masks, scores, maps)
-        unreadable, odd = dict(sorted(whole.unreadable.items())), joined_oddities(part.oddities for part in parts)
-        return Part([], every, unreadable, self.unreadable_references(name), machine, odd)
+        unreadable, odd = dict(sorted(whole.unreadable.items())), {pair for part in parts for pair in part.oddities}
+        return Part([], every, unreadable, self.unreadable_references(name), machine, sorted(odd))
 
     def __enter__(self) -> Parts:
         return self
@@ -399,5 +390,5 @@ def _unpacked(path: Path, settings: Sequence[Setting]) -> Part:
         dict(known["unreadable"]),
         dict(known["unreadable_references"]),
         known["machine"],
-        known.get("oddities", {}),
+        [(kind, path) for kind, path in known.get("oddities", ())],
     )

@@ -12,7 +12,6 @@ from datasets.items import DatasetIndex, Item
 from datasets.references import draw_references, read_reference_list
 from datasets.samples import Truth, load_sample
 from evaluation.options import Options, Setting
-from evaluation.parts import joined_oddities
 from winclip.embeddings import Embeddings
 from winclip.memory import MemoryBank
 from winclip.network.backbone import Backbone
@@ -54,7 +53,7 @@ class References:
         items: every reference once, in the order of the bank.
         chosen: per setting, positions in ``items``; none for zero-shot.
         unreadable: path and reason of those that others took the place of.
-        oddities: of every kind, paths of references, once they are read.
+        oddities: as of ``evaluation.parts.Part``, once they are read.
         bank: their memory bank; None if there are none, or while they are not encoded.
     """
 
@@ -62,7 +61,7 @@ class References:
     items: list[Item]
     chosen: dict[Setting, list[int]]
     unreadable: dict[str, str] = field(default_factory=dict)
-    oddities: dict[str, list[str]] = field(default_factory=dict)
+    oddities: list[tuple[str, str]] = field(default_factory=list)
     bank: MemoryBank | None = None
 
 
@@ -127,10 +126,9 @@ class Reader:
             yield batch
 
 
-def oddities_of(paths: Sequence[str], truths: Sequence[Truth]) -> dict[str, list[str]]:
-    """The images of each kind of oddity."""
-    pairs = [{kind: [path] for kind in truth.oddities} for path, truth in zip(paths, truths)]
-    return joined_oddities(pairs)
+def oddities(paths: Sequence[str], truths: Sequence[Truth]) -> list[tuple[str, str]]:
+    """Kind and path of every oddity of some images."""
+    return [(kind, path) for path, truth in zip(paths, truths) for kind in truth.oddities]
 
 
 def refuse_unreadable(reason: str) -> NoReturn:
@@ -169,7 +167,7 @@ def encode_references(
         failed = {path: reason for batch in batches for path, reason in batch.unreadable}
         if not failed:
             parts = [backbone.encode(batch.images) for batch in batches]
-            odd = joined_oddities(oddities_of(batch.entries, batch.extras) for batch in batches)
+            odd = [pair for batch in batches for pair in oddities(batch.entries, batch.extras)]
             bank = MemoryBank.of(Embeddings.concatenate(parts)) if parts else None
             return replace(references, bank=bank, oddities=odd)
         unreadable |= failed

@@ -114,7 +114,7 @@ def _score_and_measure(
         for text in doubts(part):
             _log.warning("%s: %s", name, text)
         used = {item.img_path for item in (*part.scores.items, *references.items)}
-        turned += used.intersection(part.oddities.get(TURNED, ()))
+        turned += [path for kind, path in part.oddities if kind == TURNED and path in used]
         scored, bad = part.scores, part.scores.without_score()
         if not scored.items:
             raise InputError(f"class {name} has no readable test image left")
@@ -221,9 +221,10 @@ def _overlap(options: Options, index: DatasetIndex, plan: Plan) -> str:
     ]
     if not pairs:
         return ""
-    images = counted(len({path for path, _ in pairs}), "test image is a train image", "test images are train images")
+    images = counted(len({path for path, _ in pairs}), "test image is", "test images are")
     text = (
-        f"{images}, or the same bytes, and can become their own reference; the first is {index.root / pairs[0][0]}, as"
+        f"{images} among the train images, as the same file or the same bytes, so that an image can be its own"
+        f" reference; the first is {index.root / pairs[0][0]}, as"
         f" {index.root / pairs[0][1]}"
     )
     if not options.allow_overlap:

@@ -17,9 +17,9 @@ from datasets.items import DatasetIndex, Item
 from datasets.layout import mask_files
 from datasets.samples import Truth
 from evaluation.options import Options, Setting
-from evaluation.parts import ClassScores, Listing, Part, Parts, joined_oddities
+from evaluation.parts import ClassScores, Listing, Part, Parts
 from evaluation.ranks import Ranks
-from evaluation.references import Plan, Reader, References, encode_references, oddities_of
+from evaluation.references import Plan, Reader, References, encode_references, oddities
 from winclip.made_with import machine
 from winclip.model import WinCLIP
 from winclip.pictures.reading import Batch, BatchReader
@@ -112,8 +112,7 @@ def _score_class(
     items, of_machine = task.index.test[name], machine(model.backbone)
     for batch in reader.batches({position: items[position] for position in ranks.share(left.positions)}):
         scores = score_batch(batch, items, model, text, references)
-        odd = oddities_of([item.img_path for item in scores.items], batch.extras)
-        odd = joined_oddities([references.oddities, odd])
+        odd = references.oddities + oddities([item.img_path for item in scores.items], batch.extras)
         yield Part(batch.entries, scores, dict(batch.unreadable), references.unreadable, of_machine, odd)
 
 

@@ -97,6 +97,13 @@ def test_index_keeps_the_order_of_the_file_and_is_written_sorted(tmp_path: Path)
     assert write_index(load_index(tmp_path)).read_bytes() == written
 
 
+def test_paths_of_another_system(tmp_path: Path) -> None:
+    write_meta(tmp_path, json.dumps(small_meta()).replace("/", "\\\\"))
+    index = load_index(tmp_path)
+    write_meta(tmp_path, small_meta())
+    assert index == load_index(tmp_path)
+
+
 def test_missing_data_set_or_meta_json_is_explained(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere"):
         load_index(tmp_path / "nowhere")
