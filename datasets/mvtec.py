@@ -81,6 +81,9 @@ class FolderLayout:
         if others:
             warn(f"no train or {self.test} folder inside, left out: {', '.join(others)}")
         items = [found for name in names for found in self._items(root / name, (self.good, *good), warn)]
+        for part in good:
+            if not any((root / name / place / part).is_dir() for name in names for place in ("train", self.test)):
+                warn(f"--good {part}: no class has such a folder")
         expected = f"CLASS/{self.masks[0]}/DEFECT/NAME_mask.png, or a folder NAME of masks"
         for item in [item for _, item in items if item.anomaly and not item.mask_path][:1]:
             folder = root / item.cls_name

@@ -151,9 +151,10 @@ def _limited(values: npt.NDArray[Any]) -> tuple[Mask, bool]:
         return values, False
     whole = values.dtype.kind != "f"
     values = values if whole else np.nan_to_num(values)
-    defects, limit = values > 0, values.max() / 2
-    upper = values > limit
-    if (whole and limit < _LABELS / 2) or np.count_nonzero(upper) == np.count_nonzero(defects):
+    largest = values.max()
+    # Of the kind of the values, or all of them would be made float64.
+    defects, upper = values > 0, values > (largest // 2 if whole else largest / 2)
+    if (whole and largest < _LABELS) or np.count_nonzero(upper) == np.count_nonzero(defects):
         return defects, False
     in_square = np.zeros_like(defects)
     same = (
