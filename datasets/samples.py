@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageChops, ImageOps
 from datasets.items import Item
 from datasets.layout import mask_files
 from winclip.pictures.images import open_image, read_image, resize_straight, strips, why_unreadable
+from winclip.pictures.intake import Intake
 from winclip.support.errors import InputError
 from winclip.support.files import is_file, is_folder
 
@@ -39,7 +40,9 @@ class Truth:
     oddities: tuple[str, ...] = ()
 
 
-def load_sample(item: Item, root: Path, size: int, upright: bool = False) -> tuple[Image.Image, Truth]:
+def load_sample(
+    item: Item, root: Path, size: int, upright: bool = False, intake: Intake | None = None
+) -> tuple[Image.Image, Truth]:
     """Read an item, for ``winclip.pictures.reading.BatchReader``.
 
     Args:
@@ -47,6 +50,7 @@ def load_sample(item: Item, root: Path, size: int, upright: bool = False) -> tup
         root: the folder that its paths start from.
         size: side S in pixels of the mask.
         upright: turn image and mask as their EXIF orientation says.
+        intake: of the images.
 
     Returns:
         The image, 8-bit RGB in its own size, and its mask: all False for a normal image, whose mask is not read.
@@ -54,7 +58,7 @@ def load_sample(item: Item, root: Path, size: int, upright: bool = False) -> tup
     Raises:
         InputError: if image or mask cannot be read, or they differ in size; names the file.
     """
-    image = read_image(root / item.img_path, upright=upright)
+    image = read_image(root / item.img_path, upright=upright, intake=intake)
     odd = [TURNED] if not upright and orientation(root / item.img_path, image) > 1 else []
     if not item.anomaly or not item.mask_path:
         return image, Truth(None if item.anomaly else np.zeros((size, size), np.bool_), tuple(odd))

@@ -23,6 +23,7 @@ from evaluation.oddities import GRADED_TEXT, inverted
 from evaluation.options import Options
 from winclip.defaults import DEFAULT_MODEL, DEMO_MODEL
 from winclip.pictures.images import open_image, read_image
+from winclip.pictures.intake import Intake
 from winclip.pictures.reading import usable_workers
 from winclip.support.errors import InputError
 from winclip.support.files import write_atomically
@@ -49,6 +50,7 @@ KINDS = {
     "twice in test": "same content twice in test",
     "size": f"side below {SMALLEST_SIDE} pixels, or more than {LONGEST} times as long as wide",
     "mode": "another kind of pixels than most images of the class",
+    "depth": "more bits than 8 of which few are used, or more pages than one",
     "name": "name that files or tables cannot hold as it is",
 }
 
@@ -92,7 +94,9 @@ def check_data(options: Options) -> tuple[str, int]:
     parts = (("train", index.train), ("test", index.test))
     entries = [(part, item) for name in classes for part, items in parts for item in items[name]]
     masked = {name for name in classes if any(item.anomaly and item.mask_path for item in index.test[name])}
-    read = partial(_read, root=index.root, masked=masked, options=options, side=_model_side(options))
+    intakes = {name: Intake(options.model.white) for name in classes}
+    side = _model_side(options)
+    read = partial(_read, root=index.root, masked=masked, options=options, side=side, intakes=intakes)
     # Pillow takes a file for unknown while another thread registers the formats, so each sees to it first.
     with ThreadPoolExecutor(usable_workers(options.reading.num_workers) or 1, initializer=Image.init) as pool:
         results = pool.map(read, *zip(*entries))
@@ -104,6 +108,9 @@ def check_data(options: Options) -> tuple[str, int]:
         if count := inverted(shares):
             text = f"{name}: {count} of {counted(len(shares), 'mask', 'masks')}"
             problems.append(Problem("inverted", name, "", text))
+    problems += [
+        Problem("depth", name, "", f"{name}: {text}") for name in classes for text in intakes[name].odd().values()
+    ]
     problems.sort(key=lambda problem: (list(KINDS).index(problem.kind), problem.cls_name, problem.path, problem.text))
     masks = sum(bool(item.mask_path) for _, item in entries)
     content = {
@@ -141,7 +148,9 @@ def _model_side(options: Options) -> int:
     return side if isinstance(side, int) and side > 0 else 224  # open_clip's own
 
 
-def _read(part: str, item: Item, root: Path, masked: set[str], options: Options, side: int) -> _Seen:
+def _read(
+    part: str, item: Item, root: Path, masked: set[str], options: Options, side: int, intakes: dict[str, Intake]
+) -> _Seen:
     problems: list[Problem] = []
 
     def found(kind: str, path: str, text: str) -> None:
@@ -155,7 +164,7 @@ def _read(part: str, item: Item, root: Path, masked: set[str], options: Options,
     if problems:
         return _Seen(part, item, digest, mode, problems)
     try:
-        image = read_image(root / image_path, upright=options.upright)
+        image = read_image(root / image_path, upright=options.upright, intake=intakes[item.cls_name])
         with open_image(root / image_path) as stored:
             size, mode = image.size, stored.mode
         if not options.upright and (turn := orientation(root / image_path, image)) > 1:

@@ -15,6 +15,7 @@ from evaluation.options import Options, Setting
 from winclip.embeddings import Embeddings
 from winclip.memory import MemoryBank
 from winclip.network.backbone import Backbone
+from winclip.pictures.intake import Intake
 from winclip.pictures.reading import Batch, BatchReader
 from winclip.support.errors import InputError
 from winclip.support.names import counted
@@ -110,9 +111,9 @@ def _settings(k_shots: Sequence[int], seeds: Sequence[int | None]) -> list[Setti
 class Reader:
     """Reads listed images and masks in batches."""
 
-    def __init__(self, files: BatchReader, root: Path, size: int, options: Options) -> None:
+    def __init__(self, files: BatchReader, root: Path, size: int, options: Options, intake: Intake) -> None:
         self._files, self._skip_unreadable = files, options.skip_unreadable
-        self._load = partial(load_sample, root=root, size=size, upright=options.upright)
+        self._load = partial(load_sample, root=root, size=size, upright=options.upright, intake=intake)
 
     def batches(self, items: Mapping[Key, Item]) -> Iterator[Batch[Key, Truth]]:
         """Batches of the keys of items, with their images and masks.

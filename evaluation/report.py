@@ -26,6 +26,7 @@ from evaluation.results import (
 from winclip.metrics.bootstrap import interval
 from winclip.metrics.formulas import REGISTRY
 from winclip.pictures.images import read_image
+from winclip.pictures.intake import Intake
 from winclip.report.content import Card, Growth, Report, Result, SettingPage, Table, Wording
 from winclip.report.curves import ClassCurves, measure_class
 from winclip.report.page import LARGEST, LARGEST_HEAT, LONGEST_OUTLINE, heat_picture
@@ -55,11 +56,11 @@ _NOTES = (
 class RunPictures:
     """What the report needs of a run: curves and grid maps, of the first seed of every number of shots."""
 
-    def __init__(self, root: Path, settings: list[Setting], upright: bool) -> None:
+    def __init__(self, root: Path, settings: list[Setting], upright: bool = False, white: int | None = None) -> None:
         first_seeds = {setting.k_shot: setting for setting in reversed(settings)}
         self._settings = [first_seeds[k] for k in sorted(first_seeds)]
         self._all_shown = len(self._settings) == len(settings)
-        self._root, self._upright = root, upright
+        self._root, self._upright, self._intake = root, upright, Intake(white)
         self._curves: dict[Setting, list[ClassCurves]] = {setting: [] for setting in self._settings}
         self._classes: dict[str, ClassScores] = {}
 
@@ -119,7 +120,7 @@ class RunPictures:
             worst = sorted(range(len(ranks)), key=lambda position: ranks[position])[: self._most]
             for position in sorted(worst):
                 item = scored.items[position]
-                image = read_image(self._root / item.img_path, upright=self._upright)
+                image = read_image(self._root / item.img_path, upright=self._upright, intake=self._intake)
                 results = [
                     judge(
                         item.anomaly,

@@ -161,10 +161,11 @@ def _score_and_measure(
 
 def _made_with(options: Options, task: Task, model: WinCLIP) -> dict[str, Any]:
     """Everything but the files that a score depends on."""
-    more = {f"{package} version": version for package, version in versions().items() if package != "winclip"}
+    more: dict[str, Any] = {f"{name} version": one for name, one in versions().items() if name != "winclip"}
     if options.upright:  # what was scored without stays what it is
         more["--upright"] = "given"
     prompts, device = asdict(task.prompts), model.backbone.device.type
+    more["white"] = model.intake.white
     return made_with(model.backbone, model.temperature, device=device, prompt_set=prompts, **more)
 
 
@@ -250,4 +251,4 @@ def _run_pictures(options: Options, root: Path, settings: list[Setting]) -> RunP
         return None
     from evaluation.report import RunPictures
 
-    return RunPictures(root, settings, options.upright)
+    return RunPictures(root, settings, options.upright, options.model.white)

@@ -85,7 +85,7 @@ def score_missing(
         BatchReader(model.backbone.image_size, reading.batch_size, reading.num_workers) as files,
         tqdm(total=total, unit="image", disable=None if ranks.first else True, dynamic_ncols=True) as progress,
     ):
-        reader = Reader(files, task.index.root, model.backbone.image_size, options)
+        reader = Reader(files, task.index.root, model.backbone.image_size, options, model.intake)
         for name, left in missing.items():
             progress.set_description(name)
             if left.positions:
@@ -94,6 +94,7 @@ def score_missing(
                         parts.add(name, part)
                         progress.update(len(part))
             yield name
+    model.intake.warn()
 
 
 def _score_class(

@@ -25,6 +25,7 @@ from winclip.made_with import differing, made_with
 from winclip.model import WinCLIP
 from winclip.pictures.drawing import fit
 from winclip.pictures.images import read_image
+from winclip.pictures.intake import Intake
 from winclip.pictures.reading import BatchReader, usable_cores
 from winclip.prediction.pictures import is_picture
 from winclip.prediction.references import class_of_memory
@@ -133,7 +134,7 @@ def load_models(options: Options) -> tuple[dict[str, WinCLIP], dict[str, Any]]:
             name = label or class_name
             if name in models:
                 raise InputError(f"memory {file} and another are of class '{name}'; say --memory CLASS={file}")
-            models[name] = WinCLIP(backbone, options.model.temperature)
+            models[name] = WinCLIP(backbone, options.model.temperature, options.model.white)
             models[name].set_class(class_name, prompts, cache=cache_folder("text"))
             models[name].load_memory(file)
             classes[name] = {"memory_sha256": file_sha256(file), **asdict(models[name].threshold())}
@@ -141,17 +142,25 @@ def load_models(options: Options) -> tuple[dict[str, WinCLIP], dict[str, Any]]:
         raise InputError(f"--memory has the classes {', '.join(models)}; say with --class_from which a picture is of")
     told = {name: getattr(options, name) for name in ("class_from", "path_column", "image_column")}
     told |= {"input": reach(options.input)[2], "classes": classes}
-    return models, made_with(backbone, options.model.temperature, **told)
+    return models, made_with(backbone, options.model.temperature, white=options.model.white, **told)
 
 
 class Scorer:
     """Scores pictures; Ray Data makes one in every worker."""
 
-    def __init__(self, options: Options, source: tuple[Any, str, str], done: Any) -> None:
-        """Load model and memories; ``source`` is where the input is, and ``done`` refers to the keys of rows."""
+    def __init__(self, options: Options, source: tuple[Any, str, str], done: Any, intake: Any) -> None:
+        """Load model and memories.
+
+        Args:
+            options: of the run.
+            source: where the input is, as ``reach`` says.
+            done: refers to the keys of rows.
+            intake: of all workers, an actor.
+        """
         import ray
 
         self._options, (self._files, self._root, self._name), self._done = options, source, ray.get(done)
+        self._of_all, self._intake = intake, Intake(options.model.white)
         self._models, _ = load_models(options)
         side = next(iter(self._models.values())).backbone.image_size
         threads = options.cpus_per_worker if options.reading.num_workers is None else options.reading.num_workers
@@ -178,6 +187,8 @@ class Scorer:
                         row |= {"path": picture[0], "class_name": label} | dict(zip(_BOX, row["box"] or ()))
                         rows.append(row)
         rows += [{"path": path, "class_name": label, "reason": reason} for (path, label, _), reason in failed]
+        self._of_all.add.remote(self._intake)
+        self._intake = Intake(self._intake.white)
         return pa.Table.from_pylist(rows, pa.schema(list(_COLUMNS.items())))
 
     def _pictures(self, rows: list[dict[str, Any]]) -> Iterator[Picture]:
@@ -210,7 +221,7 @@ class Scorer:
                 files, place = reach(content)[:2] if "://" in content else (self._files, content)
                 with files.open_input_stream(place) as stream:
                     content = stream.read()
-            image = read_image(io.BytesIO(content or b""), name=f"image {path}", upright=True)
+            image = read_image(io.BytesIO(content or b""), name=f"image {path}", upright=True, intake=self._intake)
         except OSError as error:
             raise InputError(f"image {path} cannot be read ({error})") from error
         return image, image.size
@@ -267,9 +278,10 @@ def score(options: Options) -> int:
         check(files, f"{output}/config.json", ray.get(made))
         done, _ = read_done(files, f"{output}/rows")
         _log.info("%d rows are there already", len(done))
+        intake: Any = ray.remote(num_cpus=0)(Intake).remote(options.model.white)
         dataset(options).map_batches(
             Scorer,
-            fn_constructor_args=(options, reach(options.input), ray.put(done)),
+            fn_constructor_args=(options, reach(options.input), ray.put(done), intake),
             batch_size=options.rows_per_file,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=options.workers or max(int(room), 1)),
@@ -278,6 +290,8 @@ def score(options: Options) -> int:
             **how,
         ).write_parquet(f"{output}/rows", filesystem=files, ray_remote_args={"num_cpus": 0})
         done, failed = read_done(files, f"{output}/rows")
+        for sentence in ray.get(intake.odd.remote()).values():
+            _log.warning("%s", sentence)
     print(f"{len(done) - failed} pictures are scored, {failed} could not be; the rows are in {name}/rows")
     return 0 if len(done) > failed else 2
 

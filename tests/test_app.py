@@ -28,6 +28,7 @@ from winclip.commands import app
 from winclip.defaults import DEMO_MODEL
 from winclip.demo.stand_in import CAUTION
 from winclip.network.clip_backbone import ClipBackbone
+from winclip.pictures.intake import Intake
 
 gradio_client = pytest.importorskip("gradio_client")
 
@@ -126,9 +127,9 @@ def test_one_picture_is_decoded_at_a_time(backbone: ClipBackbone, monkeypatch: p
     read = app.read_upload
     seen: list[weakref.ref[Image.Image]] = []
 
-    def watched(path: str) -> Image.Image:
+    def watched(path: str, intake: Intake) -> Image.Image:
         assert all(image() is None for image in seen)
-        image = read(path)
+        image = read(path, intake)
         seen.append(weakref.ref(image))
         return image
 

@@ -57,7 +57,7 @@ def test_all_problems_are_listed_at_once(evaluate: Evaluate, data: Path, tmp_pat
     test.append({**test[3], "img_path": "bolt/thin.png", "mask_path": ""})
     Image.new("RGB", (500, 40), (1, 2, 3)).save(bolt / "thin.png")
     test.append({**test[0], "img_path": "bolt/grey.png", "mask_path": ""})
-    Image.new("L", (31, 40), 7).save(bolt / "grey.png")
+    Image.new("I;16", (31, 40), 700).save(bolt / "grey.png")
     shutil.copy(bolt / "train/good/3.png", tmp_path / "elsewhere.png")
     (bolt / "train/good/3.png").unlink()
     (bolt / "train/good/3.png").symlink_to(tmp_path / "elsewhere.png")
@@ -84,6 +84,8 @@ def test_all_problems_are_listed_at_once(evaluate: Evaluate, data: Path, tmp_pat
         ("size", "bolt/grey.png"),
         ("size", "bolt/thin.png"),
         ("mode", "bolt/grey.png"),
+        ("depth", ""),
+        ("depth", ""),
         ("name", ""),
         ("name", "bolt/again\n.png"),
         ("name", "bolt/again\n.png"),
@@ -92,9 +94,9 @@ def test_all_problems_are_listed_at_once(evaluate: Evaluate, data: Path, tmp_pat
     assert all(line.isprintable() for line in lines)
     assert "  bolt/masks/scratch/0.png is 50 x 61, bolt/test/scratch/0.png is 50 x 60" in lines
     assert "  bolt/test/good/2.bmp has the content of bolt/train/good/2.png in train" in lines
-    assert lines[-1].startswith("19 images and 8 masks of 2 classes: 16 problems; ") and str(save / FILE) in lines[-1]
+    assert lines[-1].startswith("19 images and 8 masks of 2 classes: 18 problems; ") and str(save / FILE) in lines[-1]
     assert evaluate(data, tmp_path / "linked", "--check_data", "--allow_links") == 1
-    assert len(problems(tmp_path / "linked")) == 15
+    assert len(problems(tmp_path / "linked")) == 17
     assert evaluate(data, tmp_path / "again", "--check_data", "--num_workers", "0") == 1
     assert (tmp_path / "again" / FILE).read_bytes() == (save / FILE).read_bytes()
 

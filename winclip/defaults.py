@@ -15,6 +15,9 @@ DEFAULT_PRETRAINED = "laion400m_e31"
 DEMO_MODEL = "demo-vit-240"
 DEMO_PRETRAINED = "demo"
 
+# The highest value of 16 bits.
+FULL_RANGE = 65535
+
 # The formats that are opened, and the endings that pictures are known by in folders.
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -29,6 +32,12 @@ def check_temperature(temperature: float) -> float:
     if not (math.isfinite(temperature) and temperature > 0):
         raise InputError(f"temperature {temperature} must be above 0; the paper's is {TEMPERATURE}")
     return temperature
+
+
+def check_white(white: int | None) -> None:
+    """Raises: InputError: if it is no value that 16 bits can have and that could be white."""
+    if white is not None and not 1 <= white <= FULL_RANGE:
+        raise InputError(f"white {white} must be from 1 to {FULL_RANGE}, such as 4095 for a camera of 12 bits")
 
 
 def check_scales(scales: Sequence[int]) -> tuple[int, ...]:

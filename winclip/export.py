@@ -280,8 +280,8 @@ def _interface(model: WinCLIP) -> dict[str, Any]:
             "name": "images",
             "type": "uint8",
             "shape": ["batch", 3, size, size],
-            "picture": "RGB, 0 to 255, upright as EXIF says; transparency laid over white, 16 bits scaled by their full"
-            " range",
+            "picture": "RGB, 0 to 255, upright as EXIF says; transparency laid over white, 16 bits"
+            f" scaled by {model.intake.white or 'their full range'}",
             "resize": f"straight to {size} x {size}, bicubic with antialiasing as Pillow does: first the width, then"
             " the height",
             "normalisation": "none: it is in the graph",

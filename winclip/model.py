@@ -22,6 +22,7 @@ from winclip.memory import MemoryBank, check_tensors, read_memory, write_memory
 from winclip.network.backbone import Backbone
 from winclip.network.clip_backbone import load_backbone
 from winclip.pictures.images import ImageLike, as_image, as_sequence, resized_pixels
+from winclip.pictures.intake import Intake
 from winclip.prompts import PromptSet, load_prompt_set
 from winclip.scoring import GridScores, leave_one_out, score_images, upsample
 from winclip.support.errors import InputError
@@ -121,8 +122,9 @@ class WinCLIP:
     1
     """
 
-    def __init__(self, backbone: Backbone, temperature: float = TEMPERATURE) -> None:
+    def __init__(self, backbone: Backbone, temperature: float = TEMPERATURE, white: int | None = None) -> None:
         self.backbone = backbone
+        self.intake = Intake(white)
         self.temperature = check_temperature(temperature)
         self._classes: dict[str, _Class] = {}
         self._current: str | None = None
@@ -138,12 +140,14 @@ class WinCLIP:
         image_size: int | None = None,
         scales: Sequence[int] = SCALES,
         temperature: float = TEMPERATURE,
+        white: int | None = None,
     ) -> WinCLIP:
         """Load a model.
 
         Args:
             model, pretrained, device, precision, image_size, scales: see ``winclip.network.clip_backbone``.
             temperature: of the softmax over normal and anomalous, above 0.
+            white: the value that is white in pictures of more than 8 bits (65535), such as 4095.
 
         Raises:
             InputError: if anything given is unknown, unreachable, or does not fit together.
@@ -151,7 +155,7 @@ class WinCLIP:
         backbone = load_backbone(
             model, pretrained, device=device, precision=precision, image_size=image_size, scales=scales
         )
-        return cls(backbone, temperature)
+        return cls(backbone, temperature, white)
 
     def set_class(
         self, class_name: str, prompt_set: str | PromptSet = "reference", *, cache: str | PathLike[str] | None = None
@@ -392,7 +396,8 @@ class WinCLIP:
     def _made_with(self, held: _Class) -> dict[str, Any]:
         """What the memory of a class is made with."""
         prompts = asdict(held.prompts)
-        return made_with(self.backbone, self.temperature, format=_MEMORY_FORMAT, class_name=held.name, prompts=prompts)
+        own = {"format": _MEMORY_FORMAT, "class_name": held.name, "prompts": prompts}
+        return made_with(self.backbone, self.temperature, white=self.intake.white, **own)
 
     def _left_out(self, held: _Class, bank: MemoryBank) -> GridScores:
         if held.left_out is None:
@@ -423,7 +428,9 @@ class WinCLIP:
 
     def _encode_batch(self, images: Sequence[ImageLike]) -> Embeddings:
         backbone = self.backbone
-        pixels = [resized_pixels(as_image(image), backbone.image_size) for image in images]
+        shown = (as_image(image, self.intake) for image in images)
+        pixels = [resized_pixels(image, backbone.image_size, self.intake) for image in shown]
+        self.intake.warn()
         return backbone.encode(torch.from_numpy(np.stack(pixels)))
 
 

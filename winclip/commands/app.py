@@ -31,6 +31,7 @@ from winclip.demo.sample import CLASSES, draw_pair
 from winclip.demo.stand_in import CAUTION
 from winclip.pictures.drawing import COLOURS, colour, data_url
 from winclip.pictures.images import read_image, resized_pixels
+from winclip.pictures.intake import Intake
 from winclip.report.page import environment
 from winclip.support.command_line import ModelOptions, exit_status
 from winclip.support.errors import InputError
@@ -75,13 +76,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_upload(path: str) -> Image.Image:
+def read_upload(path: str, intake: Intake | None = None) -> Image.Image:
     """An uploaded picture as 8-bit RGB, the right way up.
 
     Raises:
         InputError: if it is no picture, or larger than the limits; names the file, not its folder.
     """
-    return read_image(path, name=Path(path).name, upright=True, max_pixels=MAX_PIXELS)
+    return read_image(path, name=Path(path).name, upright=True, max_pixels=MAX_PIXELS, intake=intake)
 
 
 def judge(
@@ -116,12 +117,13 @@ def judge(
         if len(given) > MAX_PICTURES:
             raise InputError(f"{len(given)} {what} are too many; the limit is {MAX_PICTURES}")
     model, total = WinCLIP(loaded.backbone, loaded.temperature), 1 + len(paths) + len(pictures)
+    intake = Intake(loaded.intake.white)
     tell(0, "words")
     model.set_class(class_name)
     for number, path in enumerate(paths, 1):
         tell(number / total, f"good example {number} of {len(paths)}")
         # One after the other, so that one large picture is in memory at a time.
-        model.add_references(resized_pixels(read_upload(path), model.backbone.image_size))
+        model.add_references(resized_pixels(read_upload(path, intake), model.backbone.image_size))
     count, threshold = model.reference_count(), model.threshold()
     maps: list[npt.NDArray[np.float32]] = []
     if copies := len(paths) - count:
@@ -132,11 +134,12 @@ def judge(
     for number, path in enumerate(pictures, 1):
         tell((len(paths) + number) / total, f"picture {number} of {len(pictures)}")
         try:
-            results.append(_judge_one(model, path, threshold, maps))
+            results.append(_judge_one(model, path, intake, threshold, maps))
         except InputError as error:
             failures.append({"name": Path(path).name, "reason": str(error)})
     if not results:
         raise InputError(failures[0]["reason"])
+    threshold = replace(threshold, caution="; ".join(filter(None, (threshold.caution, *intake.odd().values()))))
     colours = threshold.colours(min(float(np.median(one)) for one in maps), max(float(one.max()) for one in maps))
     for result, found in zip(results, maps):
         result["heat"] = Markup(data_url(colour(found, *colours)))
@@ -159,9 +162,11 @@ def judge(
     )
 
 
-def _judge_one(model: WinCLIP, path: str, threshold: Threshold, maps: list[npt.NDArray[np.float32]]) -> dict[str, Any]:
+def _judge_one(
+    model: WinCLIP, path: str, intake: Intake, threshold: Threshold, maps: list[npt.NDArray[np.float32]]
+) -> dict[str, Any]:
     """What the page shows of a picture, but for its map, which is put to the others."""
-    image = read_upload(path)
+    image = read_upload(path, intake)
     found = model.predict(image)
     maps.append(found.maps[0])
     references, (anomalous,) = found.reference_scores, threshold.judge(found)

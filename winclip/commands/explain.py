@@ -84,6 +84,7 @@ def _explain_picture(options: Options) -> int:
     from winclip.demo.stand_in import caution
     from winclip.explanation import explain
     from winclip.pictures.images import as_image, resized_pixels
+    from winclip.pictures.intake import Intake
     from winclip.prediction.references import class_and_prompts, with_sample, without_shared
     from winclip.report.explanation import Subject, place, verdict, write_explanation
     from winclip.support.files import cache_folder
@@ -95,7 +96,8 @@ def _explain_picture(options: Options) -> int:
         defective = sorted(path for path in folder.glob("*/000.png") if path.parent.name != "good")
         options = replace(options, picture=str(defective[0]))
     assert options.picture is not None
-    picture = as_image(options.picture)
+    intake = Intake(options.model.white)
+    picture = as_image(options.picture, intake)
     class_name, prompts = class_and_prompts(options)
     paths = without_shared(options.reference, [options.picture])
     model = options.model.load()
@@ -107,7 +109,7 @@ def _explain_picture(options: Options) -> int:
 
     for path in paths:
         try:
-            reference = square(as_image(path))
+            reference = square(as_image(path, intake))
         except InputError as error:
             _log.warning("reference left out: %s", error)
             continue
@@ -119,6 +121,7 @@ def _explain_picture(options: Options) -> int:
         raise InputError(f"none of the {len(paths)} references could be read; the warnings above say why")
     if options.memory is not None:
         references = _of_memory(model, options.memory, references)
+    intake.warn()
     shown, threshold = square(picture), model.threshold()
     patch = None
     if options.patch is not None:

@@ -6,15 +6,18 @@ import io
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cache
 from os import PathLike
-from typing import Union
+from pathlib import Path
+from typing import Any, Union
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from winclip.defaults import IMAGE_FORMATS
+from winclip.defaults import FULL_RANGE, IMAGE_FORMATS
+from winclip.pictures.intake import Intake
 from winclip.support.errors import InputError
 from winclip.support.files import is_file
 
@@ -34,11 +37,15 @@ _STRIP_PIXELS = 1 << 22
 _warning_filters = threading.Lock()
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, intake: Intake | None = None, name: str = "") -> Image.Image:
     """Convert an image of any mode to 8-bit RGB.
 
-    Transparency is laid over white. Integer modes deeper than 8 bits are taken as 16-bit with full
-    scale 65535. CMYK, YCbCr and HSV are converted by Pillow.
+    Transparency is laid over white. CMYK, YCbCr and HSV are converted by Pillow.
+
+    Args:
+        image: of any mode.
+        intake: says what is white in integer modes deeper than 8 bits, by default 65535, and learns their values.
+        name: what the intake calls the image; by default a number.
 
     Raises:
         InputError: for floating point images, whose range is unknown, and modes without a
@@ -46,10 +53,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
+    intake = intake or Intake()
+    name = name or str(len(intake.highest))
     if image.width * image.height <= _STRIP_PIXELS:
-        return _strip_to_rgb(image)
+        return _strip_to_rgb(image, intake, name)
     whole, top = Image.new("RGB", image.size), 0
-    for part in map(_strip_to_rgb, strips(image)):
+    for strip in strips(image):
+        part = _strip_to_rgb(strip, intake, name)
         whole.paste(part, (0, top))
         top += part.height
     return whole
@@ -62,15 +72,23 @@ def strips(image: Image.Image) -> Iterator[Image.Image]:
         yield image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-def _strip_to_rgb(image: Image.Image) -> Image.Image:
+@cache
+def _eight_bits(white: int) -> npt.NDArray[np.uint8]:
+    """What each value of 16 bits is in 8, rounded."""
+    return ((np.minimum(np.arange(FULL_RANGE + 1), white) * 255 + white // 2) // white).astype(np.uint8)
+
+
+def _strip_to_rgb(image: Image.Image, intake: Intake, name: str) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.int64)
-        if values.size and (values.min() < 0 or values.max() > 65535):
+        values = np.asarray(image)
+        highest = int(values.max(initial=0))
+        if values.min(initial=0) < 0 or highest > FULL_RANGE:
             raise InputError(
-                f"image of mode {image.mode} has values outside 0..65535 ({values.min()} to {values.max()});"
+                f"image of mode {image.mode} has values outside 0..65535 ({values.min()} to {highest});"
                 " save it with 8 or 16 bits a channel"
             )
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+        intake.highest[name] = max(highest, intake.highest.get(name, 0))
+        return Image.fromarray(_eight_bits(intake.white or FULL_RANGE)[values]).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         straight = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
         white = Image.new("RGBA", straight.size, (255, 255, 255, 255))
@@ -89,6 +107,7 @@ def read_image(
     name: str | None = None,
     upright: bool = False,
     max_pixels: int = PIXEL_LIMIT,
+    intake: Intake | None = None,
 ) -> Image.Image:
     """Read and fully decode an image file as 8-bit RGB.
 
@@ -98,22 +117,58 @@ def read_image(
         upright: turn the image as its EXIF orientation says. By default it is left as stored, since
             the masks of the data sets belong to the stored pixels.
         max_pixels: refuse larger images before they are decoded.
+        intake: see ``to_rgb``; learns what is odd about the image.
 
     Raises:
         InputError: if the file is missing, truncated, not an image, or larger than the limit; the
             message names the file.
     """
-    name = name or f"image {path}"
+    intake, called, name = intake or Intake(), name or str(path), name or f"image {path}"
     if not isinstance(path, io.BytesIO) and not is_file(path):
         raise InputError(f"{name} does not exist")
     try:
         with open_image(path, max_pixels) as image:
+            grey = image.mode[0] in "IF"
+            # Of colours Pillow keeps the upper 8 of 16 bits.
+            parts = str(getattr(image, "tile", [])[:1]) if image.format in ("PNG", "TIFF") else ""
+            colours = ";16" in parts and image.mode in ("RGB", "RGBA", "LA")
+            # Of photographs of phones the others are previews.
+            if image.format != "MPO" and getattr(image, "is_animated", False):
+                intake.paged.add(called)
             image.load()
-            return to_rgb(ImageOps.exif_transpose(image) if upright else image)
+            shown = _deep_colours(path, image, intake, called) if colours else image
+            intake.shallow |= not (grey or colours)
+            return to_rgb(ImageOps.exif_transpose(shown) if upright else shown, intake, called)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged bytes
         raise InputError(f"{name} cannot be read ({why_unreadable(error)})") from error
+
+
+def _deep_colours(path: str | PathLike[str] | io.BytesIO, image: Image.Image, intake: Intake, name: str) -> Image.Image:
+    """An image of 16 bits a channel, of which Pillow has kept the upper 8, by what is white.
+
+    Raises:
+        InputError: if white is given, and all bits cannot be read.
+    """
+    if intake.white is None:
+        extrema: Any = image.getextrema()
+        intake.highest[name] = 256 * max(highest for _, highest in extrema[: 1 if image.mode == "LA" else 3]) + 255
+        return image
+    # Late, since most pictures do without.
+    import cv2
+
+    content = path.getvalue() if isinstance(path, io.BytesIO) else Path(path).read_bytes()
+    values: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.shape[:2] != image.size[::-1] or values.ndim != 3:
+        raise InputError("its colours of 16 bits cannot be read in full, as --white asks; save it with 8 bits")
+    intake.highest[name] = int(values[..., :3].max())
+    eight = _eight_bits(intake.white)[values[..., 2::-1]]
+    if values.shape[2] == 4:
+        eight = np.dstack([eight, (values[..., 3] >> 8).astype(np.uint8)])
+    shown = Image.fromarray(eight)
+    shown.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return shown
 
 
 def upright_size(path: str | PathLike[str]) -> tuple[int, int]:
@@ -163,21 +218,24 @@ def as_sequence(images: Sequence[ImageLike] | ImageLike) -> Sequence[ImageLike]:
     return images
 
 
-def as_image(image: ImageLike) -> Image.Image:
+def as_image(image: ImageLike, intake: Intake | None = None) -> Image.Image:
     """The PIL image of a path, an array or a tensor.
 
     Args:
         image: a path, turned as its EXIF orientation says; a PIL image, taken as it is; a uint8 array
             (H, W) or (H, W, 3); or a float tensor (3, H, W) in [0, 1], rounded to 8 bits, so that the
-            tensor of an image gives what the image gives.
+            tensor of an image gives what the image gives. Colours are RGB, not BGR as OpenCV has them.
+        intake: see ``to_rgb``.
 
     Raises:
         InputError: if a file cannot be read, or shape, type or range are others.
     """
+    if isinstance(image, (str, PathLike)):
+        return read_image(image, upright=True, intake=intake)
+    if intake is not None:
+        intake.shallow |= not (isinstance(image, Image.Image) and image.mode[0] in "IF")
     if isinstance(image, Image.Image):
         return image
-    if isinstance(image, (str, PathLike)):
-        return read_image(image, upright=True)
     if isinstance(image, torch.Tensor):
         good = image.is_floating_point() and image.ndim == 3 and image.shape[0] == 3 and image.numel() > 0
         if not good or not (float(image.min()) >= 0 and float(image.max()) <= 1):
@@ -205,9 +263,9 @@ def resize_straight(image: Image.Image, size: int, resampling: Image.Resampling)
     return image.resize((size, image.height), resampling).resize((size, size), resampling)
 
 
-def resized_pixels(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+def resized_pixels(image: Image.Image, size: int, intake: Intake | None = None) -> npt.NDArray[np.uint8]:
     """The pixels of an image of any mode and size in ``size`` x ``size`` (bicubic, antialiased): (size, size, 3)."""
-    return np.asarray(resize_straight(to_rgb(image), size, Image.Resampling.BICUBIC))
+    return np.asarray(resize_straight(to_rgb(image, intake), size, Image.Resampling.BICUBIC))
 
 
 def normalise(pixels: torch.Tensor, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD) -> torch.Tensor:

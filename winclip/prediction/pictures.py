@@ -20,6 +20,7 @@ from PIL import Image
 from winclip.defaults import IMAGE_ENDINGS
 from winclip.pictures.drawing import Box, fit
 from winclip.pictures.images import CLIP_MEAN, PIXEL_LIMIT, read_image
+from winclip.pictures.intake import Intake
 from winclip.support.errors import InputError
 from winclip.support.files import exists, file_sha256, is_file, is_folder
 from winclip.support.names import file_name
@@ -247,13 +248,13 @@ def read_region(given: str) -> Region:
     return Region((x, y, width, height), inside, mask.size, f"mask with SHA-256 {file_sha256(Path(given))}")
 
 
-def read_part(path: str, region: Region | None) -> Image.Image:
+def read_part(path: str, region: Region | None, intake: Intake) -> Image.Image:
     """What counts of a picture, turned as its EXIF orientation says.
 
     Raises:
         InputError: if it cannot be read or is another than the region is for; names the file.
     """
-    picture = read_image(path, upright=True)
+    picture = read_image(path, upright=True, intake=intake)
     try:
         return picture if region is None else region.cut(picture)
     except InputError as error:

@@ -14,6 +14,7 @@ import numpy as np
 
 from winclip.demo.stand_in import caution
 from winclip.pictures.images import read_image
+from winclip.pictures.intake import Intake
 from winclip.prediction.options import REPORT_PICTURES
 from winclip.prediction.rows import Row
 from winclip.report.content import Card, Report, Result, SettingPage, Table, Wording
@@ -96,7 +97,7 @@ def report_predictions(
         f"WinCLIP on pictures of {name}",
         [SettingPage(name, [drawn])],
         _WORDS if threshold.judges else replace(_WORDS, good=_VERDICTS[None]),
-        _cards(rows[:REPORT_PICTURES], page.parent, Path(settings["folder"]), name),
+        _cards(rows[:REPORT_PICTURES], page.parent, Path(settings["folder"]), name, Intake(settings["white"])),
         facts,
         [
             Table(
@@ -114,13 +115,14 @@ def report_predictions(
     write_report(page, report)
 
 
-def _cards(rows: Sequence[Row], save: Path, folder: Path, class_name: str) -> Iterator[Card]:
+def _cards(rows: Sequence[Row], save: Path, folder: Path, class_name: str, intake: Intake) -> Iterator[Card]:
     """A picture that is gone since it was scored is there as heat map only."""
     for row in rows:
         drawn = read_image(save / row.heat_map)
         try:
             # Not row.path, which is relative to where an earlier run may have been started.
-            picture = read_image(folder / row.heat_map.removeprefix("heatmaps/").removesuffix(".jpg"), upright=True)
+            place = folder / row.heat_map.removeprefix("heatmaps/").removesuffix(".jpg")
+            picture = read_image(place, upright=True, intake=intake)
         except InputError:
             picture = drawn
         # Without the strip below it.

@@ -15,6 +15,7 @@ from winclip.demo.stand_in import caution_of_stand_in
 from winclip.made_with import made_with
 from winclip.pictures.drawing import encoded, heat_map, mask_image, packed_map, unpacked_map, with_legend
 from winclip.pictures.images import read_image, upright_size
+from winclip.pictures.intake import Intake
 from winclip.pictures.reading import BatchReader
 from winclip.prediction.judging import about_known_defects, about_references, about_results
 from winclip.prediction.options import Options
@@ -93,6 +94,7 @@ def _predict(options: Options, region: Region | None) -> int:
         settings = made_with(
             model.backbone,
             model.temperature,
+            white=model.intake.white,
             class_name=class_name,
             prompts=asdict(prompts),
             references=checksums,
@@ -105,7 +107,7 @@ def _predict(options: Options, region: Region | None) -> int:
         known = threshold.colours() if options.watch else None
         go_on, colours = prepare(options.save_path, settings, options.resume, known)
         with Journal(options.save_path) as journal:
-            output = _Output(options, journal, threshold, folder, region, settings, colours)
+            output = _Output(options, model.intake, journal, threshold, folder, region, settings, colours)
             left = output.left(pictures)
             if go_on:
                 _log.info("%s done already, %d left", counted(len(journal.rows), "picture", "pictures"), len(left))
@@ -126,6 +128,7 @@ class _Output:
 
     Attributes:
         options: of the run.
+        intake: of the pictures.
         journal: of the rows.
         threshold: where good ends.
         folder: that names in the output are relative to.
@@ -137,6 +140,7 @@ class _Output:
     """
 
     options: Options
+    intake: Intake
     journal: Journal
     threshold: Threshold
     folder: str
@@ -212,7 +216,7 @@ class _Output:
         kept = self.options.save_path / map_name(name)
         try:
             # Once more, because a batch of large ones would take gigabytes; it may have changed since.
-            picture = read_image(path, upright=True)
+            picture = read_image(path, upright=True, intake=self.intake)
             own_map = in_own_size(unpacked_map(kept), picture.size, self.region)
             drawn = with_legend(heat_map(picture, own_map, self.colours), self.colours, self.threshold.pixel)
             content = encoded(drawn, "JPEG", quality=90)
@@ -248,6 +252,7 @@ def _score_all(left: Sequence[str], scorer: Whole, output: _Output) -> None:
                 for path, outcome in batch:
                     output.add(path, outcome)
                     progress.update()
+        output.intake.warn()
         output.draw_all()
     except (KeyboardInterrupt, InputError) as error:
         with contextlib.suppress(InputError):  # the journal has all rows

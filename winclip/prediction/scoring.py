@@ -79,7 +79,7 @@ class Whole:
             yield found
 
     def _batches(self, paths: Sequence[str]) -> Iterator[Batch[str, None]]:
-        return self._reader.batches(paths, lambda path: (read_part(path, self._region), None))
+        return self._reader.batches(paths, lambda path: (read_part(path, self._region, self._model.intake), None))
 
 
 class Tiles(Whole):
@@ -148,7 +148,7 @@ class Tiles(Whole):
         each, seen = max(MOST_IN_MEMORY // max(len(paths), 1), 1), set[bytes]()
         for number, path in enumerate(paths):
             try:
-                picture = read_part(path, self._region)
+                picture = read_part(path, self._region, self._model.intake)
             except InputError as error:
                 _log.warning("reference left out: %s", error)
                 continue
@@ -176,7 +176,7 @@ class Tiles(Whole):
         for path, own in tqdm(self._in_memory.items(), unit="reference", disable=None, dynamic_ncols=True):
             others = [k for k in range(self._model.reference_count()) if k not in own]
             # Their maps differ in size.
-            one = LeftOut.of(self._score(read_part(path, self._region), others))
+            one = LeftOut.of(self._score(read_part(path, self._region, self._model.intake), others))
             found.append((*one.score, *one.text, *one.reference, *one.peaks))
         return LeftOut(*map(list, zip(*found)))
 
@@ -185,7 +185,7 @@ class Tiles(Whole):
         for path in paths:
             outcome: Outcome
             try:
-                picture = read_part(path, self._region)
+                picture = read_part(path, self._region, self._model.intake)
             except InputError as error:
                 outcome = str(error)
             else:

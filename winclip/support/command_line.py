@@ -21,6 +21,7 @@ from winclip.defaults import (
     TEMPERATURE,
     check_scales,
     check_temperature,
+    check_white,
 )
 from winclip.support.errors import InputError
 from winclip.support.names import printable
@@ -51,9 +52,15 @@ class ModelOptions:
     temperature: float = option(f"of the softmax, above 0 ({TEMPERATURE})", TEMPERATURE, group="model")
     device: str = option("auto, cpu, cuda, cuda:1, mps (auto)", "auto", group="model")
     precision: str = option("auto, fp32, tf32 (CUDA), bf16, fp16 (auto: fp32)", "auto", group="model")
+    white: int | None = option(
+        "what is white in pictures of more than 8 bits, such as 4095 of a 12-bit camera (65535)",
+        group="model",
+        metavar="N",
+    )
 
     def __post_init__(self) -> None:
-        """Raises: InputError: if scales or temperature make no sense."""
+        """Raises: InputError: if scales, temperature or white make no sense."""
+        check_white(self.white)
         check_temperature(self.temperature)
         check_scales(self.scales)
 
@@ -75,7 +82,7 @@ class ModelOptions:
             scales=self.scales,
             weights=weights,
         )
-        return WinCLIP(backbone, self.temperature)
+        return WinCLIP(backbone, self.temperature, self.white)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,75 @@
+"""What is white in pictures of more than 8 bits, and what is odd about the pictures of a run, to be said once."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from winclip.defaults import FULL_RANGE, check_white
+from winclip.support.names import counted
+
+_log = logging.getLogger("winclip")
+# Of cameras and scanners.
+_BITS = (8, 10, 12, 14)
+
+
+@dataclass
+class Intake:
+    """How the pictures of a run become 8-bit RGB, and what was seen of them.
+
+    Attributes:
+        white: the value that is white in pictures of more than 8 bits; None for ``FULL_RANGE``.
+        highest: by name, the highest value of the pictures of more than 8 bits.
+        shallow: whether there were pictures of 8 bits.
+        paged: names of pictures with more pages or frames than the first, which is read.
+    """
+
+    white: int | None = None
+    highest: dict[str, int] = field(default_factory=dict)
+    shallow: bool = False
+    paged: set[str] = field(default_factory=set)
+    _said: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Raises: InputError: if white is no value of 16 bits."""
+        check_white(self.white)
+
+    def add(self, other: Intake) -> None:
+        """Take over what another has seen."""
+        self.highest |= other.highest
+        self.shallow |= other.shallow
+        self.paged |= other.paged
+
+    def odd(self) -> dict[str, str]:
+        """By kind, a sentence on what is odd."""
+        found, deep = dict[str, str](), f"{counted(len(self.highest), 'picture', 'pictures')} of 16 bits"
+        low = [value for value in self.highest.values() if 0 < value <= FULL_RANGE // 4]
+        over = [value for value in self.highest.values() if self.white is not None and value > self.white]
+        if low and self.white is None:
+            bits = next(bits for bits in _BITS if max(low) < 1 << bits)
+            found["depth"] = (
+                f"{len(low)} of {deep} reach {max(low):,} of {FULL_RANGE:,} at most; if the camera has {bits} bits,"
+                f" say --white {(1 << bits) - 1}"
+            )
+        if over:
+            found["white"] = (
+                f"{len(over)} of {deep} reach above --white {self.white}, up to {max(over):,}; what is above is white"
+            )
+        if self.highest and self.shallow and self.white is None:
+            found["depths"] = (
+                f"{deep} are among pictures and references of 8 bits; they compare only if white is {FULL_RANGE:,}"
+                " in them, else say with --white what it is"
+            )
+        if self.paged:
+            found["pages"] = (
+                f"{counted(len(self.paged), 'picture', 'pictures')} with several pages or frames, such as"
+                f" {min(self.paged)}: the first alone is looked at"
+            )
+        return found
+
+    def warn(self) -> None:
+        """Log what is odd, of each kind once."""
+        for kind, sentence in self.odd().items():
+            if kind not in self._said:
+                self._said.add(kind)
+                _log.warning("%s", sentence)
