@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import logging
 import math
+import pickle
+import re
+import shlex
 import zipfile
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -21,10 +25,13 @@ import torch
 
 from winclip.defaults import DEMO_MODEL, DEMO_PRETRAINED, SCALES
 from winclip.network.clip import ClipConfig
+from winclip.network.layouts import in_open_clips_layout, unwrapped
 from winclip.network.weights import find_weights
+from winclip.pictures.images import CLIP_MEAN, CLIP_STD
 from winclip.support.errors import InputError
 from winclip.support.files import read_json
 
+_log = logging.getLogger("winclip")
 _DEMO_FOLDER = Path(__file__).parent.parent / "demo"
 _CHECKPOINT_ENDINGS = (".pt", ".bin", ".pth", ".safetensors")
 _WORKING_KINDS = (
@@ -45,8 +52,23 @@ _TEXT_SETTINGS = {
 _WITHOUT_EFFECT = {"pool_type": ("tok", "argmax"), "pos_embed_type": ("learnable",)}
 _MOST_PATCHES = 128
 
+# Run by Python on a trusted file.
+_SAVE_WEIGHTS = (
+    "python -c \"import sys, torch; c = torch.load(sys.argv[1], weights_only=False, map_location='cpu'); c = next((c[k]"
+    " for k in ('state_dict', 'model_state_dict', 'model') if k in c), c); torch.save({k: v for k, v in c.items() if"
+    " torch.is_tensor(v)}, 'weights.pt')\" "
+)
+
 # Found in checkpoints, not needed here.
-_UNUSED_TENSORS = {"logit_scale", "logit_bias", "attn_mask", "input_resolution", "context_length", "vocab_size"}
+_UNUSED_TENSORS = {
+    "logit_scale",
+    "logit_bias",
+    "attn_mask",
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+    "position_ids",
+}
 
 
 def read_config(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -164,10 +186,11 @@ def find_checkpoint(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
         return _DEMO_FOLDER / f"{DEMO_MODEL}.safetensors", {}
     if Path(pretrained).is_file():
         return Path(pretrained), {}
+    folder = "; it is a folder: name the file in it" if Path(pretrained).is_dir() else ""
     if pretrained.endswith(_CHECKPOINT_ENDINGS):
-        raise InputError(f"checkpoint {pretrained} does not exist")
+        raise InputError(f"checkpoint {pretrained} {'is no file' if folder else 'does not exist'}{folder}")
     if model.endswith(".json"):
-        raise InputError(f"'{pretrained}' is not a file; a model config .json needs the path of its checkpoint")
+        raise InputError(f"'{pretrained}' is not a file; a model config .json needs the path of its checkpoint{folder}")
     import open_clip
 
     tag = open_clip.get_pretrained_cfg(model, pretrained)
@@ -176,7 +199,7 @@ def find_checkpoint(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
         near = difflib.get_close_matches(pretrained, tags, n=3, cutoff=0.4)
         raise InputError(
             f"pretrained '{pretrained}' is neither a file nor a tag of {model};"
-            f" {'near matches' if near else 'its tags'}: {', '.join(near or tags) or 'none'}"
+            f" {'near matches' if near else 'its tags'}: {', '.join(near or tags) or 'none'}{folder}"
         )
     try:
         return find_weights(tag), tag
@@ -187,23 +210,69 @@ def find_checkpoint(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"weights of {model} {pretrained} cannot be fetched from {source} ({reason}); on a machine with network,"
-            f" python -m scripts.fetch_weights --model {model} --pretrained {pretrained} fetches them, and here the"
-            " path of the file takes the place of the tag: --pretrained FILE"
+            f" python -m scripts.fetch_weights --model {model} --pretrained {pretrained} writes FILE and FILE.json (the"
+            " environment variable HF_ENDPOINT names a mirror of the hub), and here they take the place of the tag:"
+            " --model FILE.json --pretrained FILE"
         ) from error
 
 
-def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+def trained_with(raw: Mapping[str, Any], settings: Mapping[str, Any], tag: str) -> dict[str, Any]:
+    """What weights expect and do not say: ``quick_gelu``, and ``mean`` and ``std`` of the images.
+
+    Args:
+        raw: the model config.
+        settings: of a tag, or the preprocessing config.
+        tag: its name; that of a file says nothing.
+    """
+    # The OpenAI weights were trained with QuickGELU even where the model name does not say so.
+    return {
+        "quick_gelu": bool(raw.get("quick_gelu") or settings.get("quick_gelu") or tag == "openai"),
+        "mean": tuple(settings.get("mean") or CLIP_MEAN),
+        "std": tuple(settings.get("std") or CLIP_STD),
+    }
+
+
+def warn_of_other_settings(model: str, checkpoint: Path, used: dict[str, Any]) -> None:
+    """Say which tags of a named model expect other settings than those that are used with a file."""
+    import open_clip
+
+    raw, _ = read_config(model)
+    tags = {tag: open_clip.get_pretrained_cfg(model, tag) for tag in open_clip.list_pretrained_tags_by_model(model)}
+    others = [tag for tag, settings in tags.items() if trained_with(raw, settings, tag) != used]
+    if others:
+        _log.warning(
+            "checkpoint %s does not say what it was trained with; weights of %s %s expect another activation, mean or"
+            " std than is used: for them name with --model the .json that python -m scripts.fetch_weights writes"
+            " beside the file",
+            checkpoint,
+            model,
+            ", ".join(others),
+        )
+
+
+def read_checkpoint(path: Path, quick_gelu: bool = True) -> dict[str, torch.Tensor]:
     """Read a state dict in float32 without executing code from the file.
 
-    Takes .safetensors, and what ``torch.save`` wrote of tensors and plain containers; a training
-    checkpoint's ``state_dict`` entry and ``module.`` prefixes are unwrapped.
+    Takes safetensors, and what ``torch.save`` wrote of tensors and plain containers. Wrappers such as ``state_dict``
+    or ``model``, and a prefix such as ``module.`` that names have in common, are unwrapped; the layout of transformers'
+    CLIPModel is taken too.
+
+    Args:
+        path: the file.
+        quick_gelu: whether the model has it; a warning says where weights of OpenAI meet a model without.
 
     Raises:
         InputError: if the file is damaged, holds anything but tensors of finite numbers, or is a TorchScript
             archive.
     """
     try:
-        if path.suffix == ".safetensors":
+        with path.open("rb") as file:
+            beginning = file.read(200)
+    except OSError as error:
+        raise InputError(f"checkpoint {path} cannot be read ({error.strerror or error})") from error
+    _refuse_other_files(path, beginning)
+    try:
+        if path.suffix == ".safetensors" or beginning[8:9] == b"{":
             content: Any = safetensors.torch.load_file(path)
         else:
             zipped = zipfile.is_zipfile(path)
@@ -215,18 +284,50 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
             # Mapped, so that nothing is copied; the old format, before torch 1.6, cannot be.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # torch and zipfile raise errors of many kinds on damaged bytes
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
-            f"checkpoint {path} cannot be read as plain tensors ({reason[0]:.200}); it may be damaged, or hold code,"
-            " which is never executed"
+            f"checkpoint {path} cannot be read as plain tensors: {_why_unreadable(path, error)}"
         ) from error
-    if isinstance(content, dict):
-        content = content.get("state_dict", content)
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+    entries = unwrapped(content, str(path))
+    if entries is None:
         raise InputError(f"checkpoint {path} holds no state dict")
-    tensors = {name.removeprefix("module."): value for name, value in content.items()}
-    wanted = {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
-    return {name: _plain(path, name, value) for name, value in wanted.items() if name not in _UNUSED_TENSORS}
+    if "input_resolution" in entries and not quick_gelu:
+        _log.warning(
+            "checkpoint %s holds input_resolution, as OpenAI's weights do, which are of a model with QuickGELU; this"
+            " model has none: name its -quickgelu variant with --model",
+            path,
+        )
+    tensors = {
+        name: _plain(path, name, value)
+        for name, value in entries.items()
+        if isinstance(value, torch.Tensor) and name.rpartition(".")[2] not in _UNUSED_TENSORS
+    }
+    return in_open_clips_layout(tensors)
+
+
+def _refuse_other_files(path: Path, beginning: bytes) -> None:
+    """Raises: InputError: if a file is what is often found in the place of weights."""
+    text = beginning.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith(b"version https://git-lfs"):
+        raise InputError(f"checkpoint {path} is a pointer of Git LFS, not the weights; git lfs pull fetches them")
+    if text.startswith(b"<"):
+        raise InputError(f"checkpoint {path} is a web page, not the weights; fetch the file that the page leads to")
+    if not text:
+        raise InputError(f"checkpoint {path} is empty; fetch it again")
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    """What is wrong with a checkpoint, and the way out, in whole sentences."""
+    if isinstance(error, InputError):
+        return str(error)
+    if found := re.search(r"GLOBAL (\S+)", str(error)):
+        return (
+            f"beside tensors it holds {found[1]}, which is code, and that is never executed. Where you trust the file,"
+            f" this saves the weights alone: {_SAVE_WEIGHTS}{shlex.quote(str(path))}"
+        )
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is damaged, or was not written by torch.save"
+    first = (re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip().splitlines() or [""])[0]
+    return f"it is damaged ({first or type(error).__name__})"
 
 
 def _plain(path: Path, name: str, value: torch.Tensor) -> torch.Tensor:
