@@ -4,12 +4,14 @@
     python -m scripts.fetch_weights --model ViT-L-14 --pretrained laion2b_s32b_b82k --output /media/stick
 
 The file is taken from the caches of this machine or fetched into them, and copied to --output. A fetch that was
-interrupted goes on where it ended. The last line says how to use the file on the other machine.
+interrupted goes on where it ended. Beside it a model config .json says what the weights were trained with: activation,
+mean and std. The last line says how to use both on the other machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -37,14 +39,20 @@ def fetch(model: str, pretrained: str, folder: Path) -> int:
     Raises:
         InputError: if the tag is unknown, or the file cannot be fetched or written.
     """
-    from winclip.network.pretrained import find_checkpoint
+    from winclip.network.pretrained import find_checkpoint, parse_config, read_config, trained_with
 
-    checkpoint, _ = find_checkpoint(model, pretrained)
+    raw, preprocessing = read_config(model)
+    parse_config(raw, model)
+    checkpoint, tag = find_checkpoint(model, pretrained)
+    expected = trained_with(raw, {**preprocessing, **tag}, pretrained)
+    config = {"model_cfg": {**raw, "quick_gelu": expected.pop("quick_gelu")}, "preprocess_cfg": expected}
     target = folder / f"{model}-{pretrained}{checkpoint.suffix}"
     with checkpoint.open("rb") as file:
         write_atomically(target, iter(lambda: file.read(1 << 24), b""))
-    print(f"written: {target} ({target.stat().st_size / 1e6:.1f} MB)")
-    print(f"on the other machine: python test.py --model {model} --pretrained {target.name}")
+    described = folder / f"{model}-{pretrained}.json"
+    write_atomically(described, json.dumps(config, indent=2) + "\n")
+    print(f"written: {target} ({target.stat().st_size / 1e6:.1f} MB) and {described.name}")
+    print(f"on the other machine: python test.py --model {described.name} --pretrained {target.name}")
     return 0
 
 

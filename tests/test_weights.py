@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import socket
 import struct
@@ -10,14 +11,20 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
+import torch
 from open_clip.pretrained import get_pretrained_cfg
 
 from scripts import fetch_weights
+from tests.tiny import CONFIG, open_clip_model
 from winclip import InputError
+from winclip.network import pretrained
+from winclip.network.clip_backbone import load_backbone
 from winclip.network.weights import find_weights
+from winclip.pictures.images import CLIP_MEAN, CLIP_STD
 
 # The hub's client writes 10 MB at a time, and what it holds back is lost when a connection breaks.
 CONTENT = random.Random(0).randbytes(30_000_000)
@@ -225,6 +232,82 @@ def test_open_clips_own_cache_counts_if_the_file_is_whole(whole: bool, hub: Hub,
     assert (hub.asked == []) == whole
 
 
+@pytest.mark.parametrize("good", [True, False])
+def test_the_references_copy_of_weights_of_the_hub_counts_by_its_checksum(good: bool, hub: Hub, home: Path) -> None:
+    name = f"model-{SHA256[:8] if good else '00000000'}.pt"
+    cached = home / ".cache" / "clip" / name
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(CONTENT)
+    tag = {"hf_hub": "org/model/", "url": f"https://github.com/mlfoundations/open_clip/releases/download/v0/{name}"}
+    assert find_weights(tag) == (cached if good else folder(home) / NAME)
+    assert (hub.asked == []) == good
+
+
+def test_a_model_that_is_refused_is_refused_before_anything_is_fetched(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pretrained, "find_weights", lambda tag: pytest.fail("fetched"))
+    with pytest.raises(InputError, match=r"RN50: vision_cfg\.layers"):
+        load_backbone("RN50", "openai", device="cpu")
+    with pytest.raises(InputError, match="image size 100"):
+        load_backbone("ViT-B-32", "openai", device="cpu", image_size=100)
+    assert fetch_weights.main(["--model", "RN50", "--pretrained", "openai", "--output", str(home)]) == 2
+    assert "vision_cfg.layers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "tag"),
+    [
+        ("ViT-B-32", "openai"),
+        ("ViT-B-32", "metaclip_400m"),
+        ("ViT-L-14", "laion2b_s32b_b82k"),
+        ("ViT-L-14", "dfn2b"),
+        ("ViT-B-32", "laion2b_e16"),
+    ],
+)
+def test_what_is_written_for_another_machine_says_what_the_tag_says(
+    home: Path, model: str, tag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, used = home / "weights.safetensors", []
+    weights.write_bytes(b"weights")
+    monkeypatch.setattr(pretrained, "find_weights", lambda tag: weights)
+    assert fetch_weights.main(["--model", model, "--pretrained", tag, "--output", str(home)]) == 0
+    command = capsys.readouterr().out.splitlines()[-1].split()
+    for given in ((model, tag), [str(home / name) for name in command[-3::2]]):
+        fingerprint = load_backbone(*given, device="cpu", weights=False).fingerprint
+        fingerprint.pop("model")
+        used.append(fingerprint)
+    assert used[0] == used[1]
+    assert used[1]["quick_gelu"] == (tag in ("openai", "metaclip_400m", "dfn2b"))
+    assert (used[1]["image_mean"] == [0.5] * 3) == (tag == "laion2b_s32b_b82k")
+
+
+def test_a_file_of_a_model_whose_tags_differ_is_warned_of(tmp_path: Path, logged: list[str]) -> None:
+    def warned(model: str, quick_gelu: bool) -> str:
+        logged.clear()
+        used = {"quick_gelu": quick_gelu, "mean": CLIP_MEAN, "std": CLIP_STD}
+        pretrained.warn_of_other_settings(model, tmp_path / "w.pt", used)
+        return "".join(logged)
+
+    assert "ViT-L-14 openai, laion2b_s32b_b82k, metaclip_400m" in warned("ViT-L-14", False)
+    assert "ViT-B-32 openai, laion400m_e31, laion400m_e32, metaclip_400m" in warned("ViT-B-32", False)
+    assert warned("ViT-B-32-quickgelu", True) == warned("ViT-B-16-plus-240", False) == ""
+
+
+@pytest.mark.parametrize("value", [torch.tensor(96), 96])
+def test_weights_of_openai_without_quickgelu_are_warned_of(tmp_path: Path, logged: list[str], value: Any) -> None:
+    torch.save(
+        {**open_clip_model(json.loads(CONFIG.read_text())).state_dict(), "input_resolution": value}, tmp_path / "w.pt"
+    )
+    load_backbone(str(CONFIG), str(tmp_path / "w.pt"), device="cpu")
+    assert len(logged) == 1 and "QuickGELU" in logged[0] and "w.pt holds input_resolution" in logged[0]
+    assert not json.loads(CONFIG.read_text()).get("quick_gelu")
+    config = tmp_path / "quick.json"
+    config.write_text(json.dumps({**json.loads(CONFIG.read_text()), "quick_gelu": True}))
+    load_backbone(str(config), str(tmp_path / "w.pt"), device="cpu")
+    assert len(logged) == 1
+
+
 @pytest.mark.skipif(not TAG.get("hf_hub"), reason="this open_clip fetches the tag from an address, not from the hub")
 def test_the_script_brings_the_file_or_says_the_way_out(
     hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -240,12 +323,15 @@ def test_the_script_brings_the_file_or_says_the_way_out(
             patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
             assert fetch_weights.main(["--output", str(target.parent)]) == 2
             line = capsys.readouterr().err.splitlines()[-1]
-            assert "ViT-B-16-plus-240 laion400m_e31" in line and line.endswith("--pretrained FILE")
+            assert "ViT-B-16-plus-240 laion400m_e31" in line and "HF_ENDPOINT" in line
+            assert line.endswith("--model FILE.json --pretrained FILE")
     serve(monkeypatch, hub.address)
     assert fetch_weights.main(["--output", str(target.parent)]) == 0
     assert target.read_bytes() == CONTENT
-    assert list(target.parent.iterdir()) == [target]
-    assert f"python test.py --model ViT-B-16-plus-240 --pretrained {target.name}" in capsys.readouterr().out
+    config = target.with_suffix(".json")
+    assert {*target.parent.iterdir()} == {target, config}
+    assert f"python test.py --model {config.name} --pretrained {target.name}" in capsys.readouterr().out
+    assert json.loads(config.read_text())["preprocess_cfg"] == {"mean": list(CLIP_MEAN), "std": list(CLIP_STD)}
     hub.asked.clear()
     assert fetch_weights.main(["--output", str(target / "below")]) == 2
     assert hub.asked == []

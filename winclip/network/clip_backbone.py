@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,16 @@ from winclip.network.backbone import Backbone
 from winclip.network.clip import Clip, ClipConfig, ImageTower
 from winclip.network.devices import PRECISIONS, float32_products, resolve_device, resolve_precision, to_device
 from winclip.network.linear import linear_rates, pack, slowdown
-from winclip.network.pretrained import find_checkpoint, parse_config, read_checkpoint, read_config, tokenize
-from winclip.pictures.images import CLIP_MEAN, CLIP_STD, normalise
+from winclip.network.pretrained import (
+    find_checkpoint,
+    parse_config,
+    read_checkpoint,
+    read_config,
+    tokenize,
+    trained_with,
+    warn_of_other_settings,
+)
+from winclip.pictures.images import normalise
 from winclip.support.errors import InputError
 from winclip.support.files import file_sha256
 
@@ -179,11 +187,14 @@ def load_backbone(
     if pretrained is None:
         pretrained = DEMO_PRETRAINED if model == DEMO_MODEL else DEFAULT_PRETRAINED
     raw, preprocessing = read_config(model)
-    checkpoint, tag = find_checkpoint(model, pretrained)
-    # The OpenAI weights were trained with QuickGELU even where the model name does not say so.
-    raw["quick_gelu"] = bool(raw.get("quick_gelu") or tag.get("quick_gelu") or pretrained == "openai")
     scales = check_scales(scales)
+    # Before anything is fetched.
     config = parse_config(raw, model, image_size, scales)
+    checkpoint, tag = find_checkpoint(model, pretrained)
+    expected = trained_with(raw, {**preprocessing, **tag}, pretrained)
+    config = replace(config, quick_gelu=expected["quick_gelu"])
+    if weights and not tag and not model.endswith(".json") and model != DEMO_MODEL:
+        warn_of_other_settings(model, checkpoint, expected)
     with torch.device("meta"):
         clip = Clip(config, scales)
     # Before the checksum, which takes as long as the rest and is taken beside it: the measurement is undisturbed.
@@ -191,21 +202,20 @@ def load_backbone(
     with ThreadPoolExecutor(1) as beside:
         checksum = beside.submit(file_sha256, checkpoint)
         if weights:
-            state = read_checkpoint(checkpoint)
+            state = read_checkpoint(checkpoint, config.quick_gelu)
             _resize_positional_embedding(state, config)
             _check_fit(state, clip, checkpoint, model)
             clip.load_state_dict(state, assign=True)
             clip = clip.to(torch_device, PRECISIONS[precision]).eval().requires_grad_(False)
             if kernels == "packed":
                 pack(clip.visual)
-    preprocessing = {**preprocessing, **tag}
     return ClipBackbone(
         clip=clip,
         model=model,
         pretrained=pretrained,
         weights_sha256=checksum.result(),
-        mean=tuple(preprocessing.get("mean") or CLIP_MEAN),
-        std=tuple(preprocessing.get("std") or CLIP_STD),
+        mean=expected["mean"],
+        std=expected["std"],
         device=torch_device,
         precision=precision,
         kernels=kernels,

@@ -70,7 +70,11 @@ def find_weights(tag: Mapping[str, Any]) -> Path:
         places = [_on_the_hub(repository, name) for name in ([file] if file else _HUB_FILES)]
     else:
         places = [_at_an_address(str(tag["url"]))]
-    for place in places:
+    # The reference implementation has the default weights from there, and left them in open_clip's cache; what OpenAI
+    # left there is TorchScript.
+    url = str(tag.get("url") or "") if repository else ""
+    elsewhere = [_at_an_address(url)] if url and "openaipublic" not in url else []
+    for place in (*places, *elsewhere):
         for path in (folder / place.name, place.cached):
             if path and path.is_file():
                 return path
