@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from winclip.embeddings import Embeddings
 from winclip.support.errors import InputError
-from winclip.support.files import parse_json, write_atomically
+from winclip.support.files import is_folder, parse_json, write_atomically
 
 # Bounds the largest temporary array of an association, bytes: what is read again at once should still be in a cache.
 _MAX_SIMILARITY_BYTES = 4 << 20
@@ -128,6 +128,8 @@ def read_memory(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor], dic
     Raises:
         InputError: if the file is missing, truncated, damaged, or no memory.
     """
+    if is_folder(path):
+        raise InputError(f"memory {path} is a folder; name a file in it")
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             made_with = parse_json((file.metadata() or {}).get("winclip", "null"), "what it was made with")

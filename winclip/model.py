@@ -114,7 +114,8 @@ class WinCLIP:
     (True, False)
 
     Images are paths (turned as their EXIF orientation says), PIL images, uint8 arrays (H, W) or
-    (H, W, 3), or float tensors (3, H, W) or (N, 3, H, W) in [0, 1], of any size, one or several:
+    (H, W, 3), or float tensors (3, H, W) or (N, 3, H, W) in [0, 1], of any size, one or several. Colours
+    are RGB; of OpenCV's BGR arrays give ``array[..., ::-1]``:
 
     >>> import numpy as np, torch
     >>> several = model.predict([np.zeros((50, 60), np.uint8), torch.zeros(3, 50, 60), Image.new("L", (60, 50))])
@@ -177,8 +178,9 @@ class WinCLIP:
         >>> model = WinCLIP.from_pretrained("demo-vit-240", device="cpu")
         >>> model.set_class("connector", with_states(PAPER, anomalous_states=["bent", "with a missing pin"]))
         """
-        if not class_name.strip():
-            raise InputError("the class name is empty; say what the images show, such as 'metal nut'")
+        if not isinstance(class_name, str) or not class_name.strip():
+            wrong = "empty" if isinstance(class_name, str) else f"{class_name!r:.100}, which is no text"
+            raise InputError(f"the class name is {wrong}; say what the images show, such as 'metal nut'")
         prompts = load_prompt_set(prompt_set) if isinstance(prompt_set, str) else prompt_set
         try:
             text = class_embeddings(self.backbone, class_name, prompts, None if cache is None else Path(cache))

@@ -49,9 +49,8 @@ def write_atomically(path: str | PathLike[str], content: str | bytes | Iterable[
         _write_to_disk(temporary, parts)
         temporary.replace(target)
     except OSError as error:
-        raise InputError(
-            f"cannot write {target} ({error.strerror or error}); choose a folder that can be written to"
-        ) from error
+        way_out = "name a file in it" if target.is_dir() else "choose a folder that can be written to"
+        raise InputError(f"cannot write {target} ({error.strerror or error}); {way_out}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
