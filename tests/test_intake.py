@@ -211,7 +211,7 @@ def test_pages_and_frames_beyond_the_first_are_said(
     assert as_image(photo, intake).size == (60, 50) and len(intake.paged) == 1
     assert run(tmp_path / "paged", "--save_path", tmp_path / "out") == 0
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "pages" in line]
-    assert line.startswith("warning: 3 pictures with several pages or frames, such as ") and "paged/a." in line
+    assert line.startswith("warning: 4 pictures with several pages or frames, such as ") and "paged/a." in line
     frames[0].save(data / "bolt/test/good/0.png", save_all=True, append_images=frames[1:])
     assert evaluate(data, tmp_path / "evaluated", "--classes", "bolt") == 0
     assert "1 picture with several pages or frames, such as " in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from winclip.support.errors import InputError
 
@@ -19,8 +20,18 @@ DEMO_PRETRAINED = "demo"
 FULL_RANGE = 65535
 
 # The formats that are opened, and the endings that pictures are known by in folders.
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_FORMATS: tuple[str, ...] = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
+IMAGE_ENDINGS: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+# Endings, formats, and the modules and packages that read them, which are not everywhere.
+_MORE = (
+    (".avif", "AVIF", "PIL._avif", "'pillow>=11.3'"),
+    (".heic", "HEIF", "pillow_heif", "pillow-heif"),
+    (".heif", "HEIF", "pillow_heif", "pillow-heif"),
+)
+# By ending, the package that would read it.
+MISSING = {ending: package for ending, _, module, package in _MORE if find_spec(module) is None}
+IMAGE_FORMATS += tuple(sorted({kind for ending, kind, _, _ in _MORE if ending not in MISSING}))
+IMAGE_ENDINGS += tuple(ending for ending, _, _, _ in _MORE if ending not in MISSING)
 
 
 def check_temperature(temperature: float) -> float:

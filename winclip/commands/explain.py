@@ -99,7 +99,8 @@ def _explain_picture(options: Options) -> int:
     intake = Intake(options.model.white)
     picture = as_image(options.picture, intake)
     class_name, prompts = class_and_prompts(options)
-    paths = without_shared(options.reference, [options.picture])
+    notes: list[str] = []
+    paths = without_shared(options.reference, [options.picture], notes)
     model = options.model.load()
     model.set_class(class_name, prompts, cache=cache_folder("text"))
     references: list[tuple[str, Image.Image | None]] = []
@@ -147,7 +148,7 @@ def _explain_picture(options: Options) -> int:
         f"score {explanation.score:.4g} (text {explanation.probability:.4g}{of_references}):"
         f" {verdict(explanation, threshold)}; {place(explanation.patch)} is looked at"
     )
-    print("\n".join(threshold.lines))
+    print("\n".join([*threshold.lines, *notes]))
     if not references:
         print("no good examples are given, so what is nearest in them is left out")
     elif not all(shown for _, shown in references):

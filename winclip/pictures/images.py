@@ -16,10 +16,15 @@ import numpy.typing as npt
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from winclip.defaults import FULL_RANGE, IMAGE_FORMATS
+from winclip.defaults import FULL_RANGE, IMAGE_FORMATS, MISSING
 from winclip.pictures.intake import Intake
 from winclip.support.errors import InputError
-from winclip.support.files import is_file
+from winclip.support.files import is_file, is_folder
+
+if "HEIF" in IMAGE_FORMATS:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -125,7 +130,7 @@ def read_image(
     """
     intake, called, name = intake or Intake(), name or str(path), name or f"image {path}"
     if not isinstance(path, io.BytesIO) and not is_file(path):
-        raise InputError(f"{name} does not exist")
+        raise InputError(f"{name} {'is a folder; name a file in it' if is_folder(path) else 'does not exist'}")
     try:
         with open_image(path, max_pixels) as image:
             grey = image.mode[0] in "IF"
@@ -142,7 +147,7 @@ def read_image(
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged bytes
-        raise InputError(f"{name} cannot be read ({why_unreadable(error)})") from error
+        raise InputError(f"{name} cannot be read ({why_unreadable(error, path)})") from error
 
 
 def _deep_colours(path: str | PathLike[str] | io.BytesIO, image: Image.Image, intake: Intake, name: str) -> Image.Image:
@@ -182,13 +187,20 @@ def upright_size(path: str | PathLike[str]) -> tuple[int, int]:
             width, height = image.size
             turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     except Exception as error:  # as in ``read_image``
-        raise InputError(f"image {path} cannot be read ({why_unreadable(error)})") from error
+        raise InputError(f"image {path} cannot be read ({why_unreadable(error, path)})") from error
     return (height, width) if turned else (width, height)
 
 
-def why_unreadable(error: Exception) -> str:
-    """What Pillow's error says of a file."""
+def why_unreadable(error: Exception, path: str | PathLike[str] | io.BytesIO | None = None) -> str:
+    """What Pillow's error says of a file, and the package that would read it, if one does."""
     if isinstance(error, UnidentifiedImageError):
+        content = path if isinstance(path, io.BytesIO) else Path(path).open("rb") if path else io.BytesIO()
+        with content:
+            content.seek(4)
+            kind, brand = content.read(4), content.read(3)
+        for ending, brands in ((".avif", (b"avi",)), (".heic", (b"hei", b"hev", b"mif", b"msf"))):
+            if kind == b"ftyp" and brand in brands and ending in MISSING:
+                return f"it is {ending[1:].upper()}; python -m pip install {MISSING[ending]} lets it be read"
         return f"it is none of {', '.join(IMAGE_FORMATS)}, or its beginning is damaged"
     return f"{type(error).__name__}: {error}"
 

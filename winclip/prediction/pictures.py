@@ -8,7 +8,8 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,26 +18,28 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from winclip.defaults import IMAGE_ENDINGS
+from winclip.defaults import IMAGE_ENDINGS, MISSING
 from winclip.pictures.drawing import Box, fit
 from winclip.pictures.images import CLIP_MEAN, PIXEL_LIMIT, read_image
 from winclip.pictures.intake import Intake
 from winclip.support.errors import InputError
 from winclip.support.files import exists, file_sha256, is_file, is_folder
-from winclip.support.names import file_name
+from winclip.support.names import file_name, printable
 
 _log = logging.getLogger("winclip")
 # In an output folder: what the run was, and the folders of what it has drawn.
 RUN_FILE, DRAWN = "run.json", ("heatmaps", "masks", "maps")
 # What the model's input is 0 for.
 _GREY = (round(255 * CLIP_MEAN[0]), round(255 * CLIP_MEAN[1]), round(255 * CLIP_MEAN[2]))
+# That are counted one by one.
+_MOST_ENDINGS = 20
 # Between two looks at watched folders.
 _SECONDS = 2.0
 # Size in bytes and time of change in nanoseconds.
 _Stamp = tuple[int, int]
 
 
-def list_pictures(places: Sequence[str]) -> list[str]:
+def list_pictures(places: Sequence[str], notes: list[str] | None = None, what: str = "pictures") -> list[str]:
     """The pictures of files, folders and patterns, each once, those of a folder in sorted order.
 
     A file is taken whatever its ending. In folders and all below them the files with one of
@@ -44,23 +47,45 @@ def list_pictures(places: Sequence[str]) -> list[str]:
 
     Args:
         places: paths and patterns; something that exists is no pattern.
+        notes: gets sentences on what is left aside, and on places where nothing is found.
+        what: they name the pictures.
 
     Raises:
         InputError: if a place does not exist or there is no picture at all.
     """
     found: dict[str, str] = {}
+    aside, empty = set[str](), list[str]()
     for place in places:
-        for path in _expand(place):
-            for picture in _pictures_below(path) if Path(path).is_dir() else (path,):
-                found.setdefault(_absolute(picture), picture)
+        listed = [
+            picture
+            for path in _expand(place, aside)
+            for picture in (_pictures_below(path, aside) if Path(path).is_dir() else (path,))
+        ]
+        for picture in listed:
+            found.setdefault(_absolute(picture), picture)
+        empty += [] if listed else [place]
+    said = about_files(aside - found.keys(), what)
     if not found:
-        raise InputError(
-            f"no picture found in {', '.join(places)}; looked for files ending in {' '.join(IMAGE_ENDINGS)}"
-        )
+        endings = f"looked for files ending in {' '.join(IMAGE_ENDINGS)}"
+        raise InputError("; ".join([f"no picture found in {', '.join(places)}", endings, *said]))
+    if notes is not None:
+        notes += [*said, *([printable(f"no {what} found in {', '.join(empty)}")] if empty else [])]
     return list(found.values())
 
 
-def _expand(place: str) -> list[str]:
+def about_files(aside: Set[str], what: str) -> list[str]:
+    """A sentence that counts files that are left aside by their endings; none where there are none."""
+    endings = Counter(Path(path).suffix.lower() or "without an ending" for path in aside)
+    if not endings:
+        return []
+    counts = ", ".join(f"{ending} {count}" for ending, count in sorted(endings.items())[:_MOST_ENDINGS])
+    more = ", and others" if len(endings) > _MOST_ENDINGS else ""
+    packages = {MISSING[ending]: ending for ending in sorted(endings) if ending in MISSING}
+    reads = [f"; python -m pip install {package} lets {ending} be read" for package, ending in packages.items()]
+    return [printable(f"left aside among the {what}: {counts}{more}{''.join(reads)}")]
+
+
+def _expand(place: str, aside: set[str]) -> list[str]:
     if exists(place):
         return [place]
     _, behind = _split_pattern(place)
@@ -71,6 +96,7 @@ def _expand(place: str) -> list[str]:
     # Not Path.glob, which takes no absolute patterns.
     matches = sorted(glob.glob(place, recursive=True))  # noqa: PTH207
     matches = [path for path in matches if not any(map(_is_drawn, (Path(path), *Path(path).parents)))]
+    aside |= {_absolute(path) for path in matches if _is_aside(path) and is_file(path)}
     return [path for path in matches if Path(path).is_dir() or is_picture(path)]
 
 
@@ -81,13 +107,18 @@ def _split_pattern(place: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return parts[:first], parts[first:]
 
 
-def _pictures_below(folder: str, quiet: bool = False) -> Iterator[str]:
-    """The pictures in a folder and all below it; the log says what is left aside, unless ``quiet``."""
+def _pictures_below(folder: str, aside: set[str], quiet: bool = False) -> Iterator[str]:
+    """The pictures in a folder and all below it; ``aside`` gets other files.
+
+    The log says what folders are left aside, unless ``quiet``.
+    """
     for here, folders, files in os.walk(folder, onerror=None if quiet else _warn_of_folder):
         drawn = [name for name in folders if _is_drawn(Path(here) / name)]
         if drawn and not quiet:
             _log.info("left aside in %s, what an earlier run has drawn: %s", here, ", ".join(sorted(drawn)))
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in drawn)
+        # What an earlier run has written is not.
+        aside |= {_absolute(Path(here) / name) for name in files if _is_aside(name) and RUN_FILE not in files}
         yield from (str(Path(here) / name) for name in sorted(files) if is_picture(name))
 
 
@@ -103,6 +134,10 @@ def _is_drawn(folder: Path) -> bool:
 def is_picture(path: str) -> bool:
     """Whether a file in a folder is taken, by its name."""
     return path.lower().endswith(IMAGE_ENDINGS) and not Path(path).name.startswith(".")
+
+
+def _is_aside(path: str) -> bool:
+    return not is_picture(path) and not Path(path).name.startswith(".")
 
 
 def _absolute(path: str | Path) -> str:
@@ -149,6 +184,8 @@ class Watch:
 
     def __init__(self, folders: Sequence[str]) -> None:
         self._folders = folders
+        # What is there beside pictures.
+        self.aside: set[str] = set()
         self._seen: dict[str, _Stamp] = {}
         self._given: dict[str, _Stamp] = {}
 
@@ -160,8 +197,10 @@ class Watch:
         """
         for folder in self._folders:
             if not is_folder(folder):
-                raise InputError(f"there is no folder {folder} to watch (any more)")
-        return list(dict.fromkeys(path for folder in self._folders for path in _pictures_below(folder, quiet=True)))
+                file = "it is a file, and --watch takes folders" if is_file(folder) else "it may be gone"
+                raise InputError(f"there is no folder {folder} to watch (any more); {file}")
+        below = (_pictures_below(folder, self.aside, quiet=True) for folder in self._folders)
+        return list(dict.fromkeys(path for paths in below for path in paths))
 
     @staticmethod
     def pause() -> None:

@@ -25,11 +25,11 @@ _SAMPLE = _CLONE / "data" / "sample" if (_CLONE / "datasets").is_dir() else cach
 Some = TypeVar("Some", bound=PartOptions)
 
 
-def without_shared(places: Sequence[str], pictures: Sequence[str]) -> list[str]:
-    """The reference pictures that the places name, without those that are to be scored."""
+def without_shared(places: Sequence[str], pictures: Sequence[str], notes: list[str]) -> list[str]:
+    """The reference pictures that the places name, without those that are to be scored; see ``list_pictures``."""
     if not places:
         return []
-    listed = list_pictures(places)
+    listed = list_pictures(places, notes, "references")
     to_score = {os.path.realpath(path) for path in pictures}
     kept = [path for path in listed if os.path.realpath(path) not in to_score]
     if len(kept) < len(listed):

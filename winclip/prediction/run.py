@@ -22,6 +22,7 @@ from winclip.prediction.options import Options
 from winclip.prediction.pictures import (
     Region,
     Watch,
+    about_files,
     common_folder,
     heat_map_name,
     in_own_size,
@@ -65,10 +66,11 @@ def run(options: Options) -> int:
 
 def _predict(options: Options, region: Region | None) -> int:
     watch = Watch(options.inputs) if options.watch else None
-    pictures = list_pictures(options.inputs) if watch is None else watch.pictures()
+    listed: list[str] = []
+    pictures = list_pictures(options.inputs, listed) if watch is None else watch.pictures()
     folder = common_folder(options.inputs)
     caution_of_stand_in(options.model.model, {Path(path).parent for path in pictures})
-    references = without_shared(options.reference, pictures)
+    references = without_shared(options.reference, pictures, listed)
     class_name, prompts = class_and_prompts(options)
     model = options.model.load()
     side = None
@@ -84,9 +86,9 @@ def _predict(options: Options, region: Region | None) -> int:
         threshold = found.with_given(*options.given)
         count = counted(len(pictures), "picture", "pictures")
         _log.info("%s: %s, %s on %s", class_name, count, options.model.model, model.backbone.device)
-        notes = about_references(scorer.names, left_out, threshold)
+        notes = listed + about_references(scorer.names, left_out, threshold)
         if options.known_defects:
-            defects = list_pictures(options.known_defects)
+            defects = list_pictures(options.known_defects, notes, "known defects")
             notes += about_known_defects(scorer, defects, threshold, left_out, options.find)
         _log.info("%s", threshold.lines[0])
         if threshold.caution:
@@ -116,6 +118,7 @@ def _predict(options: Options, region: Region | None) -> int:
                 _score_all(left, scorer, output)
             else:
                 stop = _score_as_they_come(watch, scorer, output)
+                notes += about_files(watch.aside, "pictures")
     _finish(options, output, left_out, notes)
     if stop is not None:
         raise type(stop)(output.how_to_go_on()) from stop
