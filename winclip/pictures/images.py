@@ -194,12 +194,12 @@ def upright_size(path: str | PathLike[str]) -> tuple[int, int]:
 def why_unreadable(error: Exception, path: str | PathLike[str] | io.BytesIO | None = None) -> str:
     """What Pillow's error says of a file, and the package that would read it, if one does."""
     if isinstance(error, UnidentifiedImageError):
-        content = path if isinstance(path, io.BytesIO) else Path(path).open("rb") if path else io.BytesIO()
-        with content:
-            content.seek(4)
-            kind, brand = content.read(4), content.read(3)
+        beginning = path.getvalue() if isinstance(path, io.BytesIO) else b""
+        if isinstance(path, (str, PathLike)):
+            with Path(path).open("rb") as file:
+                beginning = file.read(12)
         for ending, brands in ((".avif", (b"avi",)), (".heic", (b"hei", b"hev", b"mif", b"msf"))):
-            if kind == b"ftyp" and brand in brands and ending in MISSING:
+            if beginning[4:8] == b"ftyp" and beginning[8:11] in brands and ending in MISSING:
                 return f"it is {ending[1:].upper()}; python -m pip install {MISSING[ending]} lets it be read"
         return f"it is none of {', '.join(IMAGE_FORMATS)}, or its beginning is damaged"
     return f"{type(error).__name__}: {error}"

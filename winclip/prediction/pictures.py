@@ -197,8 +197,8 @@ class Watch:
         """
         for folder in self._folders:
             if not is_folder(folder):
-                file = "it is a file, and --watch takes folders" if is_file(folder) else "it may be gone"
-                raise InputError(f"there is no folder {folder} to watch (any more); {file}")
+                file = "; it is a file, and --watch takes folders" if is_file(folder) else ""
+                raise InputError(f"there is no folder {folder} to watch (any more){file}")
         below = (_pictures_below(folder, self.aside, quiet=True) for folder in self._folders)
         return list(dict.fromkeys(path for paths in below for path in paths))
 
