@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
+from winclip.support.errors import InputError
+
 if TYPE_CHECKING:
     from winclip.model import Prediction
 
@@ -66,9 +68,15 @@ class Threshold:
     aside: tuple[int, ...] = ()
 
     def with_given(self, limit: float | None, part: str = "score") -> Threshold:
-        """The same with a threshold from elsewhere, if there is one, of the score or of a part, in place of its own."""
+        """The same with a threshold from elsewhere, if there is one, of the score or of a part, in place of its own.
+
+        Raises:
+            InputError: if it is not between 0 and 1.
+        """
         if limit is None:
             return self
+        if not 0 <= limit <= 1:
+            raise InputError(f"threshold {limit} must be between 0 and 1, as scores are")
         rule = f"the threshold is given; pixels: {self.rule}"
         text, reference, score = (limit if part == name else None for name in ("text", "reference", "score"))
         return Threshold(text, reference, self.pixel, self.ordinary, rule, score=score)
@@ -104,7 +112,9 @@ class Threshold:
         """What makes a picture anomalous, such as ``reference part above 0.12 or text part above 0.9``."""
         if self.score is not None:
             return f"score above {self.score:.4g}"
-        return " or ".join(f"{part} part above {limit:.4g}" for part, limit in self.parts.items())
+        # One that hardly anything exceeds says nothing to a person.
+        told = {part: limit for part, limit in self.parts.items() if limit <= _OUT_OF_REACH[part]} or self.parts
+        return " or ".join(f"{part} part above {limit:.4g}" for part, limit in told.items())
 
     @property
     def lines(self) -> list[str]:
@@ -190,16 +200,18 @@ def from_leave_one_out(left_out: LeftOut) -> Threshold:
     )
     limits = {part: _limit(part, values, _RATES[part]) for part, values in (("text", text), ("reference", reference))}
     count, unsure = len(text), ""
+    of_all = f"{len(aside)} aside, " if aside else ""
     if all(limits[part] > reach for part, reach in _OUT_OF_REACH.items()):
         unsure = f"the {count} good pictures differ as much as a defect would; give more, of one kind, or a threshold"
+    few = f"the thresholds rest on {count} references, which is few; give at least {FEW}"
     return Threshold(
         limits["text"],
         limits["reference"],
         upper_bound(peaks, _HIGHEST_LEVEL, FALSE_ALARM_RATE),
         median(peaks),
-        f"{count} references, each scored against the others: the upper end of a prediction interval for either part",
+        f"{of_all}{count} references, each scored against the others: the upper end of a prediction interval for either part",
         unsure,
-        f"the thresholds rest on {count} references, which is few; give at least {FEW}" if count < FEW else "",
+        few if count < FEW and not unsure else "",
         f"it aims at {FALSE_ALARM_RATE * 100:.0f} false alarm in 100 good pictures taken as the references were;"
         " docs/thresholds.md has what was measured",
         aside=aside,

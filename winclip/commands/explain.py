@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from winclip.prediction.options import PartOptions, check_part_options
+from winclip.prediction.options import STATES, PartOptions, check_part_options
 from winclip.support.command_line import exit_status, log_to_terminal
 from winclip.support.errors import InputError
 from winclip.support.options import add_options, option, take_options
@@ -47,7 +47,10 @@ class Options(PartOptions):
 def build_parser() -> argparse.ArgumentParser:
     """The parser; imports nothing heavy."""
     parser = argparse.ArgumentParser(
-        prog="winclip explain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="winclip explain",
+        description=__doc__,
+        epilog=STATES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_options(parser, Options)
     # So that --demo can tell whether a model was named.

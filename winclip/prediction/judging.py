@@ -26,7 +26,11 @@ def about_references(names: Sequence[str], left_out: LeftOut | None, threshold: 
         said = f"{part} part {parts[part][number]:.3f}, the others {min(others):.3f} to {max(others):.3f}"
         apart.setdefault(number, []).append(said)
     for number, each in sorted(apart.items()):
-        aside = "; the threshold is taken without it: is it good?" if number in threshold.aside else ""
+        aside = (
+            "; is it good? It stays in the memory, and the thresholds are taken without it"
+            if number in threshold.aside
+            else ""
+        )
         lines.append(f"  {printable(names[number])} stands out: {'; '.join(each)}{aside}")
     return lines
 
@@ -47,7 +51,9 @@ def about_known_defects(
     verdicts = [verdict for one in scored for verdict in threshold.judge(one)]
     said = f"{sum(map(bool, verdicts))} found" if threshold.judges else "not judged"
     lines = [f"{counted(len(scored), 'known defect', 'known defects')}: {said}"]
-    if share is not None:
+    if share is not None and threshold.judges and sum(map(bool, verdicts)) >= share * len(scored):
+        lines[0] += ", as many as --find wants"
+    elif share is not None:
         lines.append(_proposal(scored, left_out, share))
     return lines
 
@@ -67,7 +73,7 @@ def _proposal(scored: Sequence[Prediction], left_out: LeftOut | None, share: flo
     expected = "how many good pictures exceed it is not known without references"
     if count:
         expected = (
-            f"{alarms} of {counted(count, 'reference', 'references')} exceed it, so expect up to"
+            f"{alarms} of {counted(count, 'reference', 'references')} exceed it, which allows for up to"
             f" {100 * (alarms + 1) / (count + 1):.0f} false alarms in 100 good pictures"
         )
     return f"  --threshold {'' if name == 'score' else f'{name}='}{limit:.4f} finds {wanted} of them; {expected}"

@@ -19,6 +19,12 @@ from winclip.support.options import add_options, option, take_options
 # Pictures in report.html; their number alone says how large it can get.
 REPORT_PICTURES = 200
 
+STATES = """\
+states:
+  A state with {} is used as it is, the class name taking the place of {}. Without {}, a state that begins with
+  "with" or "without" goes behind the class name ("with a missing pin": "{} with a missing pin") and any other in
+  front of it ("bent": "bent {}"). They replace those of the prompt set.
+"""
 _EPILOG = """\
 threshold:
   2 or more references: every reference is scored against the memory of the others. A picture is anomalous if the
@@ -29,11 +35,6 @@ threshold:
   1 reference or none: pictures are ranked and not judged, unless --threshold is given.
   The pixel threshold of area, box and masks is found alike, from the highest value of each reference's map (0.5
   with fewer than 2 references).
-
-states:
-  A state with {} is used as it is, the class name taking the place of {}. Without {}, a state that begins with
-  "with" or "without" goes behind the class name ("with a missing pin": "{} with a missing pin") and any other in
-  front of it ("bent": "bent {}"). They replace those of the prompt set.
 
 output in --save_path:
   predictions.csv, predictions.json   path, score, threshold, anomalous (empty where not judged), area (share of the
@@ -146,7 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="predict.py" if Path(sys.argv[0]).name == "predict.py" else "winclip predict",
         description="Score photographs of one part and draw heat maps of them, zero-shot or with good examples."
         ' For example: %(prog)s --class_name "metal nut" --reference good/ images/ --save_path out/',
-        epilog=_EPILOG,
+        epilog=f"{STATES}\n{_EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_options(parser, Options)
@@ -166,12 +167,13 @@ def parse_options(arguments: Sequence[str]) -> Options:
     check_part_options(values, bool(values["inputs"]))
     if values["save_memory"] is not None and not values["reference"] and (values["inputs"] or not values["demo"]):
         raise InputError("--save_memory needs references; name good pictures with --reference")
-    if _given(values["threshold"])[1] == "reference" and not (
-        values["reference"] or values["memory"] or values["demo"]
-    ):
+    sample = values["demo"] and not values["inputs"]
+    if _given(values["threshold"])[1] == "reference" and not (values["reference"] or values["memory"] or sample):
         raise InputError(f"--threshold {values['threshold']} needs references; name good pictures with --reference")
-    if values["find"] is not None and not (values["known_defects"] and 0 < values["find"] <= 1):
-        raise InputError(f"--find {values['find']} must be above 0, at most 1, and needs --known_defects")
+    if values["find"] is not None and not values["known_defects"]:
+        raise InputError(f"--find {values['find']} is a share of known defects; name them with --known_defects")
+    if values["find"] is not None and not 0 < values["find"] <= 1:
+        raise InputError(f"--find {values['find']} must be above 0 and at most 1, such as 0.9")
     values["report"] = values["report"] or values["open"]
     values["tile"] = values["tile"] or values["tile_size"] is not None
     for name in ("tile", "region"):

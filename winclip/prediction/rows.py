@@ -81,13 +81,14 @@ class Row:
     def as_line(self) -> str:
         """Score, its parts, verdict and path as a person reads them in a terminal."""
         verdict = {None: "not judged", True: "anomalous", False: "good"}[self.anomalous]
-        return f"{self.score:.4f} ({self.parts})  {verdict:10}  {printable(self.path)}"
+        parts = f" ({self.parts})" if self.parts else ""
+        return f"{self.score:.4f}{parts}  {verdict:10}  {printable(self.path)}"
 
     @property
     def parts(self) -> str:
-        """The parts of the score, as a person reads them."""
-        reference = "" if self.reference_score is None else f", references {self.reference_score:.3f}"
-        return f"text {self.text_score:.3f}{reference}"
+        """The parts of the score as a person reads them, or "" where it has but one."""
+        known = self.reference_score is not None
+        return f"text {self.text_score:.3f}, references {self.reference_score:.3f}" if known else ""
 
 
 def describe(
