@@ -26,6 +26,7 @@ from evaluation.scoring import Missing, Task, listings, missing_scores, score_mi
 from winclip.demo.stand_in import caution_of_stand_in
 from winclip.made_with import made_with, versions
 from winclip.model import WinCLIP
+from winclip.pictures.images import read_image
 from winclip.prompts import load_prompt_set
 from winclip.support.errors import InputError
 from winclip.support.files import lock_folder
@@ -213,24 +214,28 @@ def _checked_task(options: Options) -> Task:
 
 def _overlap(options: Options, index: DatasetIndex, plan: Plan) -> str:
     """What to warn of if test images are among those that references are taken from."""
-    wanted = plan.wanted()
-    pairs = [
-        pair
-        for name in plan.orders
-        if wanted
-        for pair in same_pictures(index.root, plan.possible(name), index.test[name])
-    ]
+    names = plan.orders if plan.wanted() else ()
+    pairs = [pair for name in names for pair in same_pictures(index.root, plan.possible(name), index.test[name])]
+    # Files that are no pictures can have the same bytes, and their own error.
+    pairs = [pair for pair in pairs if _readable(index.root / pair[0])]
     if not pairs:
         return ""
     images = counted(len({path for path, _ in pairs}), "test image is", "test images are")
     text = (
         f"{images} among the train images, as the same file or the same bytes, so that an image can be its own"
-        f" reference; the first is {index.root / pairs[0][0]}, as"
-        f" {index.root / pairs[0][1]}"
+        f" reference; the first is {index.root / pairs[0][0]}, as {index.root / pairs[0][1]}"
     )
     if not options.allow_overlap:
         raise InputError(f"{text}; take them out of one part, or go on with --allow_overlap")
     return text
+
+
+def _readable(path: Path) -> bool:
+    try:
+        read_image(path)
+    except InputError:
+        return False
+    return True
 
 
 def _method(options: Options) -> Method:

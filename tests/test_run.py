@@ -473,6 +473,13 @@ def test_a_test_image_among_the_train_images_is_refused(
             shutil.copy(data / "bolt/train/good/2.png", tmp_path / "other.png")
             train.unlink()
             (tmp_path / "other.png").rename(train)
+    # Files that are no pictures have another error, and none if they may be left out.
+    for path in (data / "felt/test/good/0.png", data / "felt/train/good/0.png"):
+        path.rename(path.with_suffix(".kept"))
+        path.write_text("no image")
+    assert evaluate(data, save, "--k_shot", "1", "--skip_unreadable", "--classes", "felt") == 0
+    for path in (data / "felt/test/good/0.png", data / "felt/train/good/0.png"):
+        path.with_suffix(".kept").replace(path)
     # No references are taken zero-shot, or of the images of a list.
     assert evaluate(data, save) == 0
     listed = tmp_path / "list.txt"
