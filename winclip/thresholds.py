@@ -209,7 +209,8 @@ def from_leave_one_out(left_out: LeftOut) -> Threshold:
         limits["reference"],
         upper_bound(peaks, _HIGHEST_LEVEL, FALSE_ALARM_RATE),
         median(peaks),
-        f"{of_all}{count} references, each scored against the others: the upper end of a prediction interval for either part",
+        f"{of_all}{count} references, each scored against the others: the upper end of a prediction interval for either"
+        " part",
         unsure,
         few if count < FEW and not unsure else "",
         f"it aims at {FALSE_ALARM_RATE * 100:.0f} false alarm in 100 good pictures taken as the references were;"
