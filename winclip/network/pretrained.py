@@ -52,6 +52,12 @@ _TEXT_SETTINGS = {
 _WITHOUT_EFFECT = {"pool_type": ("tok", "argmax"), "pos_embed_type": ("learnable",)}
 _MOST_PATCHES = 128
 
+# What begins so is no checkpoint.
+_NO_WEIGHTS = {
+    b"version https://git-lfs": "a pointer of Git LFS, not the weights; git lfs pull fetches them",
+    b"<": "a web page, not the weights; fetch the file that the page leads to",
+    b"": "empty; fetch it again",
+}
 # Run by Python on a trusted file.
 _SAVE_WEIGHTS = (
     "python -c \"import sys, torch; c = torch.load(sys.argv[1], weights_only=False, map_location='cpu'); c = next((c[k]"
@@ -307,12 +313,9 @@ def read_checkpoint(path: Path, quick_gelu: bool = True) -> dict[str, torch.Tens
 def _refuse_other_files(path: Path, beginning: bytes) -> None:
     """Raises: InputError: if a file is what is often found in the place of weights."""
     text = beginning.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith(b"version https://git-lfs"):
-        raise InputError(f"checkpoint {path} is a pointer of Git LFS, not the weights; git lfs pull fetches them")
-    if text.startswith(b"<"):
-        raise InputError(f"checkpoint {path} is a web page, not the weights; fetch the file that the page leads to")
-    if not text:
-        raise InputError(f"checkpoint {path} is empty; fetch it again")
+    for sign, what in _NO_WEIGHTS.items():
+        if text.startswith(sign) if sign else not text:
+            raise InputError(f"checkpoint {path} is {what}")
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
