@@ -179,7 +179,7 @@ def test_mvtec_accounts_for_every_file(tmp_path: Path, run: Callable[..., Done])
     mvtec_tree(tmp_path)
     touch(tmp_path, "bottle/train/good/002.webp", "bottle/train/good/old/000.png", "bottle/train/rest/000.png")
     touch(tmp_path, "bottle/test/000.png", "bottle/test/broken/cam1/a\x1b[2J.png", "bottle/test/broken/cam2/a/b.png")
-    touch(tmp_path, "bottle/test/broken/003.gif", "bottle/notes/000.png", "bottle/000.png")
+    touch(tmp_path, "bottle/test/broken/003.psd", "bottle/notes/000.png", "bottle/000.png")
     touch(tmp_path, "my part/train/good/0.png", "0.png")
     (tmp_path / "bottle" / "test" / "broken" / "up").symlink_to(tmp_path / "bottle" / "test")
     (tmp_path / "bottle" / "test" / "broken" / "circle.png").symlink_to("circle.png")
@@ -196,7 +196,7 @@ def test_mvtec_accounts_for_every_file(tmp_path: Path, run: Callable[..., Done])
         ("2", "0.png"),
         ("2", "bottle/000.png"),
         ("2", "bottle/ground_truth/broken/001_mask.png"),
-        ("3", "bottle/test/broken/003.gif"),
+        ("3", "bottle/test/broken/003.psd"),
     ]
 
 

@@ -171,7 +171,7 @@ def test_a_reference_that_stands_out_is_named(run: Predict, pictures: Path, caps
     assert run(pictures / "images", "--reference", pictures / "good", "--save_path", pictures / "out") == 0
     out = capsys.readouterr().out
     assert "9 references, each against the others: reference part " in out and "even" not in out
-    assert "noise.png stands out: reference part " in out and "the threshold is taken without it" in out
+    assert "noise.png stands out: reference part " in out and "the thresholds are taken without it" in out
 
 
 def test_references_that_are_scored_too_or_copies_of_others_do_not_count(

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import find_spec
+from pathlib import Path
 
 from winclip.support.errors import InputError
 
@@ -28,8 +30,22 @@ _MORE = (
     (".heic", "HEIF", "pillow_heif", "pillow-heif"),
     (".heif", "HEIF", "pillow_heif", "pillow-heif"),
 )
+
+
+def _installed(module: str) -> bool:
+    """Whether a module is there, of a package that is not imported for it."""
+    package, _, part = module.partition(".")
+    found = find_spec(package)
+    if found is None or not part:
+        return found is not None
+    files = [
+        Path(place, part + ending) for place in found.submodule_search_locations or () for ending in EXTENSION_SUFFIXES
+    ]
+    return any(file.exists() for file in files)
+
+
 # By ending, the package that would read it.
-MISSING = {ending: package for ending, _, module, package in _MORE if find_spec(module) is None}
+MISSING = {ending: package for ending, _, module, package in _MORE if not _installed(module)}
 IMAGE_FORMATS += tuple(sorted({kind for ending, kind, _, _ in _MORE if ending not in MISSING}))
 IMAGE_ENDINGS += tuple(ending for ending, _, _, _ in _MORE if ending not in MISSING)
 
