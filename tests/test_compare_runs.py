@@ -176,9 +176,13 @@ def test_bad_input(copies: tuple[Path, Path], tmp_path: Path, capsys: pytest.Cap
     assert f"{one / 'scores.csv'}, line 26: not a score of a run; make the run again" in refused(capsys, zero, one)
     (one / "scores.csv").write_text(scores.splitlines()[0])
     assert f"{one / 'scores.csv'} holds no scores" in refused(capsys, zero, one)
+    for spoilt in (scores.replace(",0,", ",2,"), scores + f'"{"x" * 200_000}"\n'):
+        (one / "scores.csv").write_text(spoilt)
+        assert f"{one / 'scores.csv'}" in refused(capsys, zero, one)
     (one / "scores.csv").write_text(scores)
     shutil.rmtree(one / "scores")
     assert f"{one / 'scores'}" in refused(capsys, zero, one)
-    (one / "config.json").write_text('{"options": {"dataset": 3}}')
+    options = json.loads((one / "config.json").read_text())["options"]
+    (one / "config.json").write_text(json.dumps({"options": options | {"dataset": 3}, "finished": True}))
     assert f"{one / 'config.json'} is not the config of a run; name its output folder" in refused(capsys, zero, one)
     assert not (tmp_path / "out").exists()

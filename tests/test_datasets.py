@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import stat
 import subprocess
@@ -20,7 +21,7 @@ import pytest
 from PIL import ExifTags, Image, ImageFilter
 from torchvision import transforms  # type: ignore[import-untyped]
 
-from datasets.__main__ import main
+from datasets.__main__ import _files, main
 from datasets.index import check_files, load_index, select_classes, write_index
 from datasets.items import DatasetIndex, Item
 from datasets.references import draw_references, read_reference_list
@@ -489,3 +490,26 @@ def test_names_and_unknown_names_on_the_command_line(capsys: pytest.CaptureFixtu
         shown = capsys.readouterr()
         assert all(name in (shown.err or shown.out) for name in DATA_SETS)
     assert shown.out == "" and "'mvtek'" in shown.err
+
+
+def test_data_sets_are_named_in_the_same_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--names"]) == 0
+    assert capsys.readouterr().out.split() == ["mvtec", "visa"]
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2 and "name a data set" in capsys.readouterr().err
+    # A folder that cannot be read counts as one file.
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "open.png").touch()
+    look = os.scandir
+
+    def scandir(folder: str) -> object:
+        if str(folder).endswith("closed"):
+            raise PermissionError
+        return look(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = list(_files(str(tmp_path), frozenset()))
+    assert found == [str(tmp_path / "closed"), str(tmp_path / "open.png")]

@@ -21,7 +21,7 @@ from tests.kills import contents
 from tests.tiny import CONFIG
 from winclip.network.linear import linear_rates
 from winclip.pictures.reading import usable_cores
-from winclip.support.command_line import Terminated
+from winclip.support.command_line import ModelOptions, Terminated
 from winclip.support.errors import InputError
 
 Evaluate = Callable[..., int]
@@ -212,3 +212,30 @@ def test_a_rank_that_is_stopped_or_cannot_reach_the_others_ends(
     monkeypatch.setattr("torch.distributed.init_process_group", unreachable)
     with pytest.raises(InputError, match=r"cannot reach each other \(connection refused\)"), joined_ranks():
         pass
+
+
+@pytest.mark.parametrize("local_number", [0, 1])
+def test_one_rank_of_a_machine_loads_before_the_others_with_all_threads(
+    local_number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, turns = torch.get_num_threads(), list[str]()
+
+    def load(options: ModelOptions) -> str:
+        turns.append(f"loads on {options.device} with {torch.get_num_threads()} threads")
+        return "model"
+
+    monkeypatch.setattr("winclip.pictures.reading.usable_cores", lambda: 4)
+    monkeypatch.setattr(ModelOptions, "load", load)
+
+    def meet(ranks: Ranks, failed: bool) -> list[bool]:
+        turns.append("meets")
+        return [failed] * ranks.count
+
+    monkeypatch.setattr(Ranks, "_meet", meet)
+    try:
+        assert Ranks(local_number, 2, local_number, 2).load(ModelOptions(device="cpu")) == "model"  # type: ignore[comparison-overlap]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    loads = "loads on cpu with 4 threads"
+    assert turns == ([loads, "meets", "meets"] if local_number == 0 else ["meets", loads, "meets"])
