@@ -75,8 +75,8 @@ def summary(index: DatasetIndex) -> str:
     lines = [f"{'class':<{width}}   train  normal  anomalous"]
     for name, row in (*counts.items(), ("all", (train, normal, anomalous))):
         lines.append(f"{name:<{width}}  {row[0]:>6}  {row[1]:>6}  {row[2]:>9}")
-    test = counted(normal + anomalous, "test image", "test images")
-    trained = counted(train, "train image", "train images")
+    test = counted(normal + anomalous, "test image")
+    trained = counted(train, "train image")
     lines.append(f"{test}: {normal} normal and {anomalous} anomalous; {trained}")
     return "\n".join(lines)
 
@@ -104,7 +104,7 @@ def account(data_set: DataSet, index: DatasetIndex) -> str:
             left_out.setdefault(why, []).append(str(below))
     count = sum(map(len, left_out.values()))
     listed_count = counted(seen - count, "is listed as an image or mask", "are listed as images or masks")
-    lines = [f"{counted(seen, 'file', 'files')}: {listed_count}, {count} left out{':' if count else ''}"]
+    lines = [f"{counted(seen, 'file')}: {listed_count}, {count} left out{':' if count else ''}"]
     lines += [f"  {len(paths)} {why}; the first is {printable(paths[0])}" for why, paths in sorted(left_out.items())]
     return "\n".join(lines)
 

@@ -74,7 +74,7 @@ def list_elpv(root: Path, warn: Warn) -> DatasetIndex:
     functional = sorted(image for image, probability in probabilities.items() if probability == 0)
     defective = sorted(image for image, probability in probabilities.items() if probability == 1)
     if len(functional) < 2:
-        cells = counted(len(functional), "functional cell", "functional cells")
+        cells = counted(len(functional), "functional cell")
         raise InputError(f"{package / 'labels.csv'} lists {cells}; expected 2 or more")
     train = [_copy(package, image, root, "train", "good") for image in functional[0::2]]
     test = [_copy(package, image, root, "test", "good") for image in functional[1::2]]

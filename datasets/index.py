@@ -118,7 +118,7 @@ def check_files(index: DatasetIndex, classes: Iterable[str], references: Iterabl
     if missing:
         raise InputError(
             f"{wanted[missing[0]]} {index.root / missing[0]} does not exist ({len(missing)} of"
-            f" {counted(len(wanted), 'file', 'files')} missing); complete the data set or write its {META_FILE} again"
+            f" {counted(len(wanted), 'file')} missing); complete the data set or write its {META_FILE} again"
         )
 
 

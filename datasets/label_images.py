@@ -108,7 +108,7 @@ def _dagm_items(root: Path, names: list[str], warn: Warn) -> Iterator[tuple[str,
         pairs = match_masks(list_images(folder), labels, "_label")
         unused = sorted({*labels} - {label for _, label in pairs if label})
         if unused:
-            count = counted(len(unused), "label image", "label images")
+            count = counted(len(unused), "label image")
             warn(f"without an image: {count} in {folder}, the first is {unused[0].name}")
         for image, label in pairs:
             yield part, make_item(root, image, name, "" if label else "good", label)

@@ -168,7 +168,7 @@ def assemble(
         else:
             of_train.append(item)
     if left_out:
-        images = counted(len(left_out), "defective image", "defective images")
+        images = counted(len(left_out), "defective image")
         warn(f"left out: {images} of the train part, the first is {left_out[0]}")
     bare = [name for name, listed in train.items() if not listed and (name in untrained or not any(train.values()))]
     if bare:

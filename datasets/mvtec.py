@@ -142,7 +142,7 @@ class FolderLayout:
             unused = [mask for mask in _list_masks(part) if mask not in used]
             # Some data sets carry black masks for their normal images.
             if unused and part.name not in names:
-                count = counted(len(unused), "mask", "masks")
+                count = counted(len(unused), "mask")
                 warn(f"without an image: {count} in {part}, the first is {unused[0].name}")
 
 

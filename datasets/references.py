@@ -33,7 +33,7 @@ def draw_references(train_items: Sequence[Item], cls_name: str, k: int, seed: in
     if k < 0:
         raise InputError(f"k_shot is {k}; expected 0 or more")
     if k > len(train_items):
-        images = counted(len(train_items), "train image", "train images")
+        images = counted(len(train_items), "train image")
         fewer = "ask for fewer" if train_items else "without any, only zero-shot works, --k_shot 0"
         raise InputError(f"class {cls_name} has {images} and k_shot asks for {k}; {fewer}")
     digest = hashlib.sha256(f"{seed}:{cls_name}".encode()).digest()

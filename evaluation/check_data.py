@@ -106,7 +106,7 @@ def check_data(options: Options) -> tuple[str, int]:
     for name in classes:
         shares = [one.share for one in seen if one.item.cls_name == name and one.share is not None]
         if count := inverted(shares):
-            text = f"{name}: {count} of {counted(len(shares), 'mask', 'masks')}"
+            text = f"{name}: {count} of {counted(len(shares), 'mask')}"
             problems.append(Problem("inverted", name, "", text))
     problems += [
         Problem("depth", name, "", f"{name}: {text}") for name in classes for text in intakes[name].odd().values()
@@ -128,9 +128,9 @@ def check_data(options: Options) -> tuple[str, int]:
         texts = [f"  {printable(problem.text)}" for problem in found]
         lines += [f"{KINDS[kind]} ({len(texts)}):", *texts]
     lines.append(
-        f"{counted(len(entries), 'image', 'images')} and {counted(masks, 'mask', 'masks')} of"
+        f"{counted(len(entries), 'image')} and {counted(masks, 'mask')} of"
         f" {counted(len(classes), 'class', 'classes')}:"
-        f" {counted(len(problems), 'problem', 'problems') if problems else 'no problems'}; written to"
+        f" {counted(len(problems), 'problem') if problems else 'no problems'}; written to"
         f" {printable(str(target))}"
     )
     return "\n".join(lines), 1 if problems else 0

@@ -135,7 +135,7 @@ def _common(first: Labels, second: Labels, notes: list[str]) -> Iterator[tuple[s
         if only:
             notes.append(f"Left out, since only the {which} run has them: {', '.join(only)}.")
         if left:
-            count = counted(left, "image", "images")
+            count = counted(left, "image")
             notes.append(f"Left out, since only the {which} run has them: {count} of the other classes.")
         if len(only) == len(one):
             raise InputError("the runs have no image in common; give runs of the same data")

@@ -194,6 +194,6 @@ def _upsampled(grid: torch.Tensor, size: int, images: slice) -> npt.NDArray[np.f
 def _defects(scored: ClassScores) -> DefectPixels | str:
     without = sum(mask is None for mask in scored.masks)
     if without:
-        few = f"of {counted(len(scored.masks), 'test image', 'test images')}"
+        few = f"of {counted(len(scored.masks), 'test image')}"
         return f"{counted(without, f'{few} is anomalous and has', f'{few} are anomalous and have')} no mask"
     return label_defects(np.stack([mask for mask in scored.masks if mask is not None]))

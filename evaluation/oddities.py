@@ -28,7 +28,7 @@ def doubts(part: Part) -> list[str]:
         (shares.count(1), "with defects in every pixel"),
         (inverted(shares), "with defects in most pixels, perhaps inverted"),
     ]
-    of_masks = f"of {counted(len(masks), 'mask', 'masks')}"
+    of_masks = f"of {counted(len(masks), 'mask')}"
     wrong = "; ".join(f"{count} {text}" for count, text in found if count > 0)
     texts = [f"{of_masks}, {graded} with {GRADED_TEXT}"] if graded else []
     return [*texts, f"{of_masks}, {wrong}; the figures count them as they are"] if wrong else texts

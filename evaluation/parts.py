@@ -314,8 +314,7 @@ class Parts:
 
     def _described(self, folder: Path) -> str:
         """What else was scored, in what it differs and how large it is."""
-        before = _read_json(folder / _MADE_WITH).get("made_with", {})
-        names = dict.fromkeys([*differing(before, self._made_with), *differing(self._made_with, before)])
+        names = differing(_read_json(folder / _MADE_WITH).get("made_with", {}), self._made_with)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         return f"{folder} stays, made with another {', '.join(names)}, {size / 1e6:.1f} MB"
 

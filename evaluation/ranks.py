@@ -187,7 +187,7 @@ def own_device(device: str, local_number: int, local_count: int) -> str:
         return device
     if local_count > count:
         raise InputError(
-            f"this machine has {local_count} ranks and {counted(count, 'GPU', 'GPUs')}; start {count} with"
+            f"this machine has {local_count} ranks and {counted(count, 'GPU')}; start {count} with"
             f" --nproc_per_node {count}, or use --device cpu"
         )
     return f"cuda:{local_number}"

@@ -89,7 +89,7 @@ def plan_references(options: Options, index: DatasetIndex, classes: Sequence[str
 def _plan_listed(options: Options, listed: dict[str, list[Item]]) -> Plan:
     fewest = min(listed, key=lambda name: len(listed[name]))
     count = len(listed[fewest])
-    images = counted(count, "image", "images")
+    images = counted(count, "image")
     if options.k_shot is None and any(len(items) > count for items in listed.values()):
         raise InputError(
             f"{options.reference_list} lists {images} of class {fewest} and more of others;"
@@ -179,6 +179,6 @@ def _first(orders: Orders, setting: Setting, class_name: str, unreadable: Contai
         return []
     order = [item for item in orders[setting.seed] if item.img_path not in unreadable]
     if setting.k_shot > len(order):
-        shots = counted(setting.k_shot, "shot", "shots")
+        shots = counted(setting.k_shot, "shot")
         raise InputError(f"class {class_name} has too few readable reference images for {shots}")
     return order[: setting.k_shot]

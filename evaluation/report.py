@@ -161,7 +161,7 @@ def types_table(results: Results) -> Table | None:
         return None
     note = (
         "Images of each type against the good images of their class alone; the type with the lowest image AUROC with"
-        f" {counted(last, 'reference', 'references')} comes first. An image AUROC of 50 is that of guessing."
+        f" {counted(last, 'reference')} comes first. An image AUROC of 50 is that of guessing."
     )
     header = ["type of defect", "images", *(f"{metric} {k_shot}-shot" for metric, k_shot in columns)]
     return Table("Types of defects, the hardest first", header, rows, notes=[note], bars=True)

@@ -101,7 +101,7 @@ def _score_and_measure(
         model = ranks.load(options.model)
         classes = score_missing(options, task, model, parts, missing, ranks)
     else:
-        _log.info("scored already: all %s, in %s", counted(total, "test image", "test images"), parts.folder)
+        _log.info("scored already: all %s, in %s", counted(total, "test image"), parts.folder)
     results = Results(options.dataset, task.plan.settings)
     check, pictures = _metric_check(options), _run_pictures(options, task.index.root, task.plan.settings)
     unscored: list[Item] = []
@@ -140,7 +140,7 @@ def _score_and_measure(
         _log.warning(
             "EXIF would turn %s, the first is %s; they are read as they are stored, as masks mostly are; --upright"
             " turns them",
-            counted(len(turned), "image", "images"),
+            counted(len(turned), "image"),
             task.index.root / min(turned),
         )
     if unscored:
@@ -162,12 +162,10 @@ def _score_and_measure(
 
 def _made_with(options: Options, task: Task, model: WinCLIP) -> dict[str, Any]:
     """Everything but the files that a score depends on."""
-    more: dict[str, Any] = {f"{name} version": one for name, one in versions().items() if name != "winclip"}
-    if options.upright:  # what was scored without stays what it is
-        more["--upright"] = "given"
+    packages = {f"{package} version": version for package, version in versions().items() if package != "winclip"}
     prompts, device = asdict(task.prompts), model.backbone.device.type
-    more["white"] = model.intake.white
-    return made_with(model.backbone, model.temperature, device=device, prompt_set=prompts, **more)
+    read = {"white": model.intake.white, "--upright": options.upright}
+    return made_with(model.backbone, model.temperature, device=device, prompt_set=prompts, **read, **packages)
 
 
 def _check_sizes(options: Options, task: Task, model: WinCLIP) -> None:
@@ -181,7 +179,7 @@ def _log_task(options: Options, task: Task, model: WinCLIP, ranks: Ranks) -> Non
     total, backbone = sum(len(task.index.test[name]) for name in task.classes), model.backbone
     several = f", {ranks.count} ranks" if ranks.count > 1 else ""
     where = f"{backbone.model} ({backbone.pretrained}) on {backbone.device} in {backbone.precision}{several}"
-    counts = f"{counted(len(task.classes), 'class', 'classes')}, {counted(total, 'test image', 'test images')}"
+    counts = f"{counted(len(task.classes), 'class', 'classes')}, {counted(total, 'test image')}"
     _log.info("%s: %s, %s", options.dataset, counts, where)
     if task.overlap:
         _log.warning("%s", task.overlap)

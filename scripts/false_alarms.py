@@ -104,16 +104,13 @@ def compared(backbone: Backbone, name: str, images: Sequence[ImageLike], good: i
 def measure(found: Compared, references: Sequence[int]) -> tuple[LeftOut, GridScores]:
     """What every reference scores against the others, and what all images score."""
     zero, associations = found
-    own = [
-        few_shot(
-            GridScores(zero.text[one : one + 1], zero.maps[one : one + 1]),
-            association_maps(associations.of_image(one), [other for other in references if other != one]),
-        )
-        for one in references
-    ]
-    parts = [(one.scores, one.text, one.reference, one.maps.max()) for one in own]
-    left_out = LeftOut(*([float(value) for value in values] for values in zip(*parts)))  # type: ignore[arg-type]
-    return left_out, few_shot(zero, association_maps(associations, references))
+    own = []
+    for one in references:
+        maps = association_maps(associations.of_image(one), [other for other in references if other != one])
+        found_of_one = few_shot(GridScores(zero.text[one : one + 1], zero.maps[one : one + 1]), maps)
+        parts = (found_of_one.scores, found_of_one.text, maps.max(), found_of_one.maps.max())
+        own.append(tuple(map(float, parts)))
+    return LeftOut(*map(list, zip(*own))), few_shot(zero, association_maps(associations, references))
 
 
 def rates(found: Compared, count: int, draws: int, random: np.random.RandomState, good: int) -> dict[str, Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,12 +23,11 @@ Capture = pytest.CaptureFixture[str]
 HEIC, AVIF = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", b"\0\0\0\x1cftypavif\0\0\0\0mif1avif"
 
 
-@pytest.mark.parametrize(
-    ("ending", "kind"), [("jfif", "JPEG"), ("jpe", "JPEG"), ("JPE", "JPEG"), ("gif", "GIF"), ("avif", "AVIF")]
-)
+READ = [("jfif", "JPEG"), ("jpe", "JPEG"), ("JPE", "JPEG"), ("gif", "GIF")]
+
+
+@pytest.mark.parametrize(("ending", "kind"), READ + [("avif", "AVIF")] * ("AVIF" in defaults.IMAGE_FORMATS))
 def test_endings_of_the_formats_that_are_read_are_taken(tmp_path: Path, ending: str, kind: str) -> None:
-    if kind not in defaults.IMAGE_FORMATS:
-        pytest.skip("this Pillow reads no AVIF")
     Image.new("RGB", (40, 30), (90, 90, 90)).save(tmp_path / f"a.{ending}", kind)
     (found,) = list_pictures([str(tmp_path)])
     assert abs(np.asarray(read_image(found)).astype(int) - 90).max() <= 4
@@ -127,6 +127,6 @@ def test_a_folder_in_the_place_of_a_file_and_the_reverse(
 
 
 @pytest.mark.parametrize("name", [None, 3, "", " "])
-def test_a_class_name_is_text(backbone: Backbone, name: object) -> None:
+def test_a_class_name_is_text(backbone: Backbone, name: Any) -> None:
     with pytest.raises(InputError, match=r"class name is .*; say what the images show"):
-        WinCLIP(backbone).set_class(name)  # type: ignore[arg-type]
+        WinCLIP(backbone).set_class(name)

@@ -13,7 +13,7 @@ from PIL import Image
 import predict
 from tests.conftest import Predict
 from tests.test_predict import Capture, error_line, rows
-from winclip import Prediction, WinCLIP
+from winclip import WinCLIP
 from winclip.demo.procedural import smooth_noise
 from winclip.network.backbone import Backbone
 from winclip.pictures.reading import BatchReader
@@ -100,9 +100,10 @@ def test_parts_of_the_score_are_the_highest_of_the_tiles(model: WinCLIP, large: 
             tiles = Tiles(model, reader, None, 96)
             if references:
                 tiles.add_references(references)
-            (((_, found),),) = tiles.outcomes(large[:1])
+            (((_, outcome),),) = tiles.outcomes(large[:1])
         out = model.predict([picture.crop(tile) for tile in tiles_of(picture.size, 96)])
-        assert isinstance(found, Prediction)
+        assert not isinstance(outcome, str) and outcome[1] == picture.size
+        found = outcome[0]
         assert (found.scores, found.text_scores) == (out.scores.max(), out.text_scores.max())
         assert found.reference_scores == (None if out.reference_scores is None else out.reference_scores.max())
 

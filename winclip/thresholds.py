@@ -161,17 +161,19 @@ class LeftOut:
         return LeftOut(*(part.tolist() for part in parts))
 
     def standing_out(self) -> list[tuple[str, int, bool]]:
-        """Parts that the others do not let expect: which part, of which reference, and whether it is high."""
+        """Parts that the others do not let expect: which part, of which reference, and whether it is high.
+
+        From either end inwards, up to the first that does not stand out.
+        """
         found = []
         for part in PARTS:
-            values = getattr(self, part)
-            for number, value in enumerate(values):
-                others = values[:number] + values[number + 1 :]
-                if len(others) >= _FEWEST_OTHERS:
-                    if value > _limit(part, others, _STANDS_OUT):
-                        found.append((part, number, True))
-                    elif 1 - value > _limit(part, [1 - other for other in others], _STANDS_OUT):
-                        found.append((part, number, False))
+            for high in (True, False):
+                values = [value if high else 1 - value for value in getattr(self, part)]
+                for number in sorted(range(len(values)), key=values.__getitem__, reverse=True):
+                    others = values[:number] + values[number + 1 :]
+                    if len(others) < _FEWEST_OTHERS or values[number] <= _limit(part, others, _STANDS_OUT):
+                        break
+                    found.append((part, number, high))
         return found
 
 

@@ -1,7 +1,7 @@
 """Model configs, checkpoints and the tokenizer. The only module that touches open_clip.
 
-open_clip is imported for its table of tags alone, where one is asked for: the import takes longer than torch's own.
-Its configs are read as files, and its tokenizer is loaded as one. The network itself is ``winclip.network.clip``.
+Its configs are read as files, and its table of tags and its tokenizer are loaded without the package, whose import
+takes longer than torch's own. The network itself is ``winclip.network.clip``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import math
 import pickle
 import re
 import shlex
+import sys
 import zipfile
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -110,15 +110,12 @@ def _open_clip_folder() -> Path:
     return Path(specification.origin).parent
 
 
-@cache
-def _open_clip_tokenizer() -> ModuleType:
-    """The module ``open_clip.tokenizer`` by itself: the package imports torchvision and torch's compiler too."""
-    file = _open_clip_folder() / "tokenizer.py"
-    specification = importlib.util.spec_from_file_location("open_clip.tokenizer", file)
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+def _open_clip(part: str) -> ModuleType:
+    """A module of open_clip by itself: the package imports torchvision and torch's compiler too."""
+    # Modules are looked for in the folder of an empty package.
+    package = sys.modules.setdefault("winclip_open_clip", ModuleType("winclip_open_clip"))
+    package.__path__ = [str(_open_clip_folder())]
+    return importlib.import_module(f"winclip_open_clip.{part}")
 
 
 def parse_config(
@@ -197,11 +194,10 @@ def find_checkpoint(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
         raise InputError(f"checkpoint {pretrained} {'is no file' if folder else 'does not exist'}{folder}")
     if model.endswith(".json"):
         raise InputError(f"'{pretrained}' is not a file; a model config .json needs the path of its checkpoint{folder}")
-    import open_clip
-
-    tag = open_clip.get_pretrained_cfg(model, pretrained)
+    table = _open_clip("pretrained")
+    tag: dict[str, Any] = table.get_pretrained_cfg(model, pretrained)
     if not tag:
-        tags = [DEMO_PRETRAINED] if model == DEMO_MODEL else open_clip.list_pretrained_tags_by_model(model)
+        tags = [DEMO_PRETRAINED] if model == DEMO_MODEL else table.list_pretrained_tags_by_model(model)
         near = difflib.get_close_matches(pretrained, tags, n=3, cutoff=0.4)
         raise InputError(
             f"pretrained '{pretrained}' is neither a file nor a tag of {model};"
@@ -240,11 +236,9 @@ def trained_with(raw: Mapping[str, Any], settings: Mapping[str, Any], tag: str) 
 
 def warn_of_other_settings(model: str, checkpoint: Path, used: dict[str, Any]) -> None:
     """Say which tags of a named model expect other settings than those that are used with a file."""
-    import open_clip
-
-    raw, _ = read_config(model)
-    tags = {tag: open_clip.get_pretrained_cfg(model, tag) for tag in open_clip.list_pretrained_tags_by_model(model)}
-    others = [tag for tag, settings in tags.items() if trained_with(raw, settings, tag) != used]
+    table, (raw, _) = _open_clip("pretrained"), read_config(model)
+    tags = table.list_pretrained_tags_by_model(model)
+    others = [tag for tag in tags if trained_with(raw, table.get_pretrained_cfg(model, tag), tag) != used]
     if others:
         _log.warning(
             "checkpoint %s does not say what it was trained with; weights of %s %s expect another activation, mean or"
@@ -352,5 +346,5 @@ def tokenize(prompts: list[str], context: int) -> torch.Tensor:
     open_clip cuts long prompts without a word, so they are measured in a longer context: L is 4 times
     ``context``, and a prompt that is longer than ``context`` can be told.
     """
-    tokens: torch.Tensor = _open_clip_tokenizer().tokenize(prompts, context_length=4 * context)
+    tokens: torch.Tensor = _open_clip("tokenizer").tokenize(prompts, context_length=4 * context)
     return tokens

@@ -176,21 +176,6 @@ def _deep_colours(path: str | PathLike[str] | io.BytesIO, image: Image.Image, in
     return shown
 
 
-def upright_size(path: str | PathLike[str]) -> tuple[int, int]:
-    """Width and height of an image file as ``read_image`` gives it upright, from the file's beginning.
-
-    Raises:
-        InputError: as ``read_image``, where the beginning tells.
-    """
-    try:
-        with open_image(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-    except Exception as error:  # as in ``read_image``
-        raise InputError(f"image {path} cannot be read ({why_unreadable(error, path)})") from error
-    return (height, width) if turned else (width, height)
-
-
 def why_unreadable(error: Exception, path: str | PathLike[str] | io.BytesIO | None = None) -> str:
     """What Pillow's error says of a file, and the package that would read it, if one does."""
     if isinstance(error, UnidentifiedImageError):

@@ -42,7 +42,7 @@ class Intake:
 
     def odd(self) -> dict[str, str]:
         """By kind, a sentence on what is odd."""
-        found, deep = dict[str, str](), f"{counted(len(self.highest), 'picture', 'pictures')} of 16 bits"
+        found, deep = dict[str, str](), f"{counted(len(self.highest), 'picture')} of 16 bits"
         low = [value for value in self.highest.values() if 0 < value <= FULL_RANGE // 4]
         over = [value for value in self.highest.values() if self.white is not None and value > self.white]
         if low and self.white is None:
@@ -62,7 +62,7 @@ class Intake:
             )
         if self.paged:
             found["pages"] = (
-                f"{counted(len(self.paged), 'picture', 'pictures')} with several pages or frames, such as"
+                f"{counted(len(self.paged), 'picture')} with several pages or frames, such as"
                 f" {min(self.paged)}: the first alone is looked at"
             )
         return found

@@ -19,7 +19,7 @@ def about_references(names: Sequence[str], left_out: LeftOut | None, threshold: 
         return []
     parts = {part: getattr(left_out, part) for part in PARTS}
     ranges = [f"{part} part {min(values):.3f} to {max(values):.3f}" for part, values in parts.items()]
-    lines = [f"{counted(len(names), 'reference', 'references')}, each against the others: {', '.join(ranges)}"]
+    lines = [f"{counted(len(names), 'reference')}, each against the others: {', '.join(ranges)}"]
     apart: dict[int, list[str]] = {}
     for part, number, _ in left_out.standing_out():
         others = [value for other, value in enumerate(parts[part]) if other != number]
@@ -43,14 +43,12 @@ def about_known_defects(
     Raises:
         InputError: if none of them has a score.
     """
-    scored = [outcome for batch in scorer.outcomes(paths) for _, outcome in batch if isinstance(outcome, Prediction)]
+    scored = [outcome[0] for batch in scorer.outcomes(paths) for _, outcome in batch if not isinstance(outcome, str)]
     if not scored:
-        raise InputError(
-            f"none of the {counted(len(paths), 'known defect', 'known defects')} has a score; see --known_defects"
-        )
+        raise InputError(f"none of the {counted(len(paths), 'known defect')} has a score; see --known_defects")
     verdicts = [verdict for one in scored for verdict in threshold.judge(one)]
     said = f"{sum(map(bool, verdicts))} found" if threshold.judges else "not judged"
-    lines = [f"{counted(len(scored), 'known defect', 'known defects')}: {said}"]
+    lines = [f"{counted(len(scored), 'known defect')}: {said}"]
     if share is not None and threshold.judges and sum(map(bool, verdicts)) >= share * len(scored):
         lines[0] += ", as many as --find wants"
     elif share is not None:
@@ -73,7 +71,7 @@ def _proposal(scored: Sequence[Prediction], left_out: LeftOut | None, share: flo
     expected = "how many good pictures exceed it is not known without references"
     if count:
         expected = (
-            f"{alarms} of {counted(count, 'reference', 'references')} exceed it, which allows for up to"
+            f"{alarms} of {counted(count, 'reference')} exceed it, which allows for up to"
             f" {100 * (alarms + 1) / (count + 1):.0f} false alarms in 100 good pictures"
         )
     return f"  --threshold {'' if name == 'score' else f'{name}='}{limit:.4f} finds {wanted} of them; {expected}"

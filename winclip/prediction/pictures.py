@@ -35,6 +35,8 @@ _GREY = (round(255 * CLIP_MEAN[0]), round(255 * CLIP_MEAN[1]), round(255 * CLIP_
 _MOST_ENDINGS = 20
 # Between two looks at watched folders.
 _SECONDS = 2.0
+# Width and height in pixels.
+Size = tuple[int, int]
 # Size in bytes and time of change in nanoseconds.
 _Stamp = tuple[int, int]
 
@@ -287,15 +289,15 @@ def read_region(given: str) -> Region:
     return Region((x, y, width, height), inside, mask.size, f"mask with SHA-256 {file_sha256(Path(given))}")
 
 
-def read_part(path: str, region: Region | None, intake: Intake) -> Image.Image:
-    """What counts of a picture, turned as its EXIF orientation says.
+def read_part(path: str, region: Region | None, intake: Intake) -> tuple[Image.Image, Size]:
+    """What counts of a picture, turned as its EXIF orientation says, and the size of the whole.
 
     Raises:
         InputError: if it cannot be read or is another than the region is for; names the file.
     """
     picture = read_image(path, upright=True, intake=intake)
     try:
-        return picture if region is None else region.cut(picture)
+        return picture if region is None else region.cut(picture), picture.size
     except InputError as error:
         raise InputError(f"image {path}: {error}") from error
 

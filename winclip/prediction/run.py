@@ -14,7 +14,7 @@ from tqdm import tqdm
 from winclip.demo.stand_in import caution_of_stand_in
 from winclip.made_with import made_with
 from winclip.pictures.drawing import encoded, heat_map, mask_image, packed_map, unpacked_map, with_legend
-from winclip.pictures.images import read_image, upright_size
+from winclip.pictures.images import read_image
 from winclip.pictures.intake import Intake
 from winclip.pictures.reading import BatchReader
 from winclip.prediction.judging import about_known_defects, about_references, about_results
@@ -84,7 +84,7 @@ def _predict(options: Options, region: Region | None) -> int:
         left_out = scorer.left_out()
         found = without_spread(len(scorer.names)) if left_out is None else from_leave_one_out(left_out)
         threshold = found.with_given(*options.given)
-        count = counted(len(pictures), "picture", "pictures")
+        count = counted(len(pictures), "picture")
         _log.info("%s: %s, %s on %s", class_name, count, options.model.model, model.backbone.device)
         notes = listed + about_references(scorer.names, left_out, threshold)
         if options.known_defects:
@@ -112,7 +112,7 @@ def _predict(options: Options, region: Region | None) -> int:
             output = _Output(options, model.intake, journal, threshold, folder, region, settings, colours)
             left = output.left(pictures)
             if go_on:
-                _log.info("%s done already, %d left", counted(len(journal.rows), "picture", "pictures"), len(left))
+                _log.info("%s done already, %d left", counted(len(journal.rows), "picture"), len(left))
             stop = None
             if watch is None:
                 _score_all(left, scorer, output)
@@ -172,9 +172,10 @@ class _Output:
         try:
             if isinstance(outcome, str):
                 raise InputError(outcome)
-            own_map = in_own_size(outcome.maps[0], upright_size(path), self.region)
-            row = describe(path, outcome, own_map, threshold, self.region, name)
-            files = {map_name(name): packed_map(outcome.maps[0])}
+            found, size = outcome
+            own_map = in_own_size(found.maps[0], size, self.region)
+            row = describe(path, found, own_map, threshold, self.region, name)
+            files = {map_name(name): packed_map(found.maps[0])}
             if self.options.save_masks:
                 files[mask_name(name)] = encoded(mask_image(own_map, threshold.pixel), "PNG")
         except InputError as error:
@@ -298,7 +299,7 @@ def _finish(options: Options, output: _Output, left_out: LeftOut | None, notes: 
     counts = {"scored": len(rows), "anomalous": anomalous, "unreadable": unreadable}
     write_run(save, output.settings, finished=True, **counts, colours=output.colours, notes=notes)
     if not rows and not options.watch:
-        none = f"none of the {counted(unreadable, 'picture', 'pictures')} could be read"
+        none = f"none of the {counted(unreadable, 'picture')} could be read"
         raise InputError(f"{none}; {save / 'failures.csv'} says why")
     page = save / "report.html" if options.report and rows else None
     if page is not None:
@@ -308,7 +309,7 @@ def _finish(options: Options, output: _Output, left_out: LeftOut | None, notes: 
         report_predictions(page, rows, output.settings, threshold, left_out, output.colours, unreadable, notes)
     passed_over = f"; {unreadable} passed over (failures.csv says why)" if unreadable else ""
     verdicts = "ranked, not judged" if anomalous is None else f"{len(rows) - anomalous} good, {anomalous} anomalous"
-    lines = [f"{counted(len(rows), 'picture', 'pictures')}: {verdicts}{passed_over}", *threshold.lines, *notes]
+    lines = [f"{counted(len(rows), 'picture')}: {verdicts}{passed_over}", *threshold.lines, *notes]
     if rows:
         lines += [*about_results(rows, threshold), "highest scores:"]
         lines += [f"  {row.as_line()}" for row in rows[:_HIGHEST]]

@@ -17,7 +17,7 @@ from winclip.model import Prediction, WinCLIP
 from winclip.pictures.drawing import fit
 from winclip.pictures.images import open_image
 from winclip.pictures.reading import Batch, BatchReader
-from winclip.prediction.pictures import Region, read_part
+from winclip.prediction.pictures import Region, Size, read_part
 from winclip.support.errors import InputError
 from winclip.support.names import counted
 from winclip.thresholds import LeftOut
@@ -28,8 +28,8 @@ _log = logging.getLogger("winclip")
 MOST_IN_MEMORY = 128
 # Left, upper, right and lower end in pixels, as Pillow has them.
 Tile = tuple[int, int, int, int]
-# The result of one picture, or why it has none.
-Outcome = Prediction | str
+# The result of one picture and the picture's size, or why it has none.
+Outcome = tuple[Prediction, Size] | str
 
 
 def score_each(model: WinCLIP, embeddings: Embeddings) -> list[Prediction | InputError]:
@@ -74,12 +74,17 @@ class Whole:
             found: list[tuple[str, Outcome]] = [*batch.unreadable]
             if batch.entries:
                 results = score_each(self._model, self._model.backbone.encode(batch.images))
-                for path, result in zip(batch.entries, results):
-                    found.append((path, f"image {path}: {result}" if isinstance(result, InputError) else result))
+                for path, size, result in zip(batch.entries, batch.extras, results):
+                    found.append(
+                        (path, (result, size) if isinstance(result, Prediction) else f"image {path}: {result}")
+                    )
             yield found
 
-    def _batches(self, paths: Sequence[str]) -> Iterator[Batch[str, None]]:
-        return self._reader.batches(paths, lambda path: (read_part(path, self._region, self._model.intake), None))
+    def _batches(self, paths: Sequence[str]) -> Iterator[Batch[str, Size]]:
+        return self._reader.batches(paths, self._read)
+
+    def _read(self, path: str) -> tuple[Image.Image, Size]:
+        return read_part(path, self._region, self._model.intake)
 
 
 class Tiles(Whole):
@@ -121,7 +126,7 @@ class Tiles(Whole):
             max(counts, default=0),
             self._to_come,
             of_references,
-            counted(len(pictures), "picture", "pictures"),
+            counted(len(pictures), "picture"),
         )
 
     def _count(self, path: str) -> int:
@@ -148,7 +153,7 @@ class Tiles(Whole):
         each, seen = max(MOST_IN_MEMORY // max(len(paths), 1), 1), set[bytes]()
         for number, path in enumerate(paths):
             try:
-                picture = read_part(path, self._region, self._model.intake)
+                picture, _ = self._read(path)
             except InputError as error:
                 _log.warning("reference left out: %s", error)
                 continue
@@ -176,7 +181,7 @@ class Tiles(Whole):
         for path, own in tqdm(self._in_memory.items(), unit="reference", disable=None, dynamic_ncols=True):
             others = [k for k in range(self._model.reference_count()) if k not in own]
             # Their maps differ in size.
-            one = LeftOut.of(self._score(read_part(path, self._region, self._model.intake), others))
+            one = LeftOut.of(self._score(self._read(path)[0], others))
             found.append((*one.score, *one.text, *one.reference, *one.peaks))
         return LeftOut(*map(list, zip(*found)))
 
@@ -185,12 +190,12 @@ class Tiles(Whole):
         for path in paths:
             outcome: Outcome
             try:
-                picture = read_part(path, self._region, self._model.intake)
+                picture, size = self._read(path)
             except InputError as error:
                 outcome = str(error)
             else:
                 try:
-                    outcome = self._score(picture)
+                    outcome = self._score(picture), size
                 except InputError as error:
                     outcome = f"image {path}: {error}"
             yield [(path, outcome)]

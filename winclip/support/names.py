@@ -53,9 +53,9 @@ def from_cell(text: str) -> str:
     return _ESCAPE.sub(lambda found: chr(int(found[1] or found[2], 16)), text[1:])
 
 
-def counted(count: int, one: str, more: str) -> str:
-    """A number with its noun: ``1 class``, ``2 classes``."""
-    return f"{count} {one if count == 1 else more}"
+def counted(count: int, one: str, more: str = "") -> str:
+    """A number with its noun: ``1 image``, ``2 images``; ``more`` is for what has no plain s: ``2 classes``."""
+    return f"{count} {one if count == 1 else more or one + 's'}"
 
 
 def csv_line(cells: Iterable[object]) -> str:
