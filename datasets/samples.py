@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageChops, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 from datasets.items import Item
 from datasets.layout import mask_files
@@ -58,39 +58,25 @@ def load_sample(
     Raises:
         InputError: if image or mask cannot be read, or they differ in size; names the file.
     """
-    image = read_image(root / item.img_path, upright=upright, intake=intake)
-    odd = [TURNED] if not upright and orientation(root / item.img_path, image) > 1 else []
+    intake, path = intake or Intake(), root / item.img_path
+    image, turn = read_image(path, upright=upright, intake=intake), intake.turned.get(str(path), 1)
+    odd = [TURNED] if not upright and turn > 1 else []
     if not item.anomaly or not item.mask_path:
         return image, Truth(None if item.anomaly else np.zeros((size, size), np.bool_), tuple(odd))
     mask, graded = read_graded(root / item.mask_path, upright)
     if mask.shape != image.size[::-1]:
         raise InputError(
             f"mask {root / item.mask_path} is {mask.shape[1]}x{mask.shape[0]} and its image"
-            f" {root / item.img_path} is {image.size[0]}x{image.size[1]}; both need the same size"
-            + turning_fits(root / item.img_path, image, mask, upright)
+            f" {path} is {image.size[0]}x{image.size[1]}; both need the same size"
+            + turning_fits(turn, image, mask, upright)
         )
     odd += [name for name, found in ((GRADED, graded), (EMPTY, not mask.any())) if found]
     return image, Truth(resize_mask(mask, size), tuple(odd))
 
 
-def orientation(path: Path, image: Image.Image) -> int:
-    """The EXIF orientation of an image file, 1 to 8, where 1 is upright; ``image`` is what was read of it."""
-    try:
-        found = [image.getexif()]
-        if image.format is None:  # converted, and on the way EXIF can be lost
-            with open_image(path) as stored:
-                if stored.format != "TIFF":  # which Pillow itself turns
-                    # Not a PNG's own getexif, which decodes its pixels.
-                    found.append(Image.Image.getexif(stored))
-        values: list[Any] = [exif.get(ExifTags.Base.Orientation) for exif in found]
-        return next((value for value in values if value in range(2, 9)), 1)
-    except Exception:  # of damaged EXIF, which the pixels do without
-        return 1
-
-
-def turning_fits(path: Path, image: Image.Image, mask: Mask, upright: bool) -> str:
-    """What to say of an image whose size is not its mask's, if it would be after another turn."""
-    if mask.shape != image.size or orientation(path, image) < 5:
+def turning_fits(turn: int, image: Image.Image, mask: Mask, upright: bool) -> str:
+    """What to say of an image of this EXIF orientation whose size is not its mask's, if it would be after a turn."""
+    if mask.shape != image.size or turn < 5:
         return ""
     stored = "as they are stored, so leave out --upright" if upright else "upright as EXIF says; try --upright"
     return f", and they have it {stored}"

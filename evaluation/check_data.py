@@ -18,7 +18,7 @@ from tqdm import tqdm
 from datasets.index import load_index, outside, select_classes
 from datasets.items import Item
 from datasets.layout import mask_files
-from datasets.samples import orientation, read_graded, resize_mask, turning_fits
+from datasets.samples import read_graded, resize_mask, turning_fits
 from evaluation.oddities import GRADED_TEXT, inverted
 from evaluation.options import Options
 from winclip.defaults import DEFAULT_MODEL, DEMO_MODEL
@@ -167,7 +167,8 @@ def _read(
         image = read_image(root / image_path, upright=options.upright, intake=intakes[item.cls_name])
         with open_image(root / image_path) as stored:
             size, mode = image.size, stored.mode
-        if not options.upright and (turn := orientation(root / image_path, image)) > 1:
+        turn = intakes[item.cls_name].turned.get(str(root / image_path), 1)
+        if not options.upright and turn > 1:
             found("turned", image_path, f"has EXIF orientation {turn}")
         digest = hashlib.sha256(repr(size).encode() + image.tobytes()).hexdigest()
         if min(size) < SMALLEST_SIDE or max(size) > LONGEST * min(size):
@@ -182,7 +183,7 @@ def _read(
         else:
             if image and mask.shape != image.size[::-1]:
                 text = f"is {mask.shape[1]} x {mask.shape[0]}, {image_path} is {image.width} x {image.height}"
-                found("mask size", mask_path, text + turning_fits(root / image_path, image, mask, options.upright))
+                found("mask size", mask_path, text + turning_fits(turn, image, mask, options.upright))
             if graded:
                 found("graded mask", mask_path, f"of {image_path}")
             share = float(mask.mean()) if item.anomaly else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
 import warnings
@@ -141,6 +142,11 @@ def read_image(
             if image.format != "MPO" and getattr(image, "is_animated", False):
                 intake.paged.add(called)
             image.load()
+            # TIFF files are turned by Pillow itself; damaged EXIF is what the pixels can do without.
+            with contextlib.suppress(Exception):
+                turn: Any = image.getexif().get(ExifTags.Base.Orientation)
+                if image.format != "TIFF" and turn in range(2, 9):
+                    intake.turned[called] = turn
             shown = _deep_colours(path, image, intake, called) if colours else image
             intake.shallow |= not (grey or colours)
             return to_rgb(ImageOps.exif_transpose(shown) if upright else shown, intake, called)

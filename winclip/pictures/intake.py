@@ -22,12 +22,14 @@ class Intake:
         highest: by name, the highest value of the pictures of more than 8 bits.
         shallow: whether there were pictures of 8 bits.
         paged: names of pictures with more pages or frames than the first, which is read.
+        turned: by name, EXIF orientations that are not upright, from 2 to 8.
     """
 
     white: int | None = None
     highest: dict[str, int] = field(default_factory=dict)
     shallow: bool = False
     paged: set[str] = field(default_factory=set)
+    turned: dict[str, int] = field(default_factory=dict)
     _said: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
