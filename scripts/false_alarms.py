@@ -61,6 +61,8 @@ def of_parts(own: LeftOut, score: Array, text: Array, reference: Array) -> Flags
     return (text > found.text) | (reference > found.reference)
 
 
+# Of the references, which are all good, the share that the rule leaves out as standing out.
+ASIDE = "references left aside"
 # Each says of N pictures whether it calls them anomalous.
 RULES: dict[str, Callable[[LeftOut, Array, Array, Array], Flags]] = {
     "former": former,
@@ -114,7 +116,7 @@ def measure(found: Compared, references: Sequence[int]) -> tuple[LeftOut, GridSc
 
 
 def rates(found: Compared, count: int, draws: int, random: np.random.RandomState, good: int) -> dict[str, Array]:
-    """By rule, the shares of false alarms and of defects found, in per cent, (2,)."""
+    """By rule, the shares of false alarms and of defects found, in per cent, (2,); and that of ``ASIDE``."""
     pool, shares = found[1].patch.shape[1], defaultdict(list)
     for _ in range(draws):
         references = random.permutation(pool)[:count].tolist()
@@ -125,6 +127,7 @@ def rates(found: Compared, count: int, draws: int, random: np.random.RandomState
         for name, rule in RULES.items():
             alarms = rule(own, *values)
             shares[name].append((alarms[held_out].mean(), alarms[good:].mean()))
+        shares[ASIDE].append((len(from_leave_one_out(own).aside) / count, 0))
     return {name: 100 * np.mean(each, axis=0) for name, each in shares.items()}
 
 
@@ -156,6 +159,7 @@ def main() -> int:
         for rule in RULES:
             alarms, defects = np.array([by_rule[rule] for by_rule in each.values()]).T
             whole.append([count, rule, *(f"{one:.1f}" for one in (alarms.mean(), alarms.max(), defects.mean()))])
+        whole.append([count, ASIDE, f"{np.mean([by_rule[ASIDE][0] for by_rule in each.values()]):.2f}", "", ""])
     how = {"tablefmt": "pipe", "disable_numparse": True}
     print(tabulate(rows, ["references", "class", *RULES], **how))
     print(tabulate(whole, ["references", "rule", "false alarms", "highest of a class", "defects found"], **how))
