@@ -166,8 +166,8 @@ _ENTRIES = (
     ),
 )
 DATA_SETS = {entry.name: entry for entry in _ENTRIES}
-# Means of the same data sets that the paper states.
-PAPER_MEANS = _PUBLISHED / "paper_means.csv"
+# Means of the same data sets, by who states them.
+STATED_MEANS = {name: _PUBLISHED / f"{name}_means.csv" for name in ("paper", "caoyunkang")}
 
 
 def default_root(name: str) -> Path:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from datasets.items import Item
 from datasets.layout import mask_files
 from winclip.pictures.images import open_image, read_image, resize_straight, strips, why_unreadable
 from winclip.pictures.intake import Intake
+from winclip.pictures.preparing import Views, prepare
 from winclip.support.errors import InputError
 from winclip.support.files import is_file, is_folder
 
@@ -34,14 +36,22 @@ class Truth:
         mask: (S, S) bool, True on defects; None for an anomalous image without a mask.
         oddities: ``TURNED`` if EXIF would turn the image and it is as stored, ``GRADED`` if ``read_graded`` says so,
             ``EMPTY`` if the mask of an anomalous image has no defect pixel.
+        views: of the image, by the ``prepare`` of variants.
     """
 
     mask: Mask | None
     oddities: tuple[str, ...] = ()
+    views: Mapping[str, Views] = field(default_factory=dict)
 
 
 def load_sample(
-    item: Item, root: Path, size: int, upright: bool = False, intake: Intake | None = None
+    item: Item,
+    root: Path,
+    size: int,
+    upright: bool = False,
+    intake: Intake | None = None,
+    prepares: Sequence[str] = (),
+    masks: bool = True,
 ) -> tuple[Image.Image, Truth]:
     """Read an item, for ``winclip.pictures.reading.BatchReader``.
 
@@ -51,18 +61,24 @@ def load_sample(
         size: side S in pixels of the mask.
         upright: turn image and mask as their EXIF orientation says.
         intake: of the images.
+        prepares: the views that are made too.
+        masks: whether masks are read.
 
     Returns:
         The image, 8-bit RGB in its own size, and its mask: all False for a normal image, whose mask is not read.
 
     Raises:
-        InputError: if image or mask cannot be read, or they differ in size; names the file.
+        InputError: if image or mask cannot be read, they differ in size, or there is no such view; names the file.
     """
     intake, path = intake or Intake(), root / item.img_path
     image, turn = read_image(path, upright=upright, intake=intake), intake.turned.get(str(path), 1)
     odd = [TURNED] if not upright and turn > 1 else []
-    if not item.anomaly or not item.mask_path:
-        return image, Truth(None if item.anomaly else np.zeros((size, size), np.bool_), tuple(odd))
+    try:
+        views = {how: prepare(image, size, how) for how in prepares}
+    except InputError as error:
+        raise InputError(f"image {path}: {error}") from error
+    if not item.anomaly or not item.mask_path or not masks:
+        return image, Truth(None if item.anomaly else np.zeros((size, size), np.bool_), tuple(odd), views)
     mask, graded = read_graded(root / item.mask_path, upright)
     if mask.shape != image.size[::-1]:
         raise InputError(
@@ -71,7 +87,7 @@ def load_sample(
             + turning_fits(turn, image, mask, upright)
         )
     odd += [name for name, found in ((GRADED, graded), (EMPTY, not mask.any())) if found]
-    return image, Truth(resize_mask(mask, size), tuple(odd))
+    return image, Truth(resize_mask(mask, size), tuple(odd), views)
 
 
 def turning_fits(turn: int, image: Image.Image, mask: Mask, upright: bool) -> str:

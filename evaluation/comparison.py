@@ -80,18 +80,21 @@ class Comparison:
         return difference_plot(f"{self.title}, per cent", list(self.intervals), metrics or METRICS, differences)
 
 
-def compare(runs: tuple[Run, Run], k_shots: Sequence[int | None]) -> Comparison:
+def compare(
+    runs: tuple[Run, Run], k_shots: Sequence[int | None], variants: Sequence[str | None] = (None, None)
+) -> Comparison:
     """Compare two runs, each with a number of shots; several seeds are averaged.
 
     Args:
         runs: both.
         k_shots: of each; None if it has one number only.
+        variants: of each, likewise.
 
     Raises:
         InputError: if a number of shots or the scores are not there, no image is common to both, or one is good
             in one run and defective in the other.
     """
-    first, second = (_Side.of(run, run.settings(k)) for run, k in zip(runs, k_shots))
+    first, second = (_Side.of(run, run.settings(k, name)) for run, k, name in zip(runs, k_shots, variants))
     result = Comparison(f"{second.title} minus {first.title}", notes=_differing(*runs))
     method = Method(runs[0].aupro, runs[0].metrics, intervals=True)
     differences: dict[str, dict[str, Float64]] = {}
@@ -164,7 +167,7 @@ class _Side:
 
     @property
     def title(self) -> str:
-        return f"{self.run.folder}, {self.settings[0].k_shot}-shot"
+        return f"{self.run.folder}, {self.settings[0].shots}"
 
     @property
     def labels(self) -> Labels:

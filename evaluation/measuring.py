@@ -25,6 +25,8 @@ from winclip.support.names import counted
 # Pixels of a class in a setting that exact metrics are taken of at most: some 13 bytes each, 60 more those of defects.
 EXACT_LIMIT = 1_000_000_000
 
+_IMAGE_ONLY = "images alone were encoded"
+
 Positions = npt.NDArray[np.intp]
 
 _log = logging.getLogger("winclip")
@@ -38,11 +40,13 @@ class Method:
         aupro: ``steps`` or ``exact``.
         metrics: of the pixels, ``exact`` or ``histogram``.
         intervals: whether images are resampled too.
+        image_only: whether there are no maps.
     """
 
     aupro: str
     metrics: str = "exact"
     intervals: bool = False
+    image_only: bool = False
 
     def check_size(self, class_name: str, pixels: int) -> None:
         """Refuse a class with more pixels in a setting than exact metrics are taken of.
@@ -100,9 +104,11 @@ def measure_class(scored: ClassScores, image_size: int, method: Method) -> Itera
         image_size: S, side of masks and upsampled maps.
         method: how.
     """
-    defects = _defects(scored)
+    defects = _IMAGE_ONLY if method.image_only else _defects(scored)
     good, types = defect_types(scored.items)
     reasons: dict[str, None] = {}
+    # Variants may have the same maps.
+    of_maps: dict[tuple[bytes, float], tuple[list[Figures], Histograms | None, dict[str, Float64]]] = {}
     draws = None
     if method.intervals:
         try:
@@ -114,21 +120,23 @@ def measure_class(scored: ClassScores, image_size: int, method: Method) -> Itera
         groups = [np.arange(len(scores)), *(np.append(good, images) for images in types.values())]
         # Of the class, and of each type of defect against the good images.
         (known, missing), *of_types = [image_metrics(scored.labels[images], scores[images]) for images in groups]
-        pixels: list[Figures] = [({}, {"pixel metrics": str(defects)})]
-        total = None
-        if not isinstance(defects, str):
-            pixels, total = measure_pixels(defects, maps_of, setting, method, good, [*types.values()])
+        key = scored.maps[setting].numpy().tobytes(), setting.highest
+        if key not in of_maps:
+            pixels: list[Figures] = [({}, {"pixel metrics": str(defects)})]
+            total, resampled = None, dict[str, Float64]()
+            if not isinstance(defects, str):
+                pixels, total = measure_pixels(defects, maps_of, setting, method, good, [*types.values()])
+                if draws is not None and pixels[0][0]:
+                    resampled = resampled_pixel_metrics(draws, defects, maps_of, setting.highest, method.aupro)
+            of_maps[key] = pixels, total, resampled
+        pixels, total, resampled = of_maps[key]
         for (one, _), (other, _) in zip([(known, missing), *of_types], pixels):
             one |= other
         missing |= pixels[0][1]
         if total is not None and pixels[0][0]:
             _log_bounds(scored.class_name, setting, total, known, method.aupro)
         reasons |= dict.fromkeys(missing.values())
-        values = {}
-        if draws is not None:
-            values = resampled_image_metrics(draws, scored.labels, scores)
-            if not isinstance(defects, str) and pixels[0][0]:
-                values |= resampled_pixel_metrics(draws, defects, maps_of, setting.highest, method.aupro)
+        values = {} if draws is None else resampled_image_metrics(draws, scored.labels, scores) | resampled
         yield Measured(
             setting,
             maps_of,
@@ -138,7 +146,7 @@ def measure_class(scored: ClassScores, image_size: int, method: Method) -> Itera
             total,
             spread(known, values) if method.intervals else {},
         )
-    for reason in reasons:
+    for reason in reasons if defects != _IMAGE_ONLY else ():
         _log.warning("%s: a figure is left out, %s", scored.class_name, reason)
 
 

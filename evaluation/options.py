@@ -1,4 +1,4 @@
-"""The command line of test.py, and what it calls a setting: a number of shots and a draw of them."""
+"""The command line of test.py, and what it calls a setting: a variant, a number of shots and a draw of them."""
 
 from __future__ import annotations
 
@@ -7,32 +7,35 @@ import os
 import re
 import reprlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from datasets.registry import DATA_SETS, default_root
-from winclip.defaults import DEFAULT_MODEL, DEMO_MODEL
+from winclip.defaults import DEFAULT_MODEL, DEMO_MODEL, TEMPERATURE
+from winclip.prompts import PromptSet, load_prompt_set
 from winclip.support.command_line import ModelOptions, ReadingOptions
 from winclip.support.errors import InputError
 from winclip.support.files import read_json
 from winclip.support.names import printable
 from winclip.support.options import add_options, from_json, option, take_options
+from winclip.variants import HELP, REFERENCE, Variant, check_image_only, parse_variant, steps
 
 DEFAULT_SEED = 10
 _OUTPUT = "metrics and output"
 
 
 # The folders of all settings.
-MAPS_FOLDER = re.compile(r"\d+shot(-seed-?\d+)?")
+MAPS_FOLDER = re.compile(r"([\w=,.+-]+-)?\d+shot(-seed-?\d+)?")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One column of results: a number of shots and the draw; ``seed`` is None where nothing is drawn."""
+    """One column of results: a number of shots, the draw, and the variant; ``seed`` is None where nothing is drawn."""
 
     k_shot: int
     seed: int | None
+    variant: str = REFERENCE.name
 
     @property
     def seed_text(self) -> str:
@@ -42,7 +45,12 @@ class Setting:
     @property
     def name(self) -> str:
         """The setting in words."""
-        return f"{self.k_shot}-shot" + ("" if self.seed is None else f", seed {self.seed}")
+        return self.shots + ("" if self.seed is None else f", seed {self.seed}")
+
+    @property
+    def shots(self) -> str:
+        """The setting in words without its seed."""
+        return f"{self._of_variant(', ')}{self.k_shot}-shot"
 
     @property
     def highest(self) -> float:
@@ -52,7 +60,10 @@ class Setting:
     @property
     def folder(self) -> str:
         """Folder name of the setting's maps."""
-        return f"{self.k_shot}shot" + ("" if self.seed is None else f"-seed{self.seed}")
+        return f"{self._of_variant('-')}{self.k_shot}shot" + ("" if self.seed is None else f"-seed{self.seed}")
+
+    def _of_variant(self, end: str) -> str:
+        return "" if self.variant == REFERENCE.name else self.variant + end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +98,18 @@ class Options:
     reference_list: Path | None = option(
         "reference images, one train img_path a line, not drawn", group="references", metavar="FILE"
     )
+    variant: tuple[str, ...] | None = option(f"ways of computing: {HELP} (reference)", group="variants", metavar="V")
+    variant_steps: tuple[str, ...] | None = option(
+        "means of every step of the chain that changes one switch at a time, as steps.md and steps.csv",
+        group="variants",
+        nargs=2,
+        metavar=("FIRST", "LAST"),
+    )
+    image_only: bool = option(
+        "score images without windows: the same zero-shot scores at 8 %% of the operations, and no maps",
+        False,
+        group=_OUTPUT,
+    )
     aupro: str = option("how AUPRO is taken (steps)", "steps", group=_OUTPUT, choices=("steps", "exact"))
     metrics: str = option(
         "pixel metrics from sorted scores, or in bounded memory to some 1e-4 (exact)",
@@ -107,6 +130,26 @@ class Options:
     report: bool = option("also write report.html: tables, curves and pictures", False, group=_OUTPUT)
     fresh: bool = option("remove what earlier runs have scored, and start over", False, group=_OUTPUT)
     reading: ReadingOptions
+
+    @property
+    def variants(self) -> dict[str, Variant]:
+        """By name, in their order."""
+        if self.variant_steps is not None:
+            return {variant.name: variant for _, variant in steps(*map(parse_variant, self.variant_steps))}
+        if self.variant is not None:
+            return {variant.name: variant for variant in map(parse_variant, self.variant)}
+        return {REFERENCE.name: replace(REFERENCE, temperature=self.model.temperature)}
+
+    @property
+    def prompts(self) -> dict[str, PromptSet]:
+        """The prompt set of each variant.
+
+        Raises:
+            InputError: if it is unknown or malformed.
+        """
+        if self.prompt_set != "reference":
+            return dict.fromkeys(self.variants, load_prompt_set(self.prompt_set))
+        return {name: variant.prompts for name, variant in self.variants.items()}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -160,7 +203,35 @@ def parse_options(arguments: Sequence[str]) -> Options:
     if values["reference_list"] is not None and values["seed"] is not None:
         raise InputError("--seed has no meaning with --reference_list, which draws nothing; leave one of them out")
     values["seed"] = values["seed"] or [DEFAULT_SEED]
-    return take_options(Options, values)
+    options = take_options(Options, values)
+    _check_variants(options)
+    return options
+
+
+def _check_variants(options: Options) -> None:
+    """Raises: InputError: if a variant is unknown or there twice, or does not go with another option."""
+    named = options.variant or options.variant_steps or ()
+    if options.variant and options.variant_steps:
+        raise InputError("--variant and --variant_steps name variants both; leave one of them out")
+    variants = options.variants
+    if options.variant and len(variants) < len(named):
+        raise InputError(f"--variant {' '.join(named)} names a variant more than once; give each once")
+    if options.variant_steps and len(variants) < 2:
+        raise InputError(f"--variant_steps {' '.join(named)}: both are the same; name two that differ")
+    if named and (options.prompt_set != "reference" or options.model.temperature != TEMPERATURE):
+        raise InputError(
+            "--prompt_set and --temperature are switches of variants, such as --variant"
+            " reference,templates=paper,temperature=0.01; leave them out beside --variant"
+        )
+    if not options.image_only:
+        return
+    if any(options.k_shot or ()) or options.reference_list:
+        raise InputError("--image_only has no windows, which references are compared by; leave out --k_shot above 0")
+    for name in ("save_maps", "report"):
+        if getattr(options, name):
+            raise InputError(f"--image_only makes no maps, so --{name} has no meaning; leave one of them out")
+    for variant in variants.values():
+        check_image_only(variant)
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,11 +51,17 @@ _FILES = (
     "types.csv",
     "intervals.csv",
     "tables.md",
+    "steps.csv",
+    "steps.md",
     "scores.csv",
     "k_shot.csv",
     "report.html",
     "log.txt",
 )
+
+
+# Options that config.json does without where they are not given.
+_UNNAMED = ("variant", "variant_steps", "image_only")
 
 
 class _Lines(logging.Handler):
@@ -175,6 +182,13 @@ class Output:
             write_atomically(self._options.save_path / name, content)
         self._write_log()
 
+    def write_steps(self, shown: Sequence[Table], rows: str) -> list[Path]:
+        """Write steps.md and steps.csv; gives the path of the first."""
+        save = self._options.save_path
+        write_atomically(save / "steps.csv", rows)
+        write_atomically(save / "steps.md", tables_text(self._options, shown))
+        return [save / "steps.md"]
+
     def write_report(self, report: Report) -> None:
         """Write report.html."""
         from winclip.report.page import write_report
@@ -196,8 +210,9 @@ class Output:
 
 def _resolved(options: Options, backbone: Backbone, results: Results, finished: bool) -> dict[str, Any]:
     """Every option by name, with the values that were used where none was given, as ``--config`` takes them."""
+    named = {name: value for name, value in as_json(options).items() if value or name not in _UNNAMED}
     return {
-        **as_json(options),
+        **named,
         "k_shot": list(dict.fromkeys(setting.k_shot for setting in results.settings)),
         "seed": None if options.reference_list else options.seed,
         "classes": results.classes if finished else options.classes,

@@ -31,6 +31,7 @@ from evaluation.options import Setting
 from winclip.made_with import differing
 from winclip.support.errors import InputError
 from winclip.support.files import file_sha256, remove_file, write_atomically
+from winclip.variants import REFERENCE
 
 FOLDER = "scores"
 # At most this much work is lost when a run is killed, or one batch, whichever takes longer.
@@ -232,8 +233,8 @@ class Parts:
         found: dict[Setting, set[int]] = {}
         for path in self._paths(name):
             known = _header(path)
-            for k_shot, seed in known["settings"]:
-                positions = found.setdefault(Setting(k_shot, seed), set())
+            for setting in known["settings"]:
+                positions = found.setdefault(Setting(*setting), set())
                 positions.update(known["positions"], (position for position, _ in known["unreadable"]))
         return found
 
@@ -352,7 +353,7 @@ def _packed(part: Part) -> bytes:
     side = len(masks[0]) if masks else 0
     bits = np.packbits(np.array(masks, np.bool_).reshape(len(masks), side * side), axis=1)
     known = {
-        "settings": [[setting.k_shot, setting.seed] for setting in scores.scores],
+        "settings": [*map(_packed_setting, scores.scores)],
         "positions": part.positions,
         "items": [asdict(item) for item in scores.items],
         "masked": [mask is not None for mask in scores.masks],
@@ -369,12 +370,16 @@ def _packed(part: Part) -> bytes:
     return safetensors.torch.save(tensors, {"winclip": json.dumps(known)})
 
 
+def _packed_setting(setting: Setting) -> list[Any]:
+    return [setting.k_shot, setting.seed, *([] if setting.variant == REFERENCE.name else [setting.variant])]
+
+
 def _unpacked(path: Path, settings: Sequence[Setting]) -> Part:
     """A part, in those of the settings that it has."""
     known = _header(path)
     side = known["side"]
     with safetensors.safe_open(str(path), framework="pt") as file:
-        own = [setting for setting in settings if [setting.k_shot, setting.seed] in known["settings"]]
+        own = [setting for setting in settings if _packed_setting(setting) in known["settings"]]
         bits = np.unpackbits(file.get_tensor("masks").numpy(), axis=1, count=side * side).astype(np.bool_)
         masks = iter(bits.reshape(len(bits), side, side))
         scores = ClassScores(

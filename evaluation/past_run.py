@@ -12,6 +12,7 @@ from evaluation.options import Setting
 from winclip.support.errors import InputError
 from winclip.support.files import read_json, read_text
 from winclip.support.names import from_cell
+from winclip.variants import REFERENCE
 
 # By class and path, the label (1 for defective) and the score of an image.
 Scores = dict[str, dict[str, tuple[int, float]]]
@@ -44,13 +45,18 @@ class Run:
         scores = next(iter(self.scores.values()))
         return {name: {path: label for path, (label, _) in images.items()} for name, images in scores.items()}
 
-    def settings(self, k_shot: int | None) -> list[Setting]:
-        """Those with a number of shots, one for each seed; the number may be left open if there is one only.
+    def settings(self, k_shot: int | None, variant: str | None = None) -> list[Setting]:
+        """Those of a variant with a number of shots, one for each seed; either may be left open if there is one only.
 
         Raises:
-            InputError: if there are none, or several numbers.
+            InputError: if there are none, or several.
         """
-        found = [setting for setting in self.scores if k_shot in (None, setting.k_shot)]
+        of_run = list(dict.fromkeys(setting.variant for setting in self.scores))
+        if variant not in of_run and (variant is not None or len(of_run) > 1):
+            given = "" if variant is None else f", not {variant}"
+            raise InputError(f"{self.folder} has variants {' '.join(of_run)}{given}; say which with --variant A B")
+        every = [setting for setting in self.scores if variant in (None, setting.variant)]
+        found = [setting for setting in every if k_shot in (None, setting.k_shot)]
         if len({setting.k_shot for setting in found}) != 1:
             has = ", ".join(map(str, sorted({setting.k_shot for setting in self.scores})))
             given = "" if k_shot is None else f", not {k_shot}"
@@ -97,7 +103,8 @@ def _read_scores(path: Path) -> dict[Setting, Scores]:
     scores: dict[Setting, Scores] = {}
     for number, row in enumerate(read_rows(path, "scores"), start=2):
         try:
-            setting = Setting(int(row["k_shot"]), int(row["seed"]) if row["seed"] else None)
+            seed = int(row["seed"]) if row["seed"] else None
+            setting = Setting(int(row["k_shot"]), seed, from_cell(row.get("variant", REFERENCE.name)))
             label, score = int(row["anomaly"]), float(row["score"])
             name, image = from_cell(row["cls_name"]), from_cell(row["img_path"])
             if label not in (0, 1):

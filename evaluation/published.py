@@ -6,11 +6,15 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.registry import DATA_SETS, PAPER_MEANS, with_published_tables
+from datasets.registry import DATA_SETS, STATED_MEANS, with_published_tables
 from winclip.support.errors import InputError
 
 SOURCE = "Accurate-WinCLIP, README tables"
-PAPER = "Jeong et al., CVPR 2023, means over 5 draws where few-shot"
+# Of means, by who states them.
+STATED = {
+    "paper": "Jeong et al., CVPR 2023, means over 5 draws where few-shot; zero-shot F1 as caoyunkang/WinClip quotes it",
+    "caoyunkang": "README of caoyunkang/WinClip",
+}
 
 
 def require_published(dataset: str) -> None:
@@ -38,9 +42,10 @@ def published_mean(table: dict[str, dict[str, float]], objects: Sequence[str], m
     return sum(values) / len(values) if values and len(values) == len(objects) else None
 
 
-def paper_mean(dataset: str, k_shot: int) -> dict[str, float]:
-    """Means in per cent that the paper states, by metric; empty where it states none."""
-    return _figures(PAPER_MEANS, dataset, k_shot).get("mean", {})
+def stated_means(dataset: str, k_shot: int) -> dict[str, dict[str, float]]:
+    """By who states them, means in per cent by metric; none are empty."""
+    found = {name: _figures(path, dataset, k_shot) for name, path in STATED_MEANS.items()}
+    return {name: table["mean"] for name, table in found.items() if table}
 
 
 def _figures(path: Path, dataset: str, k_shot: int) -> dict[str, dict[str, float]]:

@@ -12,13 +12,14 @@ from datasets.items import DatasetIndex, Item
 from datasets.references import draw_references, read_reference_list
 from datasets.samples import Truth, load_sample
 from evaluation.options import Options, Setting
-from winclip.embeddings import Embeddings
+from evaluation.views import memory_banks
 from winclip.memory import MemoryBank
 from winclip.network.backbone import Backbone
 from winclip.pictures.intake import Intake
 from winclip.pictures.reading import Batch, BatchReader
 from winclip.support.errors import InputError
 from winclip.support.names import counted
+from winclip.variants import REFERENCE, Variant
 
 Key = TypeVar("Key")
 
@@ -55,7 +56,7 @@ class References:
         chosen: per setting, positions in ``items``; none for zero-shot.
         unreadable: path and reason of those that others took the place of.
         oddities: as of ``evaluation.parts.Part``, once they are read.
-        bank: their memory bank; None if there are none, or while they are not encoded.
+        banks: their memory banks, one for each view, by ``encoding`` of variants; empty while they are not encoded.
     """
 
     class_name: str
@@ -63,7 +64,7 @@ class References:
     chosen: dict[Setting, list[int]]
     unreadable: dict[str, str] = field(default_factory=dict)
     oddities: list[tuple[str, str]] = field(default_factory=list)
-    bank: MemoryBank | None = None
+    banks: dict[Variant, list[MemoryBank]] = field(default_factory=dict)
 
 
 def plan_references(options: Options, index: DatasetIndex, classes: Sequence[str]) -> Plan:
@@ -83,7 +84,7 @@ def plan_references(options: Options, index: DatasetIndex, classes: Sequence[str
             draw_references(train, name, max(k_shots), seed)
         # All of them, so that others can take the place of those that cannot be read.
         orders[name] = {seed: draw_references(train, name, len(train), seed) for seed in options.seed}
-    return Plan(_settings(k_shots, options.seed), orders)
+    return Plan(_settings(options, k_shots, options.seed), orders)
 
 
 def _plan_listed(options: Options, listed: dict[str, list[Item]]) -> Plan:
@@ -101,11 +102,13 @@ def _plan_listed(options: Options, listed: dict[str, list[Item]]) -> Plan:
             f"--k_shot {max(k_shots)}: {options.reference_list} lists {images} of class {fewest};"
             " list more or ask for fewer"
         )
-    return Plan(_settings(k_shots, (None,)), {name: {None: items} for name, items in listed.items()}, listed=True)
+    return Plan(
+        _settings(options, k_shots, (None,)), {name: {None: items} for name, items in listed.items()}, listed=True
+    )
 
 
-def _settings(k_shots: Sequence[int], seeds: Sequence[int | None]) -> list[Setting]:
-    return [Setting(k, seed) for k in k_shots for seed in (seeds if k else (None,))]
+def _settings(options: Options, k_shots: Sequence[int], seeds: Sequence[int | None]) -> list[Setting]:
+    return [Setting(k, seed, name) for name in options.variants for k in k_shots for seed in (seeds if k else (None,))]
 
 
 class Reader:
@@ -113,7 +116,16 @@ class Reader:
 
     def __init__(self, files: BatchReader, root: Path, size: int, options: Options, intake: Intake) -> None:
         self._files, self._skip_unreadable = files, options.skip_unreadable
-        self._load = partial(load_sample, root=root, size=size, upright=options.upright, intake=intake)
+        prepares = {variant.prepare for variant in options.variants.values()} - {REFERENCE.prepare}
+        self._load = partial(
+            load_sample,
+            root=root,
+            size=size,
+            upright=options.upright,
+            intake=intake,
+            prepares=sorted(prepares),
+            masks=not options.image_only,
+        )
 
     def batches(self, items: Mapping[Key, Item]) -> Iterator[Batch[Key, Truth]]:
         """Batches of the keys of items, with their images and masks.
@@ -153,9 +165,14 @@ def choose_references(
 
 
 def encode_references(
-    reader: Reader, backbone: Backbone, plan: Plan, class_name: str, settings: Sequence[Setting]
+    reader: Reader,
+    backbone: Backbone,
+    plan: Plan,
+    class_name: str,
+    settings: Sequence[Setting],
+    encodings: Sequence[Variant],
 ) -> References:
-    """Take the first k images of every order and encode each image once.
+    """Take the first k images of every order and encode each image once for every way to prepare it.
 
     Raises:
         InputError: if one cannot be read; with ``--skip_unreadable`` the next of its order takes its
@@ -167,10 +184,9 @@ def encode_references(
         batches = list(reader.batches({item.img_path: item for item in references.items}))
         failed = {path: reason for batch in batches for path, reason in batch.unreadable}
         if not failed:
-            parts = [backbone.encode(batch.images) for batch in batches]
+            banks = memory_banks(backbone, batches, encodings)
             odd = [pair for batch in batches for pair in oddities(batch.entries, batch.extras)]
-            bank = MemoryBank.of(Embeddings.concatenate(parts)) if parts else None
-            return replace(references, bank=bank, oddities=odd)
+            return replace(references, banks=banks, oddities=odd)
         unreadable |= failed
 
 

@@ -57,8 +57,10 @@ class RunPictures:
     """What the report needs of a run: curves and grid maps, of the first seed of every number of shots."""
 
     def __init__(self, root: Path, settings: list[Setting], upright: bool = False, white: int | None = None) -> None:
-        first_seeds = {setting.k_shot: setting for setting in reversed(settings)}
-        self._settings = [first_seeds[k] for k in sorted(first_seeds)]
+        first_seeds: dict[str, Setting] = {}
+        for setting in settings:
+            first_seeds.setdefault(setting.shots, setting)
+        self._settings = sorted(first_seeds.values(), key=lambda setting: setting.k_shot)
         self._all_shown = len(self._settings) == len(settings)
         self._root, self._upright, self._intake = root, upright, Intake(white)
         self._curves: dict[Setting, list[ClassCurves]] = {setting: [] for setting in self._settings}
@@ -138,22 +140,23 @@ class RunPictures:
 
 def types_table(results: Results) -> Table | None:
     """Image AUROC and AUPRO of each type of defect with every number of shots, the hardest first; None without any."""
-    tables = {k: over_seeds([results.types[s] for s in settings]) for k, settings in by_shots(results).items()}
-    last, counts = max(tables), type_counts(results)
+    groups = dict(sorted(by_shots(results).items(), key=lambda group: group[0].k_shot))
+    tables = {shots: over_seeds([results.types[s] for s in settings]) for shots, settings in groups.items()}
+    last, counts = [*tables][-1], type_counts(results)
 
     def hardness(key: tuple[str, str]) -> list[float]:
         return [tables[last][0][key].get(metric, math.inf) for metric in TYPE_METRICS]
 
-    def figure(k_shot: int, key: tuple[str, str], metric: str) -> str:
-        (mean, deviation), several = tables[k_shot], len(by_shots(results)[k_shot]) > 1
+    def figure(shots: Setting, key: tuple[str, str], metric: str) -> str:
+        (mean, deviation), several = tables[shots], len(groups[shots]) > 1
         return figure_text(mean[key], deviation[key] if several else {}, metric)
 
-    columns = [(metric, k_shot) for metric in TYPE_METRICS for k_shot in sorted(tables)]
+    columns = [(metric, shots) for metric in TYPE_METRICS for shots in tables]
     rows = [
         [
             " · ".join(filter(None, key)),
             str(counts[key][0]),
-            *(figure(k_shot, key, metric) for metric, k_shot in columns),
+            *(figure(shots, key, metric) for metric, shots in columns),
         ]
         for key in sorted(tables[last][0], key=hardness)
     ]
@@ -161,15 +164,18 @@ def types_table(results: Results) -> Table | None:
         return None
     note = (
         "Images of each type against the good images of their class alone; the type with the lowest image AUROC with"
-        f" {counted(last, 'reference')} comes first. An image AUROC of 50 is that of guessing."
+        f" {counted(last.k_shot, 'reference')} comes first. An image AUROC of 50 is that of guessing."
     )
-    header = ["type of defect", "images", *(f"{metric} {k_shot}-shot" for metric, k_shot in columns)]
+    header = ["type of defect", "images", *(f"{metric} {shots.shots}" for metric, shots in columns)]
     return Table("Types of defects, the hardest first", header, rows, notes=[note], bars=True)
 
 
 def growth(results: Results) -> list[Growth]:
-    """Of the mean and of every class, each figure over the numbers of shots; nothing where there is one number."""
-    groups = sorted(by_shots(results).items())
+    """Each figure of the mean and of every class over the first variant's numbers of shots; nothing if it has one."""
+    of_first = {
+        shots.k_shot: of for shots, of in by_shots(results).items() if shots.variant == results.settings[0].variant
+    }
+    groups = sorted(of_first.items())
     if len(groups) < 2:
         return []
     tables = [over_seeds([with_mean(results.figures[setting]) for setting in settings]) for _, settings in groups]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,13 +13,14 @@ from tabulate import tabulate
 
 from datasets.items import Item
 from evaluation.options import Setting
-from evaluation.published import PAPER, SOURCE, paper_mean, published_mean, published_table
+from evaluation.published import SOURCE, STATED, published_mean, published_table, stated_means
 from winclip.metrics.bootstrap import RESAMPLES, Interval, interval
 from winclip.metrics.formulas import METRICS as METRICS
 from winclip.metrics.formulas import TYPE_METRICS as TYPE_METRICS
 from winclip.metrics.formulas import Float64, chance
 from winclip.report.content import Table
 from winclip.support.names import cell, csv_line
+from winclip.variants import REFERENCE
 
 if TYPE_CHECKING:
     # They bring torch, which tables do without.
@@ -49,10 +50,12 @@ class Results:
         scores: per setting, the test images and their scores.
         references: per setting, the reference images used.
         chance: per class, what guessing gives on it.
+        metrics: those that tables show.
     """
 
     dataset: str
     settings: list[Setting]
+    metrics: Sequence[str] = METRICS
     figures: dict[Setting, dict[str, dict[str, float]]] = field(init=False)
     types: dict[Setting, dict[tuple[str, str], Column]] = field(init=False)
     resampled: dict[Setting, dict[str, dict[str, Float64]]] = field(init=False)
@@ -77,6 +80,11 @@ class Results:
         self.references[setting] += [references.items[position] for position in references.chosen[setting]]
         of_pixels = {} if isinstance(measured.defects, str) else chance("pixel", measured.defects.mask)
         self.chance[scored.class_name] = of_pixels | chance("image", scored.labels)
+
+    @property
+    def variants(self) -> bool:
+        """Whether there is a variant beside the reference, so that files name it."""
+        return any(setting.variant != REFERENCE.name for setting in self.settings)
 
     @property
     def classes(self) -> list[str]:
@@ -134,12 +142,19 @@ def averaged(columns: Sequence[dict[str, Float64]], required: Callable[[Iterable
     }
 
 
-def by_shots(results: Results) -> dict[int, list[Setting]]:
-    """The settings of each number of shots."""
-    groups: dict[int, list[Setting]] = {}
+def by_shots(results: Results) -> dict[Setting, list[Setting]]:
+    """The settings of each variant and number of shots, by one without a seed."""
+    groups: dict[Setting, list[Setting]] = {}
     for setting in results.settings:
-        groups.setdefault(setting.k_shot, []).append(setting)
+        groups.setdefault(replace(setting, seed=None), []).append(setting)
     return groups
+
+
+def _csv_of_settings(results: Results, header: Sequence[str], rows: Iterable[tuple[Setting, Sequence[Any]]]) -> str:
+    """CSV of rows with their settings, which begin with the variant where there are any."""
+    if not results.variants:
+        return csv_text(header, (row for _, row in rows))
+    return csv_text(["variant", *header], ([cell(setting.variant), *row] for setting, row in rows))
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -151,31 +166,23 @@ def results_csv(results: Results) -> str:
     """results.csv: per cent, six decimals, empty where undefined."""
     tables = {setting: with_mean(classes) for setting, classes in results.figures.items()}
     rows = [
-        [cell(results.dataset), k_shot, seed, cell(name), *_per_cent(column, METRICS)]
-        for k_shot, seed, table in _with_seeds_joined(results, tables)
+        (shots, [cell(results.dataset), shots.k_shot, seed, cell(name), *_per_cent(column, METRICS)])
+        for shots, seed, table in _with_seeds_joined(results, tables)
         for name, column in table.items()
     ]
-    return csv_text(["dataset", "k_shot", "seed", "objects", *METRICS], rows)
+    return _csv_of_settings(results, ["dataset", "k_shot", "seed", "objects", *METRICS], rows)
 
 
 def types_csv(results: Results) -> str:
     """types.csv: each type of defect against the good images of its class, like results.csv."""
     counts = type_counts(results)
-    rows = [
-        [
-            cell(results.dataset),
-            k_shot,
-            seed,
-            cell(name),
-            cell(kind),
-            *_per_cent(column, TYPE_METRICS),
-            *counts[name, kind],
-        ]
-        for k_shot, seed, table in _with_seeds_joined(results, results.types)
-        for (name, kind), column in table.items()
-    ]
+    rows = []
+    for shots, seed, table in _with_seeds_joined(results, results.types):
+        for (name, kind), column in table.items():
+            lead = [cell(results.dataset), shots.k_shot, seed, cell(name), cell(kind)]
+            rows.append((shots, [*lead, *_per_cent(column, TYPE_METRICS), *counts[name, kind]]))
     header = ["dataset", "k_shot", "seed", "objects", "specie_name", *TYPE_METRICS, "images", "good_images"]
-    return csv_text(header, rows)
+    return _csv_of_settings(results, header, rows)
 
 
 def type_counts(results: Results) -> dict[tuple[str, str], tuple[int, int]]:
@@ -192,57 +199,59 @@ def _per_cent(column: Column, metrics: Sequence[str]) -> list[str]:
 
 def _with_seeds_joined(
     results: Results, tables: Mapping[Setting, dict[Key, Column]]
-) -> Iterator[tuple[int, str, dict[Key, Column]]]:
-    """Number of shots, seed and table of every setting; behind several seeds their ``mean`` and ``std``."""
-    for k_shot, settings in by_shots(results).items():
+) -> Iterator[tuple[Setting, str, dict[Key, Column]]]:
+    """Variant with shots, seed and table of every setting; behind several seeds their ``mean`` and ``std``."""
+    for shots, settings in by_shots(results).items():
         for setting in settings:
-            yield k_shot, setting.seed_text, tables[setting]
+            yield shots, setting.seed_text, tables[setting]
         if len(settings) > 1:
-            yield from zip((k_shot, k_shot), ("mean", "std"), over_seeds([tables[setting] for setting in settings]))
+            yield from zip((shots, shots), ("mean", "std"), over_seeds([tables[setting] for setting in settings]))
 
 
 def intervals_csv(results: Results) -> str:
     """intervals.csv: ends of the 95 % intervals, per cent, six decimals, empty where unknown."""
-    rows: list[list[object]] = []
+    rows: list[tuple[Setting, list[object]]] = []
 
-    def add(k_shot: int, seed: str, settings: Sequence[Setting]) -> None:
+    def add(shots: Setting, seed: str, settings: Sequence[Setting]) -> None:
         for name, column in intervals(results, settings).items():
             ends = [column.get(metric, ("", "")) for metric in METRICS]
             cells = [end if end == "" else f"{100 * end:.6f}" for both in ends for end in both]
-            rows.append([cell(results.dataset), k_shot, seed, cell(name), *cells])
+            rows.append((shots, [cell(results.dataset), shots.k_shot, seed, cell(name), *cells]))
 
-    for k_shot, settings in by_shots(results).items():
+    for shots, settings in by_shots(results).items():
         for setting in settings:
-            add(k_shot, setting.seed_text, [setting])
+            add(shots, setting.seed_text, [setting])
         if len(settings) > 1:
-            add(k_shot, "mean", settings)
+            add(shots, "mean", settings)
     ends = [f"{metric}_{end}" for metric in METRICS for end in ("low", "high")]
-    return csv_text(["dataset", "k_shot", "seed", "objects", *ends], rows)
+    return _csv_of_settings(results, ["dataset", "k_shot", "seed", "objects", *ends], rows)
 
 
 def scores_csv(results: Results) -> str:
     """scores.csv: one row per setting and image, nine significant digits."""
     rows = [
-        [k, seed, *map(cell, (item.cls_name, item.specie_name, item.img_path)), item.anomaly, f"{score:.9g}"]
-        for k, seed, scores in _by_setting(results.scores)
+        (setting, [*lead, *map(cell, (item.cls_name, item.specie_name, item.img_path)), item.anomaly, f"{score:.9g}"])
+        for setting, lead, scores in _by_setting(results.scores)
         for item, score in scores
     ]
-    return csv_text(["k_shot", "seed", "cls_name", "specie_name", "img_path", "anomaly", "score"], rows)
+    return _csv_of_settings(
+        results, ["k_shot", "seed", "cls_name", "specie_name", "img_path", "anomaly", "score"], rows
+    )
 
 
 def k_shot_csv(results: Results) -> str:
     """k_shot.csv: the references of every setting."""
     rows = [
-        [k, seed, cell(item.cls_name), cell(item.img_path)]
-        for k, seed, items in _by_setting(results.references)
+        (setting, [*lead, cell(item.cls_name), cell(item.img_path)])
+        for setting, lead, items in _by_setting(results.references)
         for item in items
     ]
-    return csv_text(["k_shot", "seed", "cls_name", "img_path"], rows)
+    return _csv_of_settings(results, ["k_shot", "seed", "cls_name", "img_path"], rows)
 
 
-def _by_setting(parts: dict[Setting, list[Part]]) -> Iterator[tuple[int, str, list[Part]]]:
+def _by_setting(parts: dict[Setting, list[Part]]) -> Iterator[tuple[Setting, tuple[int, str], list[Part]]]:
     for setting, part in parts.items():
-        yield setting.k_shot, setting.seed_text, part
+        yield setting, (setting.k_shot, setting.seed_text), part
 
 
 def tables(results: Results, compare: bool) -> list[Table]:
@@ -253,9 +262,10 @@ def tables(results: Results, compare: bool) -> list[Table]:
     """
     shown = []
     guessed = with_mean(results.chance)
-    for k_shot, settings in by_shots(results).items():
+    metrics = results.metrics
+    for shots, settings in by_shots(results).items():
         mean, deviation = over_seeds([with_mean(results.figures[setting]) for setting in settings])
-        title = f"{results.dataset}, {k_shot}-shot"
+        title = f"{results.dataset}, {shots.shots}"
         if len(settings) > 1:
             title += f", mean ± standard deviation over seeds {', '.join(setting.seed_text for setting in settings)}"
         elif settings[0].seed is not None:
@@ -263,18 +273,18 @@ def tables(results: Results, compare: bool) -> list[Table]:
         spread = deviation if len(settings) > 1 else {name: {} for name in mean}
         limits = intervals(results, settings)
         *rows, last = (
-            [name, *(_cell(mean[name], spread[name], limits[name], guessed[name], metric) for metric in METRICS)]
+            [name, *(_cell(mean[name], spread[name], limits[name], guessed[name], metric) for metric in metrics)]
             for name in mean
         )
-        by_chance = ["chance", *(figure_text(guessed["mean"], {}, metric) for metric in METRICS)]
-        header = ["objects", *METRICS]
+        by_chance = ["chance", *(figure_text(guessed["mean"], {}, metric) for metric in metrics)]
+        header = ["objects", *metrics]
         notes = _mean_notes(mean) + ([INTERVALS_NOTE] if any(limits.values()) else [])
         if compare:
-            header += [f"{metric} diff" for metric in METRICS]
-            for row, differences in zip([*rows, last], _differences(results.dataset, k_shot, mean)):
+            header += [f"{metric} diff" for metric in metrics]
+            for row, differences in zip([*rows, last], _differences(results.dataset, shots.k_shot, mean, metrics)):
                 row += differences
-            by_chance += ["-"] * len(METRICS)
-            notes += _published_notes(results.dataset, k_shot)
+            by_chance += ["-"] * len(metrics)
+            notes += _published_notes(results.dataset, shots.k_shot)
         if any(CHANCE_MARK in text for row in [*rows, last] for text in row[1:]):
             notes.append(CHANCE_NOTE)
         shown.append(Table(title, header, rows, last, notes, chance=by_chance))
@@ -327,7 +337,7 @@ def interval_text(limits: Interval | None, sign: str = "") -> str:
     return "" if limits is None else f" [{100 * limits[0]:{sign}.1f}, {100 * limits[1]:{sign}.1f}]"
 
 
-def _differences(dataset: str, k_shot: int, table: dict[str, Column]) -> list[list[str]]:
+def _differences(dataset: str, k_shot: int, table: dict[str, Column], metrics: Sequence[str]) -> list[list[str]]:
     published = published_table(dataset, k_shot)
     objects = [name for name in table if name != "mean"]
 
@@ -338,13 +348,12 @@ def _differences(dataset: str, k_shot: int, table: dict[str, Column]) -> list[li
             known = published_mean(published, objects, metric)
         return "-" if value is None or known is None else f"{100 * value - known:+.1f}"
 
-    return [[difference(name, metric) for metric in METRICS] for name in table]
+    return [[difference(name, metric) for metric in metrics] for name in table]
 
 
 def _published_notes(dataset: str, k_shot: int) -> list[str]:
     notes = [f"diff: this run minus the published figure ({SOURCE})."]
-    paper = paper_mean(dataset, k_shot)
-    if paper:
-        figures = ", ".join(f"{metric} {paper[metric]:.1f}" for metric in METRICS if metric in paper)
-        notes.append(f"Means stated by the paper ({PAPER}): {figures}.")
+    for name, means in stated_means(dataset, k_shot).items():
+        figures = ", ".join(f"{metric} {means[metric]:.1f}" for metric in METRICS if metric in means)
+        notes.append(f"Means stated by {'the paper' if name == 'paper' else name} ({STATED[name]}): {figures}.")
     return notes

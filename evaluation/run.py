@@ -21,10 +21,12 @@ from evaluation.parts import FOLDER, Parts
 from evaluation.published import require_published
 from evaluation.ranks import Ranks, joined_ranks
 from evaluation.references import Plan, choose_references, plan_references
-from evaluation.results import Results, tables
+from evaluation.results import METRICS, Results, tables
 from evaluation.scoring import Missing, Task, listings, missing_scores, score_missing
+from evaluation.steps import steps_of
 from winclip.demo.stand_in import caution_of_stand_in
 from winclip.made_with import made_with, versions
+from winclip.metrics.formulas import PIXEL_METRICS
 from winclip.model import WinCLIP
 from winclip.pictures.images import read_image
 from winclip.prompts import load_prompt_set
@@ -102,7 +104,7 @@ def _score_and_measure(
         classes = score_missing(options, task, model, parts, missing, ranks)
     else:
         _log.info("scored already: all %s, in %s", counted(total, "test image"), parts.folder)
-    results = Results(options.dataset, task.plan.settings)
+    results = Results(options.dataset, task.plan.settings, _metrics(options))
     check, pictures = _metric_check(options), _run_pictures(options, task.index.root, task.plan.settings)
     unscored: list[Item] = []
     turned: list[str] = []
@@ -155,6 +157,9 @@ def _score_and_measure(
         output.write_report(pictures.report(title, shown, facts(options, model), results))
         files.append(options.save_path / "report.html")
     output.write(model, task.words, results, part.machine, finished=True)
+    if options.variant_steps is not None:
+        shown, content = steps_of(results, *options.variant_steps)
+        files = output.write_steps(shown, content)
     if check is None:
         return Outcome(tables_text(options, shown), 0, files)
     return Outcome(tables_text(options, [*shown, check.table()]), 0 if check.passed else 1, files)
@@ -163,8 +168,10 @@ def _score_and_measure(
 def _made_with(options: Options, task: Task, model: WinCLIP) -> dict[str, Any]:
     """Everything but the files that a score depends on."""
     packages = {f"{package} version": version for package, version in versions().items() if package != "winclip"}
-    prompts, device = asdict(task.prompts), model.backbone.device.type
+    # Scores of a variant say its name.
+    prompts, device = asdict(load_prompt_set(options.prompt_set)), model.backbone.device.type
     read = {"white": model.intake.white, "--upright": options.upright}
+    read |= {"--image_only": True} if options.image_only else {}
     return made_with(model.backbone, model.temperature, device=device, prompt_set=prompts, **read, **packages)
 
 
@@ -200,14 +207,14 @@ def _checked_task(options: Options) -> Task:
     plan = plan_references(options, index, classes)
     if options.compare:
         require_published(options.dataset)
-    prompts = load_prompt_set(options.prompt_set)
     words = words_for_prompts(options.dataset, index, options.class_names)
     if not options.skip_unreadable:
         check_files(index, classes, plan.wanted())
     if not options.allow_links:
         drawn = [item for name in classes for item in plan.possible(name)] if options.skip_unreadable else plan.wanted()
         refuse_links(index, classes, drawn if plan.wanted() else [])
-    return Task(index, classes, plan, prompts, {name: words[name] for name in classes}, _overlap(options, index, plan))
+    spoken, overlap = {name: words[name] for name in classes}, _overlap(options, index, plan)
+    return Task(index, classes, plan, options.variants, options.prompts, spoken, overlap)
 
 
 def _overlap(options: Options, index: DatasetIndex, plan: Plan) -> str:
@@ -236,8 +243,12 @@ def _readable(path: Path) -> bool:
     return True
 
 
+def _metrics(options: Options) -> tuple[str, ...]:
+    return tuple(metric for metric in METRICS if not (options.image_only and metric in PIXEL_METRICS))
+
+
 def _method(options: Options) -> Method:
-    return Method(options.aupro, options.metrics, options.intervals)
+    return Method(options.aupro, options.metrics, options.intervals, options.image_only)
 
 
 # Imported late, because scikit-learn and what draws a page take a second that most runs can do without.

@@ -11,13 +11,14 @@ import pandas as pd
 
 from datasets.registry import DATA_SETS
 from evaluation.past_run import Run, read_rows, read_run
-from evaluation.published import PAPER, SOURCE, paper_mean, published_mean, published_table
+from evaluation.published import SOURCE, STATED, published_mean, published_table, stated_means
 from evaluation.results import INTERVALS_NOTE, METRICS, interval_text, markdown
 from winclip.metrics.formulas import REGISTRY
 from winclip.report.content import Table
 from winclip.support.errors import InputError
 from winclip.support.files import is_file
 from winclip.support.names import cell, counted, from_cell, printable
+from winclip.variants import REFERENCE
 
 # Options that figures can depend on.
 _OPTIONS = (
@@ -25,7 +26,7 @@ _OPTIONS = (
     *("device", "precision", "seed", "reference_list", "aupro", "metrics"),
 )
 # What the rows of published figures are called, and where they are from.
-_PUBLISHED = {"Accurate-WinCLIP": SOURCE, "paper": PAPER}
+_PUBLISHED = {"Accurate-WinCLIP": SOURCE, **STATED}
 _NAMES = ["dataset", "k_shot", "source"]
 _HEADINGS = [(metric.group, metric.title) for metric in REGISTRY]
 # The columns of each group of metrics, counted from 1.
@@ -167,8 +168,9 @@ def _rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for k_shot in dict.fromkeys(row["k_shot"] for row in rows):
         table = published_table(dataset, k_shot)
         means = {metric: published_mean(table, [*labels], metric) for metric in METRICS}
-        stated: list[Mapping[str, float | None]] = [means, paper_mean(dataset, k_shot) if all_classes else {}]
-        for source, figures in zip(_PUBLISHED, stated):
+        published: dict[str, Mapping[str, float | None]] = {"Accurate-WinCLIP": means}
+        published |= stated_means(dataset, k_shot) if all_classes else {}
+        for source, figures in published.items():
             if any(value is not None for value in figures.values()):
                 rows.append({"dataset": cell(dataset), "k_shot": k_shot, "source": source, **figures})
     return sorted(rows, key=lambda row: row["k_shot"])
@@ -178,21 +180,25 @@ def _rows_of_run(run: Run) -> Iterator[dict[str, Any]]:
     figures = _means(run.folder / "results.csv", "results")
     path = run.folder / "intervals.csv"
     limits = _means(path, "intervals") if is_file(path) else {}
-    for k_shot, setting in {setting.k_shot: setting for setting in run.scores}.items():
-        seed = "mean" if (k_shot, "mean") in figures else setting.seed_text
-        if (k_shot, seed) not in figures:
-            raise InputError(f"{run.folder / 'results.csv'} has no mean of {k_shot}-shot; make the run again")
-        names = {"dataset": cell(run.dataset), "k_shot": k_shot, "source": cell(str(run.folder))}
-        deviations = {f"{metric}_std": value for metric, value in figures.get((k_shot, "std"), {}).items()}
-        yield {**names, **figures[k_shot, seed], **deviations, **limits.get((k_shot, seed), {})}
+    for (variant, k_shot), setting in {(setting.variant, setting.k_shot): setting for setting in run.scores}.items():
+        seed = "mean" if (variant, k_shot, "mean") in figures else setting.seed_text
+        key = variant, k_shot, seed
+        if key not in figures:
+            raise InputError(f"{run.folder / 'results.csv'} has no mean of {setting.shots}; make the run again")
+        source = str(run.folder) if variant == REFERENCE.name else f"{run.folder} ({variant})"
+        names = {"dataset": cell(run.dataset), "k_shot": k_shot, "source": cell(source)}
+        deviations = {f"{metric}_std": value for metric, value in figures.get((variant, k_shot, "std"), {}).items()}
+        yield {**names, **figures[key], **deviations, **limits.get(key, {})}
 
 
-def _means(path: Path, what: str) -> dict[tuple[int, str], dict[str, float]]:
-    """By number of shots and seed, the columns of the rows ``mean`` that are not empty."""
+def _means(path: Path, what: str) -> dict[tuple[str, int, str], dict[str, float]]:
+    """By variant, number of shots and seed, the columns of the rows ``mean`` that are not empty."""
     rows = read_rows(path, what)
     try:
         return {
-            (int(row["k_shot"]), row["seed"]): {m: float(row[m]) for m in row if m.startswith(METRICS) and row[m]}
+            (from_cell(row.get("variant", REFERENCE.name)), int(row["k_shot"]), row["seed"]): {
+                m: float(row[m]) for m in row if m.startswith(METRICS) and row[m]
+            }
             for row in rows
             if row["objects"] == "mean"
         }

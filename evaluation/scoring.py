@@ -20,24 +20,35 @@ from evaluation.options import Options, Setting
 from evaluation.parts import ClassScores, Listing, Part, Parts
 from evaluation.ranks import Ranks
 from evaluation.references import Plan, Reader, References, encode_references, oddities
+from evaluation.views import bank_of_view, encode_views
 from winclip.made_with import machine
 from winclip.model import WinCLIP
+from winclip.network.backbone import Backbone
 from winclip.pictures.reading import Batch, BatchReader
 from winclip.prompts import PromptSet
-from winclip.scoring import score_images
+from winclip.scoring import join_views, score_variants
 from winclip.support.errors import InputError
 from winclip.support.files import cache_folder
 from winclip.text import class_embeddings
+from winclip.variants import Variant
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a run has to do; ``words`` is what prompts call each class, ``overlap`` warns of references in test."""
+    """What a run has to do.
+
+    Attributes:
+        index, classes, plan: what is scored.
+        variants, prompts: by name, and the prompt set of each.
+        words: what prompts call each class.
+        overlap: warns of references in test.
+    """
 
     index: DatasetIndex
     classes: list[str]
     plan: Plan
-    prompts: PromptSet
+    variants: dict[str, Variant]
+    prompts: dict[str, PromptSet]
     words: dict[str, str]
     overlap: str
 
@@ -101,7 +112,9 @@ def _score_class(
     options: Options, task: Task, model: WinCLIP, name: str, left: Missing, reader: Reader, ranks: Ranks
 ) -> Iterator[Part]:
     """This rank's share of what is missing of a class, a batch at a time."""
-    references = encode_references(reader, model.backbone, task.plan, name, left.settings)
+    variants = {setting.variant: task.variants[setting.variant] for setting in left.settings}
+    encodings = list(dict.fromkeys(variant.encoding for variant in variants.values()))
+    references = encode_references(reader, model.backbone, task.plan, name, left.settings, encodings)
     if left.begun is not None and left.begun != [*references.unreadable]:
         raise InputError(
             f"class {name}: other references can be read than when its scoring began; mend them, or start over with"
@@ -109,34 +122,61 @@ def _score_class(
         )
     cache = None if options.no_cache else cache_folder("text")
     with ranks.all_threads():
-        text = class_embeddings(model.backbone, task.words[name], task.prompts, cache)
+        wordings = {
+            prompts: class_embeddings(model.backbone, task.words[name], prompts, cache)
+            for prompts in dict.fromkeys(task.prompts[variant] for variant in variants)
+        }
+    texts = {variant: wordings[task.prompts[variant]] for variant in variants}
     items, of_machine = task.index.test[name], machine(model.backbone)
     for batch in reader.batches({position: items[position] for position in ranks.share(left.positions)}):
-        scores = score_batch(batch, items, model, text, references)
+        scores = score_batch(batch, items, model.backbone, variants, texts, references, not options.image_only)
         odd = references.oddities + oddities([item.img_path for item in scores.items], batch.extras)
         yield Part(batch.entries, scores, dict(batch.unreadable), references.unreadable, of_machine, odd)
 
 
 def score_batch(
-    batch: Batch[int, Truth], items: list[Item], model: WinCLIP, text: torch.Tensor, references: References
+    batch: Batch[int, Truth],
+    items: list[Item],
+    backbone: Backbone,
+    variants: dict[str, Variant],
+    texts: dict[str, torch.Tensor],
+    references: References,
+    windows: bool = True,
 ) -> ClassScores:
-    """Encode images once and score them in every setting.
+    """Encode images once for every way to prepare them, and score them in every setting.
 
     Args:
         batch: positions of N test images of a class, and what is known of them; N may be 0.
         items: all test images of the class.
-        model: its backbone and temperature are used.
-        text: (2, embed_dim) of the class.
+        backbone: encodes.
+        variants: by name, those of the settings.
+        texts: of each variant (2, embed_dim) of the class.
         references: of the class, with the positions that each setting uses.
+        windows: whether they are encoded too, which maps take.
+
+    Raises:
+        InputError: if an image has a tile that a reference lacks.
     """
-    grid = model.backbone.grid
+    grid = backbone.grid if windows else 0
     scores: dict[Setting, npt.NDArray[np.float64]] = {setting: np.empty(0) for setting in references.chosen}
     maps = {setting: torch.empty(0, grid, grid) for setting in references.chosen}
-    if batch.entries:
-        embeddings = model.backbone.encode(batch.images)
-        results = score_images(embeddings, text, references.bank, list(references.chosen.values()), model.temperature)
-        for setting, result in zip(references.chosen, results):
-            scores[setting], maps[setting] = result.scores.numpy(), result.maps.float()
+    groups: dict[Variant, list[str]] = {}
+    for name, variant in variants.items():
+        groups.setdefault(variant.encoding, []).append(name)
+    subsets = [*dict.fromkeys(map(tuple, references.chosen.values()))]
+    encoded = encode_views(backbone, batch, groups, windows=windows) if batch.entries else {}
+    for encoding, views in encoded.items():
+        names, found = groups[encoding], []
+        how = [texts[name] for name in names], [variants[name] for name in names]
+        for number, (view, embeddings) in enumerate(views):
+            bank = bank_of_view(references.banks.get(encoding, []), number)
+            found.append((view, score_variants(embeddings, how[0], bank, subsets, how[1], backbone.image_size)))
+        for setting, chosen in references.chosen.items():
+            if setting.variant in names:
+                place = names.index(setting.variant), subsets.index(tuple(chosen))
+                of_views = [(view.images, view.boxes, results[place[0]][place[1]]) for view, results in found]
+                result = join_views(of_views)
+                scores[setting], maps[setting] = result.scores.numpy(), result.maps.float()
     masks = [truth.mask for truth in batch.extras]
     return ClassScores([items[position] for position in batch.entries], masks, scores, maps)
 

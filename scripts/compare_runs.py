@@ -30,6 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="shots of each run (its only ones)",
     )
     parser.add_argument(
+        "--variant", nargs=2, metavar=("A", "B"), default=(None, None), help="variant of each run (its only ones)"
+    )
+    parser.add_argument(
         "--save_path", type=Path, metavar="DIR", default=Path("results/comparison"), help="output (results/comparison)"
     )
     return parser
@@ -55,7 +58,7 @@ def compare_runs(options: argparse.Namespace) -> int:
 
     log_to_terminal(logging.getLogger("winclip"))
     first, second = map(read_run, options.runs)
-    comparison = compare((first, second), options.k_shot)
+    comparison = compare((first, second), options.k_shot, options.variant)
     shown = markdown([comparison.table()])
     with lock_folder(options.save_path):
         for name, content in (

@@ -33,7 +33,7 @@ from winclip.network.backbone import Backbone
 from winclip.pictures.images import ImageLike
 from winclip.prediction.pictures import list_pictures
 from winclip.prompts import REFERENCE
-from winclip.scoring import GridScores, association_maps, few_shot, zero_shot
+from winclip.scoring import GridScores, association_maps, few_shot, score_images
 from winclip.support.command_line import ModelOptions, exit_status
 from winclip.support.errors import InputError
 from winclip.support.options import add_options, take_options
@@ -100,7 +100,7 @@ def compared(backbone: Backbone, name: str, images: Sequence[ImageLike], good: i
     """Zero-shot results of all images, and their associations with the good ones, which come first."""
     embeddings = WinCLIP(backbone).encode(images)
     text = class_embeddings(backbone, name.replace("_", " "), REFERENCE)
-    return zero_shot(embeddings, text), associate(embeddings, MemoryBank.of(embeddings[:good]))
+    return score_images(embeddings, text)[0], associate(embeddings, MemoryBank.of(embeddings[:good]))
 
 
 def measure(found: Compared, references: Sequence[int]) -> tuple[LeftOut, GridScores]:

@@ -54,8 +54,10 @@ class Options:
 
     input: str = option("a folder of pictures, Parquet or tar files, or one such file", required=True, metavar="PLACE")
     memory: tuple[str, ...] = option(
-        "of references, or a folder of such; repeat it", (), action="append", required=True, metavar="[CLASS=]FILE"
+        "of references, or a folder of such; repeat it", (), action="append", metavar="[CLASS=]FILE"
     )
+    image_only: bool = option("in the place of a memory: zero-shot scores at 8 %% of the operations, no maps", False)
+    class_name: str | None = option("what pictures show, with --image_only", metavar="NAME")
     class_from: str | None = option("folder, a Parquet column, or an ending in tar files (one class)", metavar="WHERE")
     path_column: str = option("of Parquet files (path)", "path", metavar="NAME")
     image_column: str = option("of Parquet files (image)", "image", metavar="NAME")
@@ -68,7 +70,11 @@ class Options:
     reading: ReadingOptions
 
     def __post_init__(self) -> None:
-        """Raises: InputError: if a number is too small."""
+        """Raises: InputError: if a number is too small, or it is not said what pictures are compared with."""
+        if self.image_only == bool(self.memory) or self.image_only != bool(self.class_name):
+            raise InputError(
+                "say --memory, or --image_only with --class_name, which has no windows that references are compared by"
+            )
         for name in ("rows_per_file", "workers", "cpus_per_worker"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"--{name} {getattr(self, name)} must be at least 1")
@@ -138,6 +144,12 @@ def load_models(options: Options) -> tuple[dict[str, WinCLIP], dict[str, Any]]:
             models[name].set_class(class_name, prompts, cache=cache_folder("text"))
             models[name].load_memory(file)
             classes[name] = {"memory_sha256": file_sha256(file), **asdict(models[name].threshold())}
+    if options.image_only:
+        assert options.class_name is not None
+        model = WinCLIP(backbone, options.model.temperature, options.model.white, image_only=True)
+        model.set_class(options.class_name, cache=cache_folder("text"))
+        models[options.class_name] = model
+        classes = {"image_only": options.class_name}
     if not models or (len(models) > 1 and options.class_from is None):
         raise InputError(f"--memory has the classes {', '.join(models)}; say with --class_from which a picture is of")
     told = {name: getattr(options, name) for name in ("class_from", "path_column", "image_column")}
@@ -177,12 +189,12 @@ class Scorer:
             some, threshold = [picture for picture in pictures if picture[1] == label], model.threshold()
             for batch in self._reader.batches(some, self._load):
                 failed += batch.unreadable
-                results = score_each(model, model.backbone.encode(batch.images)) if batch.entries else []
+                results = score_each(model, model.embed(batch.images)) if batch.entries else []
                 for picture, size, result in zip(batch.entries, batch.extras, results):
                     if isinstance(result, InputError):
                         failed.append((picture, f"image {picture[0]}: {result}"))
                     else:
-                        own_map = fit(result.maps[0], size)
+                        own_map = None if self._options.image_only else fit(result.maps[0], size)
                         row = asdict(describe(picture[0], result, own_map, threshold))
                         row |= {"path": picture[0], "class_name": label} | dict(zip(_BOX, row["box"] or ()))
                         rows.append(row)

@@ -200,7 +200,7 @@ def with_less_memory(backbone: ClipBackbone, room: int, error: RuntimeError) -> 
     """One that holds ``room`` images at once and raises for more, and the numbers of images that it is given."""
     smaller, seen = replace(backbone), list[int]()
 
-    def encode(images: torch.Tensor) -> Embeddings:
+    def encode(images: torch.Tensor, *how: bool) -> Embeddings:
         seen.append(len(images))
         if len(images) > room:
             raise error

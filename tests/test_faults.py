@@ -93,7 +93,7 @@ class FaultyFile:
 def disk(monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> Disk:
     """The disk, and a model that is loaded once."""
     model = WinCLIP.from_pretrained(str(CONFIG), str(checkpoint), device="cpu")
-    monkeypatch.setattr(ModelOptions, "load", lambda options, weights=True: model)
+    monkeypatch.setattr(ModelOptions, "load", lambda *_, **__: model)
     return Disk(monkeypatch)
 
 

@@ -11,7 +11,7 @@ from tests.tiny import golden_images
 from winclip.embeddings import Embeddings
 from winclip.memory import Associations, MemoryBank, associate
 from winclip.network.backbone import Backbone
-from winclip.scoring import association_maps, zero_shot
+from winclip.scoring import association_maps, score_images
 from winclip.windows import harmonic_spread, window_patches
 
 
@@ -86,5 +86,5 @@ def test_scores_without_a_value_become_zero() -> None:
         windows=(torch.ones(1, 169, 4), torch.ones(1, 196, 4)),
         patch=torch.ones(1, 225, 4),
     )
-    found = zero_shot(embeddings, torch.eye(2, 4))
+    (found,) = score_images(embeddings, torch.eye(2, 4))
     assert np.array_equal(found.maps.numpy(), np.zeros((1, 15, 15)))

@@ -318,8 +318,8 @@ def test_an_image_without_a_score_costs_its_class_alone(
     wanted = torch.tensor(resized_pixels(Image.open(data / "bolt/test/good/1.png"), 96))
     encode = ImageTower.embed
 
-    def encode_badly(self: ImageTower, images: torch.Tensor, rows: int | None = None) -> Embeddings:
-        embeddings = encode(self, images, rows)
+    def encode_badly(self: ImageTower, images: torch.Tensor, *how: Any) -> Embeddings:
+        embeddings = encode(self, images, *how)
         bad = (images - normalise(wanted[None])).abs().flatten(1).amax(dim=1) < 1e-3
         return embeddings.map(lambda part: torch.where(bad.view(-1, *[1] * (part.dim() - 1)), torch.nan, part))
 

@@ -33,7 +33,7 @@ class ColourMeans:
     def fingerprint(self) -> dict[str, Any]:
         return {"model": self.model, "image_size": self.image_size, "scales": list(self.scales)}
 
-    def encode(self, images: torch.Tensor) -> Embeddings:
+    def encode(self, images: torch.Tensor, *, normalised: bool = True, windows: bool = True) -> Embeddings:
         side = self.patch_size
         pixels = images.float() / 255 + 0.01
         patches = pixels.unfold(1, side, side).unfold(2, side, side).flatten(1, 2).flatten(3)

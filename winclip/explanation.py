@@ -18,6 +18,7 @@ from winclip.pictures.images import ImageLike
 from winclip.scoring import association_maps, compare, few_shot, upsample, zero_shot
 from winclip.support.errors import InputError
 from winclip.text import prompt_embeddings
+from winclip.variants import check_text_alone
 from winclip.windows import harmonic_spread, window_patches
 
 Map = npt.NDArray[np.float64]
@@ -121,8 +122,10 @@ def explain(model: WinCLIP, image: ImageLike, patch: tuple[int, int] | None = No
         patch: row and column of a patch; by default the one with the highest map value.
 
     Raises:
-        InputError: if no class is set, there is no such patch, or the image cannot be read or has no score.
+        InputError: if no class is set, there is no such patch, the image cannot be read or has no score, or the model's
+            variant computes otherwise than the reference.
     """
+    check_text_alone(model.variant, "an explanation")
     held, grid, scales = model._held(None), model.backbone.grid, model.backbone.scales
     if patch is not None and not all(0 <= place < grid for place in patch):
         raise InputError(
@@ -131,8 +134,8 @@ def explain(model: WinCLIP, image: ImageLike, patch: tuple[int, int] | None = No
         )
     embeddings = model.encode(image)
     score = float(model.score(embeddings).scores[0])
-    compared = compare(embeddings, held.text, held.bank, model.temperature)
-    zero = zero_shot(embeddings, held.text, model.temperature)
+    (compared,) = compare(embeddings, [held.text], held.bank, [model.variant])
+    zero = zero_shot(compared)
     found = zero if compared.associations is None else few_shot(zero, association_maps(compared.associations))
     number = int(found.maps[0].argmax()) if patch is None else patch[0] * grid + patch[1]
     holding = [(window_patches(grid, side) == number).any(dim=1).nonzero()[:, 0] for side in scales]

@@ -24,6 +24,7 @@ from winclip.network.clip_backbone import ClipBackbone
 from winclip.network.devices import PRECISIONS
 from winclip.scoring import upsample
 from winclip.support.errors import InputError
+from winclip.variants import check_text_alone
 from winclip.windows import window_patches
 
 INSTALL = "python -m pip install 'winclip[export]', or in a clone: python -m pip install -e '.[export]'"
@@ -58,6 +59,7 @@ class Graph(nn.Module):
             dtype: of the image tower; what comes after it is in float32.
         """
         super().__init__()
+        check_text_alone(model.variant, "an export")
         backbone = model.backbone
         if not isinstance(backbone, ClipBackbone):
             raise InputError(f"model {backbone.model} cannot be exported; only a CLIP can")
@@ -166,6 +168,7 @@ def export(model: WinCLIP, runtime: str, output: Path, precision: str = "fp32") 
                 "precision": str(dtype).removeprefix("torch."),
                 "pretrained": Path(model.backbone.pretrained).name,
                 "temperature": model.temperature,
+                **model.named_variant,
                 "versions": {"winclip": winclip.__version__, "torch": torch.__version__},
             }
             (new / "example.py").write_text(_EXAMPLE.format(**_LINES[runtime]), encoding="utf-8")

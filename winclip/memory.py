@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from os import PathLike
 from typing import Any
 
@@ -101,15 +102,25 @@ class Associations:
         return windows, self.patch[:, chosen].amin(dim=1)
 
 
-def associate(embeddings: Embeddings, bank: MemoryBank) -> Associations:
+def associate(embeddings: Embeddings, bank: MemoryBank, slip: bool = False) -> Associations:
     """Compare N images with every reference of a bank; see ``Associations``.
 
     Images are taken one at a time, and references in groups, so that the largest temporary array
     stays below 4 MB whatever the sizes and an image's result does not depend on its batch.
+
+    Args:
+        embeddings: of the images.
+        bank: of the references.
+        slip: ``bank_slip`` of a variant.
     """
     known = bank.embeddings
-    windows = tuple(_distances(part, entries) for part, entries in zip(embeddings.windows, known.windows))
-    return Associations(windows, _distances(embeddings.patch, known.patch), embeddings.scales)
+    windows = [_distances(part, entries) for part, entries in zip(embeddings.windows, known.windows)]
+    if slip:
+        order = sorted(range(len(windows)), key=lambda scale: embeddings.scales[scale])
+        for smaller, larger in pairwise(order):
+            first = embeddings.windows[larger][:, :1]
+            windows[larger] = torch.cat([_distances(first, known.windows[smaller]), windows[larger][..., 1:]], dim=2)
+    return Associations(tuple(windows), _distances(embeddings.patch, known.patch), embeddings.scales)
 
 
 def write_memory(path: str | PathLike[str], tensors: dict[str, torch.Tensor], made_with: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import reprlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL.Image import Image
 
 from winclip.defaults import DEFAULT_MODEL, SCALES, TEMPERATURE, check_temperature
 from winclip.embeddings import Embeddings
@@ -21,13 +22,15 @@ from winclip.made_with import differing, made_with
 from winclip.memory import MemoryBank, check_tensors, read_memory, write_memory
 from winclip.network.backbone import Backbone
 from winclip.network.clip_backbone import load_backbone
-from winclip.pictures.images import ImageLike, as_image, as_sequence, resized_pixels
+from winclip.pictures.images import ImageLike, as_image, as_sequence, to_rgb
 from winclip.pictures.intake import Intake
+from winclip.pictures.preparing import WHOLE, Pixels, prepare
 from winclip.prompts import PromptSet, load_prompt_set
 from winclip.scoring import GridScores, leave_one_out, score_images, upsample
 from winclip.support.errors import InputError
 from winclip.text import class_embeddings
 from winclip.thresholds import LeftOut, Threshold, from_leave_one_out, without_spread
+from winclip.variants import REFERENCE, Variant, check_image_only, parse_variant
 
 _log = logging.getLogger("winclip")
 
@@ -123,10 +126,38 @@ class WinCLIP:
     1
     """
 
-    def __init__(self, backbone: Backbone, temperature: float = TEMPERATURE, white: int | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        temperature: float = TEMPERATURE,
+        white: int | None = None,
+        variant: Variant = REFERENCE,
+        image_only: bool = False,
+    ) -> None:
+        """Take a backbone.
+
+        Args:
+            backbone: that is loaded.
+            temperature: of the softmax, above 0; one that is not the reference's takes the place of the variant's.
+            white: the value that is white in pictures of more than 8 bits (65535), such as 4095.
+            variant: the way of computing.
+            image_only: embed the images without windows: the same scores, no maps, and no references.
+
+        Raises:
+            InputError: if the temperature makes no sense, or references and images would be encoded differently.
+        """
+        sound = replace(variant, bgr_tests=False, unscaled_references=False)
+        if faults := ", ".join(variant.changes(sound)):
+            raise InputError(
+                f"variant {variant.name}: {faults} is a fault that only test.py reproduces; say {sound.name}"
+            )
+        if image_only:
+            check_image_only(variant)
         self.backbone = backbone
         self.intake = Intake(white)
-        self.temperature = check_temperature(temperature)
+        changed = check_temperature(temperature) != TEMPERATURE
+        self.variant = replace(variant, temperature=temperature) if changed else variant
+        self.image_only = image_only
         self._classes: dict[str, _Class] = {}
         self._current: str | None = None
 
@@ -142,6 +173,7 @@ class WinCLIP:
         scales: Sequence[int] = SCALES,
         temperature: float = TEMPERATURE,
         white: int | None = None,
+        variant: str | Variant = "reference",
     ) -> WinCLIP:
         """Load a model.
 
@@ -149,17 +181,24 @@ class WinCLIP:
             model, pretrained, device, precision, image_size, scales: see ``winclip.network.clip_backbone``.
             temperature: of the softmax over normal and anomalous, above 0.
             white: the value that is white in pictures of more than 8 bits (65535), such as 4095.
+            variant: which implementation's way of computing, such as ``anomalib``; see ``winclip.variants``.
 
         Raises:
             InputError: if anything given is unknown, unreachable, or does not fit together.
         """
+        how = parse_variant(variant) if isinstance(variant, str) else variant
         backbone = load_backbone(
             model, pretrained, device=device, precision=precision, image_size=image_size, scales=scales
         )
-        return cls(backbone, temperature, white)
+        return cls(backbone, temperature, white, how)
+
+    @property
+    def temperature(self) -> float:
+        """Of the softmax over normal and anomalous."""
+        return self.variant.temperature
 
     def set_class(
-        self, class_name: str, prompt_set: str | PromptSet = "reference", *, cache: str | PathLike[str] | None = None
+        self, class_name: str, prompt_set: str | PromptSet | None = None, *, cache: str | PathLike[str] | None = None
     ) -> None:
         """Build the text side of a class and make it the one that later calls mean.
 
@@ -167,7 +206,8 @@ class WinCLIP:
 
         Args:
             class_name: what the images show, such as ``metal nut``.
-            prompt_set: ``reference``, ``paper``, the path of a prompt set .json, or a ``PromptSet``.
+            prompt_set: ``reference``, ``paper``, the path of a prompt set .json, or a ``PromptSet``; by default the
+                variant's.
             cache: folder that keeps text embeddings from run to run; by default none does.
 
         Raises:
@@ -181,7 +221,7 @@ class WinCLIP:
         if not isinstance(class_name, str) or not class_name.strip():
             wrong = "empty" if isinstance(class_name, str) else f"{class_name!r:.100}, which is no text"
             raise InputError(f"the class name is {wrong}; say what the images show, such as 'metal nut'")
-        prompts = load_prompt_set(prompt_set) if isinstance(prompt_set, str) else prompt_set
+        prompts = load_prompt_set(prompt_set) if isinstance(prompt_set, str) else prompt_set or self.variant.prompts
         try:
             text = class_embeddings(self.backbone, class_name, prompts, None if cache is None else Path(cache))
         except InputError as error:
@@ -209,6 +249,8 @@ class WinCLIP:
     def take_references(self, embeddings: Embeddings, *, class_name: str | None = None) -> list[int]:
         """As ``add_references`` of encoded images; returns the positions of those that are no copies of others."""
         held = self._held(class_name)
+        if self.image_only:
+            raise InputError(f"an image alone is not compared with references of '{held.name}', which takes windows")
         _refuse_nan(embeddings.finite, "reference")
         bank, before = MemoryBank.of(embeddings), self.reference_count(class_name=held.name)
         joined = bank if held.bank is None else held.bank.extended(bank)
@@ -262,7 +304,7 @@ class WinCLIP:
         chosen = range(count) if references is None else references
         if not set(chosen) <= set(range(count)):
             raise InputError(f"references {reprlib.repr(list(chosen))} are not all among the {count} of '{held.name}'")
-        (found,) = score_images(embeddings, held.text, held.bank, [chosen], self.temperature)
+        (found,) = score_images(embeddings, held.text, held.bank, [chosen], *self._how)
         _refuse_nan(found.scores.isfinite(), "image")
         return self._prediction(found)
 
@@ -371,8 +413,10 @@ class WinCLIP:
         """
         held = self._held(class_name)
         tensors, found = read_memory(path)
+        found.setdefault("variant", REFERENCE.name)
         # What another version holds or computes otherwise has another format.
-        expected = {key: value for key, value in self._made_with(held).items() if key != "version"}
+        expected = {"variant": REFERENCE.name, **self._made_with(held)}
+        del expected["version"]
         others = [
             f"{key} is {reprlib.repr(found.get(key))}, not {reprlib.repr(expected[key])}"
             for key in differing(found, expected)
@@ -399,15 +443,25 @@ class WinCLIP:
         """What the memory of a class is made with."""
         prompts = asdict(held.prompts)
         own = {"format": _MEMORY_FORMAT, "class_name": held.name, "prompts": prompts}
-        return made_with(self.backbone, self.temperature, white=self.intake.white, **own)
+        return made_with(self.backbone, self.temperature, white=self.intake.white, **own, **self.named_variant)
+
+    @property
+    def named_variant(self) -> dict[str, str]:
+        """The variant's name for what is made with it; nothing of the reference's, whatever the temperature."""
+        own = replace(self.variant, temperature=TEMPERATURE) != REFERENCE
+        return {"variant": self.variant.name} if own else {}
+
+    @property
+    def _how(self) -> tuple[Variant, int]:
+        return self.variant, self.backbone.image_size
 
     def _left_out(self, held: _Class, bank: MemoryBank) -> GridScores:
         if held.left_out is None:
-            held.left_out = leave_one_out(bank, held.text, self.temperature)
+            held.left_out = leave_one_out(bank, held.text, *self._how)
         return held.left_out
 
     def _prediction(self, found: GridScores) -> Prediction:
-        maps = upsample(found.maps, self.backbone.image_size)
+        maps = found.maps if self.image_only else upsample(found.maps, self.backbone.image_size)
         reference = None if found.reference is None else found.reference.numpy()
         return Prediction(found.scores.numpy(), maps.to(torch.float32).numpy(), found.text.numpy(), reference)
 
@@ -429,11 +483,36 @@ class WinCLIP:
         )
 
     def _encode_batch(self, images: Sequence[ImageLike]) -> Embeddings:
-        backbone = self.backbone
-        shown = (as_image(image, self.intake) for image in images)
-        pixels = [resized_pixels(image, backbone.image_size, self.intake) for image in shown]
+        pixels = [self.prepared(as_image(image, self.intake)) for image in images]
         self.intake.warn()
-        return backbone.encode(torch.from_numpy(np.stack(pixels)))
+        return self.embed(torch.from_numpy(np.stack(pixels)))
+
+    def prepared(self, image: Image) -> Pixels:
+        """What the variant makes of an image for ``embed``, (S, S, 3).
+
+        Raises:
+            InputError: if that is not one view of the whole image, or the image's mode has no conversion.
+        """
+        how = self.variant.prepare
+        pixels, boxes = prepare(to_rgb(image, self.intake), self.backbone.image_size, how)
+        if boxes != [WHOLE]:
+            raise InputError(
+                f"prepare={how} of variant {self.variant.name} takes square images here, not {image.width} x"
+                f" {image.height}; make them square, or say {replace(self.variant, prepare='straight').name}"
+            )
+        return pixels[0]
+
+    def embed(self, pixels: torch.Tensor) -> Embeddings:
+        """Embed (N, S, S, 3) pixels as ``prepared`` gives them."""
+        embeddings = self.backbone.encode(pixels, windows=not self.image_only)
+        return patch_tokens_of(self.backbone, embeddings, self.variant)
+
+
+def patch_tokens_of(backbone: Backbone, embeddings: Embeddings, variant: Variant) -> Embeddings:
+    """Embeddings as the backbone gives them, with the patch tokens that a variant takes."""
+    if variant.patch_tokens != "ln_post":
+        return embeddings
+    return replace(embeddings, patch=backbone.after_last_norm(embeddings.patch))
 
 
 def _refuse_nan(good: torch.Tensor, what: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import reduce
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,9 @@ from winclip.defaults import TEMPERATURE
 from winclip.embeddings import Embeddings
 from winclip.memory import Associations, MemoryBank, associate
 from winclip.network.devices import float32_products, to_cpu
-from winclip.windows import harmonic_spread
+from winclip.pictures.preparing import WHOLE, Box
+from winclip.variants import REFERENCE, Variant
+from winclip.windows import arithmetic_spread, harmonic_spread
 
 # Bounds what leaving one out holds at once: 8 of 1,000 references of a 15 x 15 grid take 19 MB.
 _REFERENCES_AT_ONCE = 8
@@ -42,20 +45,23 @@ class GridScores(NamedTuple):
         return self.text if self.reference is None else (self.text + self.reference) / 2
 
 
-def anomaly_probability(embeddings: torch.Tensor, text: torch.Tensor, temperature: float = TEMPERATURE) -> torch.Tensor:
-    """Softmax over (normal, anomalous) of cosine / temperature, the anomalous entry (paper, equation 1).
+def state_probability(
+    embeddings: torch.Tensor, text: torch.Tensor, temperature: float = TEMPERATURE, state: str = "anomalous"
+) -> torch.Tensor:
+    """Softmax over (normal, anomalous) of cosine / temperature, the entry of one of them (paper, equation 1).
 
     Args:
         embeddings: (N, ..., embed_dim) of N images.
         text: (2, embed_dim), L2-normalised class embeddings, normal first.
         temperature: above 0; the smaller, the nearer to 0 and 1.
+        state: ``normal`` or ``anomalous``.
 
     Returns:
         (N, ...) float32 in [0, 1].
     """
     # Image by image, because a matrix product rounds differently for different numbers of rows.
     cosine = torch.stack([F.normalize(image, dim=-1) @ text.T for image in embeddings.float()])
-    return (cosine / temperature).softmax(dim=-1)[..., 1]
+    return (cosine / temperature).softmax(dim=-1)[..., int(state == "anomalous")]
 
 
 class Comparison(NamedTuple):
@@ -63,90 +69,135 @@ class Comparison(NamedTuple):
 
     Attributes:
         image: (N,) anomaly probability of the whole image.
-        windows: those of the windows, one (N, windows) for each scale, in the order of ``scales``.
+        windows: those of the windows, one (N, windows) for each scale, in the order of ``scales``; of the state that
+            the variant takes the harmonic mean of.
         associations: with every reference; None without references.
         scales: sides of the windows in patches.
+        grid: patches along a side of the image.
+        variant: how to go on.
     """
 
     image: torch.Tensor
     windows: tuple[torch.Tensor, ...]
     associations: Associations | None
     scales: tuple[int, ...]
+    grid: int
+    variant: Variant
 
 
 @torch.inference_mode()
 def compare(
-    embeddings: Embeddings, text: torch.Tensor, bank: MemoryBank | None, temperature: float = TEMPERATURE
-) -> Comparison:
-    """Compare N images with the class embeddings and with every reference, all on the device that they are on.
+    embeddings: Embeddings,
+    texts: Sequence[torch.Tensor],
+    bank: MemoryBank | None,
+    variants: Sequence[Variant] = (REFERENCE,),
+) -> list[Comparison]:
+    """Compare N images with class embeddings, for each variant its own, and with every reference.
 
-    The results come to the CPU in one transfer.
+    All of it on the device that they are on; the results come to the CPU in one transfer.
     """
+    parts, scales = list[torch.Tensor](), embeddings.scales
     with float32_products():
-        parts = [anomaly_probability(part, text, temperature) for part in (embeddings.cls, *embeddings.windows)]
-        if bank is not None:
-            found = associate(embeddings, bank)
+        for text, variant in zip(texts, variants):
+            parts.append(state_probability(embeddings.cls, text, variant.temperature))
+            of_windows = variant.temperature, variant.harmonic_of
+            parts += [state_probability(part, text, *of_windows) for part in embeddings.windows]
+        slips = dict.fromkeys(variant.bank_slip for variant in variants) if bank is not None else {}
+        for slip in slips:
+            assert bank is not None
+            found = associate(embeddings, bank, slip)
             parts += [*found.windows, found.patch]
-    scales = embeddings.scales
-    image, *others = to_cpu(parts)
-    windows, distances = tuple(others[: len(scales)]), others[len(scales) :]
-    associations = Associations(tuple(distances[:-1]), distances[-1], scales) if distances else None
-    return Comparison(image, windows, associations, scales)
+    moved = iter(to_cpu(parts))
+    probabilities = [(next(moved), tuple(islice(moved, len(scales)))) for _ in variants]
+    associations = {slip: Associations(tuple(islice(moved, len(scales))), next(moved), scales) for slip in slips}
+    return [
+        Comparison(*both, associations.get(variant.bank_slip), scales, embeddings.grid, variant)
+        for both, variant in zip(probabilities, variants)
+    ]
 
 
-def zero_shot(embeddings: Embeddings, text: torch.Tensor, temperature: float = TEMPERATURE) -> GridScores:
+def zero_shot(compared: Comparison) -> GridScores:
     """Zero-shot results (paper, sections 4.1 and 4.2).
 
     The map is, per patch, the harmonic mean of every scale's map and the image score. NaN and infinite
-    entries become 0; the score of an image with a NaN anywhere is NaN.
-
-    Args:
-        embeddings: of N images.
-        text: (2, embed_dim), L2-normalised class embeddings, normal first.
-        temperature: of the softmax.
+    entries become 0; the score of an image with a NaN anywhere is NaN. Without windows there are no maps.
     """
-    return _zero_shot(compare(embeddings, text, None, temperature), embeddings.grid)
-
-
-def _zero_shot(compared: Comparison, grid: int) -> GridScores:
+    variant, grid = compared.variant, compared.grid
     image = compared.image.double()
+    if not compared.windows:
+        return GridScores(image, image.new_zeros(len(image), 0, 0))
+    normal = variant.harmonic_of == "normal"
     reciprocals = [1 / harmonic_spread(part, grid, side) for part, side in zip(compared.windows, compared.scales)]
-    reciprocals.append(1 / image[:, None, None])
+    if variant.map_scales == "image+windows":
+        reciprocals.append(1 / (1 - image if normal else image)[:, None, None])
     maps = len(reciprocals) / reduce(torch.add, reciprocals)
+    if normal:  # caoyunkang
+        maps = 1 - maps
     # The map shows nothing of a NaN, so the score has to.
     bad = reduce(torch.logical_or, (part.isnan().any(dim=1) for part in compared.windows))
     return GridScores(image.masked_fill(bad, math.nan), maps.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
 
 
-def association_maps(associations: Associations, references: Sequence[int] | None = None) -> torch.Tensor:
+def association_maps(
+    associations: Associations, references: Sequence[int] | None = None, variant: Variant = REFERENCE
+) -> torch.Tensor:
     """Mean of the association maps of every scale and of the patches (paper, equation 6).
 
     Args:
         associations: of N images.
         references: positions in the bank of those that count; by default all.
+        variant: its ``window_mean`` and ``patch_tokens`` count.
 
     Returns:
         (N, grid, grid) float64 in [0, 1] on the CPU.
     """
     windows, patch = associations.nearest(references)
     grid = associations.grid
-    maps = [harmonic_spread(values, grid, side) for values, side in zip(windows, associations.scales)]
-    # In float64 on the CPU alone: MPS has no float64.
-    maps.append(patch.cpu().double().reshape(-1, grid, grid))
+    spread = harmonic_spread if variant.window_mean == "harmonic" else arithmetic_spread  # caoyunkang
+    maps = [spread(values, grid, side) for values, side in zip(windows, associations.scales)]
+    if variant.patch_tokens != "none":  # caoyunkang
+        # In float64 on the CPU alone: MPS has no float64.
+        maps.append(patch.cpu().double().reshape(-1, grid, grid))
     return reduce(torch.add, maps) / len(maps)
 
 
-def few_shot(zero: GridScores, maps: torch.Tensor) -> GridScores:
+def few_shot(zero: GridScores, maps: torch.Tensor, variant: Variant = REFERENCE) -> GridScores:
     """Join zero-shot results with association maps (paper, section 4.3).
 
     Args:
         zero: of N images.
         maps: (N, grid, grid), from ``association_maps``.
+        variant: its ``join`` counts.
 
     Returns:
         With the maximum of the association map as reference part of the score. Maps: the sum of both maps.
     """
-    return GridScores(zero.text, zero.maps + maps, maps.amax(dim=(1, 2)))
+    joined = zero.maps + maps
+    if variant.join == "mean":  # anomalib
+        joined = joined / 2
+    elif variant.join == "product_over_sum":  # caoyunkang
+        joined = (zero.maps * maps / joined).nan_to_num(nan=0.0)
+    return GridScores(zero.text, joined, maps.amax(dim=(1, 2)))
+
+
+def finished(found: GridScores, image_size: int, variant: Variant) -> GridScores:
+    """Results as a variant gives them out.
+
+    Args:
+        found: from ``zero_shot`` or ``few_shot``.
+        image_size: of the upsampled map.
+        variant: its ``image_score`` counts, and ``join`` where no reference is.
+
+    Returns:
+        The same, but with ``map_max`` both parts of the score are the highest value of the upsampled map.
+    """
+    if variant.join == "product_over_sum" and found.reference is None:  # caoyunkang
+        found = found._replace(maps=found.maps / 2)
+    if variant.image_score == "class_token":
+        return found
+    # caoyunkang
+    highest = upsample(found.maps, image_size).amax(dim=(1, 2)) + 0 * found.text
+    return GridScores(highest, found.maps, None if found.reference is None else highest)
 
 
 def score_images(
@@ -154,7 +205,8 @@ def score_images(
     text: torch.Tensor,
     bank: MemoryBank | None = None,
     subsets: Sequence[Sequence[int]] = ((),),
-    temperature: float = TEMPERATURE,
+    variant: Variant = REFERENCE,
+    image_size: int = 0,
 ) -> list[GridScores]:
     """Score N images with any number of subsets of the references (paper, section 4).
 
@@ -166,38 +218,88 @@ def score_images(
         text: (2, embed_dim), L2-normalised class embeddings, normal first.
         bank: the references; None if all subsets are empty.
         subsets: positions in the bank; an empty one asks for the zero-shot results.
-        temperature: of the softmax.
+        variant: how.
+        image_size: of the upsampled map; a variant's ``map_max`` needs it.
 
     Returns:
         The results for each subset.
     """
-    compared = compare(embeddings, text, bank if any(subsets) else None, temperature)
-    zero, associations = _zero_shot(compared, embeddings.grid), compared.associations
-    if associations is None:
-        return [zero for _ in subsets]
-    return [few_shot(zero, association_maps(associations, chosen)) if chosen else zero for chosen in subsets]
+    return score_variants(embeddings, [text], bank, subsets, [variant], image_size)[0]
 
 
-def leave_one_out(bank: MemoryBank, text: torch.Tensor, temperature: float = TEMPERATURE) -> GridScores:
+def score_variants(
+    embeddings: Embeddings,
+    texts: Sequence[torch.Tensor],
+    bank: MemoryBank | None,
+    subsets: Sequence[Sequence[int]],
+    variants: Sequence[Variant],
+    image_size: int,
+) -> list[list[GridScores]]:
+    """``score_images`` for several variants, with a text each, that encode images alike."""
+    results = []
+    for compared in compare(embeddings, texts, bank if any(subsets) else None, variants):
+        zero, associations, variant = zero_shot(compared), compared.associations, compared.variant
+        found = [zero for _ in subsets]
+        if associations is not None:
+            maps = {tuple(chosen): association_maps(associations, chosen, variant) for chosen in subsets if chosen}
+            found = [few_shot(zero, maps[tuple(chosen)], variant) if chosen else zero for chosen in subsets]
+        results.append([finished(one, image_size, variant) for one in found])
+    return results
+
+
+def leave_one_out(
+    bank: MemoryBank, text: torch.Tensor, variant: Variant = REFERENCE, image_size: int = 0
+) -> GridScores:
     """Score every one of R references against the bank of the others; R is 2 or more.
 
     Args:
         bank: of the references.
         text: (2, embed_dim), L2-normalised class embeddings, normal first.
-        temperature: of the softmax.
+        variant, image_size: as for ``score_images``.
     """
     results = []
     for start in range(0, len(bank), _REFERENCES_AT_ONCE):
         part = bank.embeddings[start : start + _REFERENCES_AT_ONCE]
-        compared = compare(part, text, bank, temperature)
-        zero, associations = _zero_shot(compared, part.grid), compared.associations
+        (compared,) = compare(part, [text], bank, [variant])
+        zero, associations = zero_shot(compared), compared.associations
         assert associations is not None
         for number in range(len(part)):
             others = [other for other in range(len(bank)) if other != start + number]
-            maps = association_maps(associations.of_image(number), others)
+            maps = association_maps(associations.of_image(number), others, variant)
             one = slice(number, number + 1)
-            results.append(few_shot(GridScores(zero.text[one], zero.maps[one]), maps))
+            found = few_shot(GridScores(zero.text[one], zero.maps[one]), maps, variant)
+            results.append(finished(found, image_size, variant))
     return GridScores(*(torch.cat(parts) for parts in zip(*results)))
+
+
+def join_views(views: Sequence[tuple[Sequence[int], Sequence[Box], GridScores]]) -> GridScores:
+    """The results of N images of those of their views: parts of the score are averaged, and so are maps that overlap.
+
+    How maps of tiles belong together no public source says. What no view shows is 0 in the map.
+
+    Args:
+        views: for the first view of each image, the second, and so on, the numbers of the images that have it, where
+            in the image it is, and its results. All images have a first one.
+    """
+    (_, boxes, first), *others = views
+    if not others and all(box == WHOLE for box in boxes):
+        return first
+    grid, count = first.maps.shape[1], len(boxes)
+    centres = (torch.arange(grid, dtype=torch.float64) + 0.5) / grid
+    maps, covered, times = torch.zeros_like(first.maps), torch.zeros_like(first.maps), torch.zeros(count).double()
+    text, reference = torch.zeros_like(first.text), torch.zeros_like(first.text)
+    for images, boxes, found in views:
+        times[[*images]] += 1
+        text[[*images]] += found.text
+        reference[[*images]] += 0 if found.reference is None else found.reference
+        for image, (left, upper, right, lower), own in zip(images, boxes, found.maps):
+            x, y = (centres - left) / (right - left), (centres - upper) / (lower - upper)
+            places = torch.stack(torch.meshgrid(2 * x - 1, 2 * y - 1, indexing="xy"), dim=-1)
+            here = (places.abs() <= 1).all(dim=-1)
+            part = F.grid_sample(own[None, None], places[None], padding_mode="border", align_corners=False)[0, 0]
+            maps[image] += part * here
+            covered[image] += here
+    return GridScores(text / times, maps / covered.clamp(min=1), None if first.reference is None else reference / times)
 
 
 def upsample(maps: torch.Tensor, size: int) -> torch.Tensor:

@@ -43,6 +43,12 @@ def harmonic_spread(values: torch.Tensor, grid: int, side: int) -> torch.Tensor:
     return _sum_of_windows(torch.ones_like(reciprocals[:1]), side) / _sum_of_windows(reciprocals, side)
 
 
+def arithmetic_spread(values: torch.Tensor, grid: int, side: int) -> torch.Tensor:
+    """The arithmetic mean in the place of the harmonic one of ``harmonic_spread``."""
+    squares = values.cpu().double().unflatten(1, (grid - side + 1, -1))
+    return _sum_of_windows(squares, side) / _sum_of_windows(torch.ones_like(squares[:1]), side)
+
+
 def _sum_of_windows(values: torch.Tensor, side: int) -> torch.Tensor:
     """Per patch, the sum over the windows that hold it in row-major order: (N, g, g) to (N, grid, grid)."""
     corners = values.shape[1]

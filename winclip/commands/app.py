@@ -116,7 +116,7 @@ def judge(
     for given, what in ((paths, "good examples"), (pictures, "pictures")):
         if len(given) > MAX_PICTURES:
             raise InputError(f"{len(given)} {what} are too many; the limit is {MAX_PICTURES}")
-    model, total = WinCLIP(loaded.backbone, loaded.temperature), 1 + len(paths) + len(pictures)
+    model, total = WinCLIP(loaded.backbone, variant=loaded.variant), 1 + len(paths) + len(pictures)
     intake = Intake(loaded.intake.white)
     tell(0, "words")
     model.set_class(class_name)

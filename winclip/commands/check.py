@@ -34,7 +34,7 @@ from winclip.network.linear import pack, processor, slowdown
 from winclip.network.pretrained import parse_config, read_config
 from winclip.pictures.images import CLIP_MEAN, CLIP_STD, read_image, resized_pixels
 from winclip.prompts import REFERENCE
-from winclip.scoring import anomaly_probability, association_maps, score_images, zero_shot
+from winclip.scoring import association_maps, score_images, state_probability
 from winclip.support.command_line import exit_status
 from winclip.support.options import add_options, option, take_options
 from winclip.text import class_embeddings
@@ -165,9 +165,9 @@ def computed_stages(backbone: Backbone) -> dict[str, torch.Tensor]:
     tested, bank, text = encoded[:3], MemoryBank.of(encoded[3:]), class_embeddings(backbone, "metal_nut", REFERENCE)
     found = {"text_features": text, "cls": tested.cls, **dict(zip(SCALE_NAMES, tested.windows)), "patch": tested.patch}
     for name, side, windows in zip(SCALE_NAMES, SCALES, tested.windows):
-        found[f"window_prob_{name}"] = anomaly_probability(windows, text)
+        found[f"window_prob_{name}"] = state_probability(windows, text)
         found[f"harmonic_{name}"] = harmonic_spread(found[f"window_prob_{name}"], backbone.grid, side)
-    zero = zero_shot(tested, text)
+    (zero,) = score_images(tested, text)
     found |= {"zero_image_score": zero.scores, "zero_map": zero.maps}
     associations = associate(tested, bank)
     for few in (1, 2):

@@ -14,16 +14,16 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from winclip.support.command_line import ModelOptions, exit_status
+from winclip.support.command_line import VariantOptions, exit_status
 from winclip.support.options import add_options, option, take_options
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(ModelOptions):
+class Options(VariantOptions):
     """What is exported; it is traced on the CPU."""
 
     class_name: str = option("what the images show, such as 'metal nut'", required=True)
-    prompt_set: str = option("reference, paper, or a .json file (reference)", "reference")
+    prompt_set: str | None = option("reference, paper, or a .json file (the variant's)")
     memory: Path | None = option("references of the class, for few-shot (none)", metavar="FILE")
     format: str = option("of which runtime", required=True, choices=("onnx", "openvino"))
     save_path: Path | None = option("a new folder (exported/CLASS)", metavar="DIR")

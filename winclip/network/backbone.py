@@ -54,8 +54,17 @@ class Backbone(Protocol):
             InputError: if a prompt has more tokens than ``context_length``.
         """
 
-    def encode(self, images: torch.Tensor) -> Embeddings:
-        """Embed (N, image_size, image_size, 3) uint8 RGB pixels from any device."""
+    def encode(self, images: torch.Tensor, *, normalised: bool = True, windows: bool = True) -> Embeddings:
+        """Embed images.
+
+        Args:
+            images: (N, image_size, image_size, 3) RGB pixels from any device, uint8 or float32 from about 0 to 255.
+            normalised: by the mean and deviation of the images that the network was trained with; else from 0 to 1.
+            windows: else the images alone are embedded, without scales: ``cls`` is the same to the bit.
+        """
+
+    def after_last_norm(self, patch: torch.Tensor) -> torch.Tensor:
+        """Embeddings of patches, (N, patches, patch_width), behind the norm that the class token goes through."""
 
     def embed_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
         """Embed N prompts: (N, embed_dim) float32 on ``device``, not normalised.

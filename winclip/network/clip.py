@@ -181,8 +181,8 @@ class ImageTower(nn.Module):
         self.ln_post = nn.LayerNorm(config.width)
         self.proj = nn.Parameter(torch.empty(config.width, config.embed_dim))
 
-    def forward(self, images: torch.Tensor) -> Embeddings:
-        """Embed (N, 3, S, S) normalised images; see ``Embeddings`` for what comes out.
+    def forward(self, images: torch.Tensor, windows: bool = True) -> Embeddings:
+        """Embed (N, 3, S, S) normalised images, with or without windows; see ``Embeddings`` for what comes out.
 
         On the CPU images go through one at a time. Their tokens are enough to keep the matrix
         products at full rate, the activations stay near the cache, and the result of an image cannot
@@ -190,20 +190,22 @@ class ImageTower(nn.Module):
         """
         most = _MOST_SEQUENCES // max((self.grid - side + 1) ** 2 for side in self.scales)
         step, rows = (1, ROWS) if images.device.type == "cpu" else (max(most, 1), None)
-        return Embeddings.concatenate([self.embed(part, rows) for part in images.to(self.proj.dtype).split(step)])
+        parts = images.to(self.proj.dtype).split(step)
+        return Embeddings.concatenate([self.embed(part, rows, self.scales if windows else ()) for part in parts])
 
-    def embed(self, images: torch.Tensor, rows: int | None = None) -> Embeddings:
+    def embed(self, images: torch.Tensor, rows: int | None = None, scales: tuple[int, ...] | None = None) -> Embeddings:
         """Embed images of the tower's own dtype, all together; this part can be traced.
 
-        ``rows`` bounds the tokens of all windows that go through the blocks together.
+        ``rows`` bounds the tokens of all windows that go through the blocks together; ``scales`` are by default all.
         """
         tokens = self._tokens(images)
         projected = self.blocks[0].project(tokens)
         x = self.blocks[0](tokens, projected)
         for block in self.blocks[1:]:
             x = block(x)
-        windows = tuple(self._embed_windows(tokens, projected, side, rows) for side in self.scales)
-        return Embeddings(self._project(x[:, 0]), windows, x[:, 1:].float(), self.scales)
+        scales = self.scales if scales is None else scales
+        windows = tuple(self._embed_windows(tokens, projected, side, rows) for side in scales)
+        return Embeddings(self._project(x[:, 0]), windows, x[:, 1:].float(), scales)
 
     def _embed_windows(
         self, tokens: torch.Tensor, projected: torch.Tensor, side: int, rows: int | None

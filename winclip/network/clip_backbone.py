@@ -84,7 +84,7 @@ class ClipBackbone:
             "precision": "tf32" if self._tf32 else str(self.dtype).split(".")[-1],
         }
 
-    def encode(self, images: torch.Tensor) -> Embeddings:
+    def encode(self, images: torch.Tensor, *, normalised: bool = True, windows: bool = True) -> Embeddings:
         """Embed pixels, or (N, 3, S, S) float32, preprocessed.
 
         Where memory runs out, half as many images go together from then on, which is logged the first time.
@@ -99,7 +99,7 @@ class ClipBackbone:
             while start < len(images) or not parts:
                 part = images[start : start + (self._room or max(len(images), 1))]
                 try:
-                    parts.append(self._encode(part))
+                    parts.append(self._encode(part, normalised, windows))
                 except RuntimeError as error:
                     # MPS raises a plain RuntimeError.
                     if len(part) < 2 or "out of memory" not in str(error):
@@ -111,11 +111,15 @@ class ClipBackbone:
                     start += len(part)
             return parts[0] if len(parts) == 1 else Embeddings.concatenate(parts)
 
-    def _encode(self, images: torch.Tensor) -> Embeddings:
-        if images.dtype == torch.uint8:
-            images = normalise(images, self.mean, self.std)
-        embeddings: Embeddings = self.clip.visual(images)
+    def _encode(self, images: torch.Tensor, normalised: bool, windows: bool) -> Embeddings:
+        if images.shape[-1] == 3:
+            images = normalise(images, *((self.mean, self.std) if normalised else ((0.0,) * 3, (1.0,) * 3)))
+        embeddings: Embeddings = self.clip.visual(images, windows)
         return embeddings
+
+    @torch.inference_mode()
+    def after_last_norm(self, patch: torch.Tensor) -> torch.Tensor:
+        return self.clip.visual.ln_post(patch.to(self.dtype)).float()
 
     @torch.inference_mode()
     def embed_prompts(self, prompts: Sequence[str]) -> torch.Tensor:

@@ -275,7 +275,7 @@ def normalise(pixels: torch.Tensor, mean: Sequence[float] = CLIP_MEAN, std: Sequ
     """Normalise resized pixels on the device that they are on.
 
     Args:
-        pixels: (N, S, S, 3) uint8.
+        pixels: (N, S, S, 3) uint8 or float32 from 0 to 255.
         mean: per channel, in [0, 1].
         std: per channel, in [0, 1].
 
@@ -283,5 +283,5 @@ def normalise(pixels: torch.Tensor, mean: Sequence[float] = CLIP_MEAN, std: Sequ
         (N, 3, S, S) float32.
     """
     # Plain numbers: a tensor of them would be one more copy to the device, and one that waits.
-    channels = [pixels[..., channel].float().div_(255).sub_(mean[channel]).div_(std[channel]) for channel in range(3)]
+    channels = [(pixels[..., channel] / 255).sub_(mean[channel]).div_(std[channel]) for channel in range(3)]
     return torch.stack(channels, dim=1)

@@ -12,11 +12,11 @@ from itertools import islice
 from typing import Generic, TypeVar, Union
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 
 from winclip.pictures.images import resized_pixels
+from winclip.pictures.preparing import Pixels
 from winclip.support.errors import InputError
 
 Entry = TypeVar("Entry")
@@ -24,7 +24,7 @@ Extra = TypeVar("Extra")
 
 Load = Callable[[Entry], tuple[Image.Image, Extra]]
 # Resized pixels and what belongs to them, or why an entry cannot be read.
-_Outcome = Union["tuple[npt.NDArray[np.uint8], Extra]", str]
+_Outcome = Union["tuple[Pixels, Extra]", str]
 
 # Beyond these, the threads wait for Python's lock rather than for each other's pictures.
 _MOST_WORKERS = 16
@@ -36,7 +36,7 @@ class Batch(Generic[Entry, Extra]):
 
     Attributes:
         entries: those that could be read, N of them, in order; N may be 0.
-        images: (N, S, S, 3) uint8 RGB, resized.
+        images: (N, S, S, 3) RGB, prepared.
         extras: what else ``load`` gave for each.
         unreadable: entry and reason of the others, in order.
     """
@@ -55,7 +55,13 @@ class BatchReader:
     begun, and the threads are gone.
     """
 
-    def __init__(self, image_size: int, batch_size: int = 8, num_workers: int | None = None) -> None:
+    def __init__(
+        self,
+        image_size: int,
+        batch_size: int = 8,
+        num_workers: int | None = None,
+        prepare: Callable[[Image.Image], Pixels] | None = None,
+    ) -> None:
         """Start the threads.
 
         Args:
@@ -63,7 +69,9 @@ class BatchReader:
             batch_size: 1 or more.
             num_workers: threads that read ahead; 0 reads where a batch is asked for; None is the number
                 of cores that this process may use, 16 at most.
+            prepare: makes the (S, S, 3) pixels of an image; by default it is resized straight.
         """
+        self._prepare = prepare or partial(resized_pixels, size=image_size)
         self._image_size = image_size
         self._batch_size = batch_size
         workers = usable_workers(num_workers)
@@ -88,14 +96,14 @@ class BatchReader:
             load: gives the image of an entry and whatever belongs to it, or raises InputError; runs in
                 the threads.
         """
-        read: Callable[[Entry], _Outcome[Extra]] = partial(_read, load=load, size=self._image_size)
+        read: Callable[[Entry], _Outcome[Extra]] = partial(_read, load=load, prepare=self._prepare)
         outcomes = map(read, entries) if self._pool is None else self._read_ahead(self._pool, read, entries)
         side = self._image_size
         for start in range(0, len(entries), self._batch_size):
             taken = entries[start : start + self._batch_size]
             pairs = list(zip(taken, islice(outcomes, len(taken))))
             read_well = [(entry, *outcome) for entry, outcome in pairs if not isinstance(outcome, str)]
-            pixels = np.array([picture for _, picture, _ in read_well], np.uint8).reshape(-1, side, side, 3)
+            pixels = np.array([picture for _, picture, _ in read_well]).reshape(-1, side, side, 3)
             yield Batch(
                 [entry for entry, _, _ in read_well],
                 torch.from_numpy(pixels),
@@ -119,11 +127,11 @@ class BatchReader:
                 future.cancel()
 
 
-def _read(entry: Entry, load: Load[Entry, Extra], size: int) -> _Outcome[Extra]:
+def _read(entry: Entry, load: Load[Entry, Extra], prepare: Callable[[Image.Image], Pixels]) -> _Outcome[Extra]:
     # No tensors here: torch would start a set of OpenMP threads for every thread that computes.
     try:
         image, extra = load(entry)
-        return resized_pixels(image, size), extra
+        return prepare(image), extra
     except InputError as error:
         return str(error)
 

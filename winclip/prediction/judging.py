@@ -93,6 +93,6 @@ def about_results(rows: Sequence[Row], threshold: Threshold) -> list[str]:
             f"none is anomalous (highest {name} {highest:.4g}): all are good, or the model does not see their defects;"
             " --known_defects DIR tells which"
         )
-    if max(row.map_highest for row in rows) <= threshold.pixel:
+    if rows[0].area is not None and max(row.map_highest for row in rows) <= threshold.pixel:
         lines.append("no pixel is above the pixel threshold: the colours of the heat maps show an order and no defects")
     return lines

@@ -17,6 +17,7 @@ from winclip.prediction.scoring import Whole
 from winclip.prompts import PromptSet, load_prompt_set, parse_prompt_set, with_states
 from winclip.support.errors import InputError
 from winclip.support.files import cache_folder, file_sha256
+from winclip.variants import parse_variant
 
 _log = logging.getLogger("winclip")
 _CLONE = Path(__file__).resolve().parent.parent.parent
@@ -42,7 +43,7 @@ def without_shared(places: Sequence[str], pictures: Sequence[str], notes: list[s
     return kept
 
 
-def with_sample(options: Some) -> tuple[Some, Path]:
+def with_sample(options: Some, references: bool = True) -> tuple[Some, Path]:
     """The options with a class of the embedded sample and its train images as references, and its test images' folder.
 
     Raises:
@@ -58,7 +59,7 @@ def with_sample(options: Some) -> tuple[Some, Path]:
     except OSError as error:
         raise InputError(f"the sample cannot be drawn ({error})") from error
     own = options.reference or options.memory
-    reference = options.reference if own else (str(_SAMPLE / name / "train" / "good"),)
+    reference = options.reference if own or not references else (str(_SAMPLE / name / "train" / "good"),)
     return replace(options, class_name=name, reference=reference), _SAMPLE / name / "test"
 
 
@@ -69,7 +70,8 @@ def class_and_prompts(options: PartOptions) -> tuple[str, PromptSet]:
         InputError: if the memory does not fit, or the prompt set is unknown or malformed.
     """
     name, states = options.class_name, (options.normal_states, options.anomalous_states)
-    prompts = with_states(load_prompt_set(options.prompt_set or "reference"), *states)
+    named = parse_variant(options.model.variant).prompts
+    prompts = with_states(load_prompt_set(options.prompt_set) if options.prompt_set else named, *states)
     if options.memory is not None:
         own_name, own = class_of_memory(options.memory, options.model.model)
         name, prompts = name or own_name, prompts if options.prompt_set or any(states) else own

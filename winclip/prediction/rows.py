@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +47,18 @@ class Row:
         score: of nine significant digits.
         threshold: the score above which a picture with the same parts is anomalous; None if it is not judged.
         anomalous: whether the score is above the threshold; None if it is not judged.
-        area: share of its pixels above the pixel threshold, in [0, 1], of six digits.
+        area: share of its pixels above the pixel threshold, in [0, 1], of six digits; None without a map.
         box: x, y, width, height in pixels of the strongest region; None where no pixel is above.
-        heat_map: file below the output folder; empty where none is drawn.
+        heat_map: file below the output folder; empty in tables where none is drawn.
         text_score, reference_score: parts of the score, likewise; the second is None without references.
-        map_median, map_highest: of its map's values.
+        map_median, map_highest: of its map's values; 0 without one.
     """
 
     path: str
     score: float
     threshold: float | None
     anomalous: bool | None
-    area: float
+    area: float | None
     box: Box | None
     heat_map: str
     text_score: float
@@ -70,8 +70,9 @@ class Row:
         """The row as predictions.csv has it."""
         box = [""] * len(_BOX) if self.box is None else [str(value) for value in self.box]
         threshold, reference = ("" if one is None else f"{one:.9g}" for one in (self.threshold, self.reference_score))
+        area = "" if self.area is None else f"{self.area:.6g}"
         verdict = "" if self.anomalous is None else "yes" if self.anomalous else "no"
-        figures = [f"{self.score:.9g}", threshold, verdict, f"{self.area:.6g}"]
+        figures = [f"{self.score:.9g}", threshold, verdict, area]
         return [cell(self.path), *figures, *box, cell(self.heat_map), f"{self.text_score:.9g}", reference]
 
     def as_json(self) -> str:
@@ -94,7 +95,7 @@ class Row:
 def describe(
     path: str,
     found: Prediction,
-    own_map: npt.NDArray[np.float32],
+    own_map: npt.NDArray[np.float32] | None,
     threshold: Threshold,
     region: Region | None = None,
     heat_map: str = "",
@@ -104,14 +105,18 @@ def describe(
     Args:
         path: as the picture was found.
         found: of this picture alone.
-        own_map: (height, width) anomaly map in the picture's own size; with a region 0 where nothing counts.
+        own_map: (height, width) anomaly map in the picture's own size; with a region 0 where nothing counts; None
+            if there is none.
         threshold: where good ends.
         region: what counts of the picture; the area is a share of it.
         heat_map: file below the output folder, if one is drawn.
     """
-    area, box = strongest_region(own_map, threshold.pixel)
-    if region is not None:
-        area *= own_map.size / int(region.inside.sum())
+    area, box, levels = None, None, (0.0, 0.0)
+    if own_map is not None:
+        area, box = strongest_region(own_map, threshold.pixel)
+        if region is not None:
+            area *= own_map.size / int(region.inside.sum())
+        area, levels = float(f"{area:.6g}"), (float(np.median(found.maps)), float(own_map.max()))
     score, text = float(found.scores[0]), float(found.text_scores[0])
     reference = None if found.reference_scores is None else float(found.reference_scores[0])
     limit = threshold.of(score, text, reference)
@@ -120,13 +125,12 @@ def describe(
         _rounded(score),
         None if limit is None else _rounded(limit),
         None if limit is None else score > limit,
-        float(f"{area:.6g}"),
+        area,
         box,
         heat_map,
         _rounded(text),
         None if reference is None else _rounded(reference),
-        _rounded(float(np.median(found.maps))),
-        _rounded(float(own_map.max())),
+        *map(_rounded, levels),
     )
 
 
@@ -140,8 +144,8 @@ def parse(line: bytes) -> Row | None:
         values: dict[str, Any] = json.loads(line)
         box = values.pop("box")
         row = Row(**values, box=None if box is None else tuple(box))
-        numbers = [row.score, row.area, row.text_score, row.map_median, row.map_highest]
-        numbers += [value for value in (row.threshold, row.reference_score) if value is not None]
+        numbers = [row.score, row.text_score, row.map_median, row.map_highest]
+        numbers += [value for value in (row.area, row.threshold, row.reference_score) if value is not None]
         sound = (
             isinstance(row.path, str)
             and all(map(math.isfinite, numbers))
@@ -275,7 +279,7 @@ def _take_up(save: Path, settings: dict[str, Any]) -> None:
 
 def _is_whole(save: Path, row: Row, mask: bool) -> bool:
     """Whether what is drawn of a picture is there, or its map, of which the heat map is yet to be drawn."""
-    drawn = is_file(save / row.heat_map) or is_file(save / map_name(row.heat_map))
+    drawn = row.area is None or is_file(save / row.heat_map) or is_file(save / map_name(row.heat_map))
     return drawn and (not mask or is_file(save / mask_name(row.heat_map)))
 
 
@@ -306,7 +310,7 @@ def write_tables(save: Path, rows: Iterable[Row], failures: Iterable[tuple[str, 
     Raises:
         InputError: if one cannot be written.
     """
-    rows = list(rows)
+    rows = [row if row.area is not None else replace(row, heat_map="") for row in rows]
     _write_csv(save / "predictions.csv", [_PREDICTIONS, *(row.cells() for row in rows)])
     listed = ",\n".join(row.as_json() for row in rows)
     write_atomically(save / "predictions.json", f"[\n{listed}\n]\n" if rows else "[]\n")

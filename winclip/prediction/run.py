@@ -57,7 +57,7 @@ def run(options: Options) -> int:
     """
     log_to_terminal(_log)
     if options.demo and not options.inputs:
-        options, folder = with_sample(options)
+        options, folder = with_sample(options, not options.image_only)
         options = replace(options, inputs=(str(folder),))
     region = None if options.region is None else read_region(options.region)
     with lock_folder(options.save_path):
@@ -72,11 +72,12 @@ def _predict(options: Options, region: Region | None) -> int:
     caution_of_stand_in(options.model.model, {Path(path).parent for path in pictures})
     references = without_shared(options.reference, pictures, listed)
     class_name, prompts = class_and_prompts(options)
-    model = options.model.load()
+    model = options.model.load(image_only=options.image_only)
     side = None
     if options.tile:
         side = model.backbone.image_size if options.tile_size is None else options.tile_size
-    with BatchReader(model.backbone.image_size, options.reading.batch_size, options.reading.num_workers) as reader:
+    reading, size = options.reading, model.backbone.image_size
+    with BatchReader(size, reading.batch_size, reading.num_workers, model.prepared) as reader:
         scorer = Whole(model, reader, region) if side is None else Tiles(model, reader, region, side)
         model.set_class(class_name, prompts, cache=cache_folder("text"))
         scorer.announce(references, pictures)
@@ -105,6 +106,8 @@ def _predict(options: Options, region: Region | None) -> int:
             region=None if region is None else region.identity,
             tile_size=side,
             folder=folder,
+            **model.named_variant,
+            **({"image_only": True} if options.image_only else {}),
         )
         known = threshold.colours() if options.watch else None
         go_on, colours = prepare(options.save_path, settings, options.resume, known)
@@ -173,17 +176,17 @@ class _Output:
             if isinstance(outcome, str):
                 raise InputError(outcome)
             found, size = outcome
-            own_map = in_own_size(found.maps[0], size, self.region)
+            own_map = None if self.options.image_only else in_own_size(found.maps[0], size, self.region)
             row = describe(path, found, own_map, threshold, self.region, name)
-            files = {map_name(name): packed_map(found.maps[0])}
-            if self.options.save_masks:
+            files = {} if own_map is None else {map_name(name): packed_map(found.maps[0])}
+            if self.options.save_masks and own_map is not None:
                 files[mask_name(name)] = encoded(mask_image(own_map, threshold.pixel), "PNG")
         except InputError as error:
             self._pass_over(path, error)
             return
         for kept, content in files.items():
             write_atomically(save / kept, content)
-        if self.colours is not None and not self._draw(path, name):
+        if self.colours is not None and files and not self._draw(path, name):
             return
         self.journal.append(row)
         if self.options.watch:
@@ -198,7 +201,7 @@ class _Output:
             InputError: if one cannot be written.
         """
         rows, save = self.journal.rows, self.options.save_path
-        if self.colours is None and rows:
+        if self.colours is None and rows and not self.options.image_only:
             lowest = min(row.map_median for row in rows.values())
             self.colours = self.threshold.colours(lowest, max(row.map_highest for row in rows.values()))
         write_run(save, self.settings, finished=False, colours=self.colours)
@@ -314,6 +317,8 @@ def _finish(options: Options, output: _Output, left_out: LeftOut | None, notes: 
         lines += [*about_results(rows, threshold), "highest scores:"]
         lines += [f"  {row.as_line()}" for row in rows[:_HIGHEST]]
     result = f"heat maps: {save / 'heatmaps'}" if page is None else f"report: {page}"
+    if options.image_only:
+        result = f"scores: {save / 'predictions.csv'}"
     print("\n".join([*lines, printable(result)]), flush=True)
     if page is not None and options.open:
         from winclip.prediction.report import open_report

@@ -58,7 +58,7 @@ class Whole:
             for _, reason in batch.unreadable:
                 _log.warning("reference left out: %s", reason)
             if batch.entries:
-                taken = self._model.take_references(self._model.backbone.encode(batch.images))
+                taken = self._model.take_references(self._model.embed(batch.images))
                 self.names += [batch.entries[number] for number in taken]
 
     def left_out(self) -> LeftOut | None:
@@ -73,7 +73,7 @@ class Whole:
         for batch in self._batches(paths):
             found: list[tuple[str, Outcome]] = [*batch.unreadable]
             if batch.entries:
-                results = score_each(self._model, self._model.backbone.encode(batch.images))
+                results = score_each(self._model, self._model.embed(batch.images))
                 for path, size, result in zip(batch.entries, batch.extras, results):
                     found.append(
                         (path, (result, size) if isinstance(result, Prediction) else f"image {path}: {result}")
@@ -165,7 +165,7 @@ class Tiles(Whole):
                 new = [k for k, mark in enumerate(marks) if mark not in seen and mark not in marks[:k]]
                 seen.update(marks)
                 if new:
-                    self._model.add_references(self._model.backbone.encode(batch.images[new]))
+                    self._model.add_references(self._model.embed(batch.images[new]))
             self._in_memory[path] = range(before, self._model.reference_count())
 
     def left_out(self) -> LeftOut | None:
@@ -206,7 +206,7 @@ class Tiles(Whole):
         with tqdm(total=len(tiles), unit="tile", leave=False, disable=None, dynamic_ncols=True) as progress:
             started = time.monotonic()
             for batch in self._tile_batches(picture, tiles):
-                found = self._model.score(self._model.backbone.encode(batch.images), references=references)
+                found = self._model.score(self._model.embed(batch.images), references=references)
                 scored.append((found.scores, found.text_scores))
                 if found.reference_scores is not None:
                     compared.append(found.reference_scores)

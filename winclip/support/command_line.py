@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from winclip.defaults import (
     DEFAULT_MODEL,
@@ -26,6 +26,7 @@ from winclip.defaults import (
 from winclip.support.errors import InputError
 from winclip.support.names import printable
 from winclip.support.options import option
+from winclip.variants import HELP, REFERENCE, parse_variant
 
 if TYPE_CHECKING:
     from winclip.model import WinCLIP
@@ -64,8 +65,12 @@ class ModelOptions:
         check_temperature(self.temperature)
         check_scales(self.scales)
 
-    def load(self, weights: bool = True) -> WinCLIP:
+    def load(self, weights: bool = True, **more: Any) -> WinCLIP:
         """The model, without a class; without its weights it can say what it is, and scores nothing.
+
+        Args:
+            weights: whether they are loaded.
+            more: for ``WinCLIP``.
 
         Raises:
             InputError: if anything given is unknown, unreachable, or does not fit together.
@@ -82,7 +87,23 @@ class ModelOptions:
             scales=self.scales,
             weights=weights,
         )
-        return WinCLIP(backbone, self.temperature, self.white)
+        return WinCLIP(backbone, self.temperature, self.white, **more)
+
+
+@dataclass(frozen=True)
+class VariantOptions(ModelOptions):
+    """Which model, how it runs, and in which variant."""
+
+    variant: str = option(f"way of computing: {HELP} (reference)", REFERENCE.name, group="model", metavar="V")
+
+    def __post_init__(self) -> None:
+        """Raises: InputError: if the variant is unknown, or an option makes no sense."""
+        super().__post_init__()
+        parse_variant(self.variant)
+
+    def load(self, weights: bool = True, **more: Any) -> WinCLIP:
+        """The model in its variant, see ``ModelOptions``."""
+        return super().load(weights, variant=parse_variant(self.variant), **more)
 
 
 @dataclass(frozen=True)

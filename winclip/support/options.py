@@ -86,7 +86,7 @@ def from_json(parser: argparse.ArgumentParser, name: str, value: Any) -> Any:
         return None
     if action.nargs == 0 and isinstance(value, bool):
         return value
-    if action.nargs == "+" and isinstance(value, list) and value:
+    if action.nargs in ("+", 2) and isinstance(value, list) and value:
         return [_one(action, part) for part in value]
     if action.nargs is None:
         return _one(action, value)

@@ -1,0 +1,109 @@
+"""Images as variants see and encode them: in one view or several, each compared with the same one of the references."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from datasets.samples import Truth
+from winclip.embeddings import Embeddings
+from winclip.memory import MemoryBank
+from winclip.model import patch_tokens_of
+from winclip.network.backbone import Backbone
+from winclip.pictures.preparing import WHOLE, Box
+from winclip.pictures.reading import Batch
+from winclip.support.errors import InputError
+from winclip.variants import REFERENCE, Variant
+
+
+class View(NamedTuple):
+    """The first, the second, or another view of those of a batch's images that have it.
+
+    Attributes:
+        images: V numbers of images.
+        boxes: where in each of them it is.
+        pixels: (V, S, S, 3).
+    """
+
+    images: list[int]
+    boxes: list[Box]
+    pixels: torch.Tensor
+
+
+def views_of(batch: Batch[Any, Truth], how: str) -> list[View]:
+    """The views of the images of a batch; ``how`` is a variant's ``prepare``."""
+    if how == REFERENCE.prepare:
+        return [View([*range(len(batch.entries))], [WHOLE] * len(batch.entries), batch.images)]
+    of_images = [truth.views[how] for truth in batch.extras]
+    found = []
+    for number in range(max(len(views.boxes) for views in of_images)):
+        images = [image for image, views in enumerate(of_images) if number < len(views.boxes)]
+        pixels = np.stack([of_images[image].pixels[number] for image in images])
+        found.append(View(images, [of_images[image].boxes[number] for image in images], torch.from_numpy(pixels)))
+    return found
+
+
+def encode_views(
+    backbone: Backbone,
+    batch: Batch[Any, Truth],
+    encodings: Iterable[Variant],
+    references: bool = False,
+    windows: bool = True,
+) -> dict[Variant, list[tuple[View, Embeddings]]]:
+    """Encode each view of a batch's images once for every way that they are prepared in.
+
+    Args:
+        backbone: encodes.
+        batch: of one image at least.
+        encodings: of variants.
+        references: whether the images are references, or else test images.
+        windows: whether they are encoded too.
+
+    Returns:
+        By encoding the views with their embeddings.
+    """
+    encoded: dict[Variant, list[tuple[View, Embeddings]]] = {}
+    found = {}
+    for encoding in encodings:
+        bgr, unscaled = encoding.bgr_tests and not references, encoding.unscaled_references and references
+        how = Variant(prepare=encoding.prepare, bgr_tests=bgr, unscaled_references=unscaled)
+        if how not in encoded:
+            encoded[how] = []
+            for view in views_of(batch, how.prepare):
+                pixels = view.pixels.flip(-1) if how.bgr_tests else view.pixels
+                normalised = not how.unscaled_references
+                encoded[how].append((view, backbone.encode(pixels, normalised=normalised, windows=windows)))
+        found[encoding] = [(view, patch_tokens_of(backbone, part, encoding)) for view, part in encoded[how]]
+    return found
+
+
+def memory_banks(
+    backbone: Backbone, batches: Sequence[Batch[Any, Truth]], encodings: Iterable[Variant]
+) -> dict[Variant, list[MemoryBank]]:
+    """By encoding the memory bank of each view of references, as far as all of them have it."""
+    encodings = list(encodings)
+    encoded = [encode_views(backbone, batch, encodings, references=True) for batch in batches]
+    banks = {}
+    for encoding in encodings if batches else ():
+        of_views = zip(*(found[encoding] for found in encoded))
+        count = sum(len(batch.entries) for batch in batches)
+        joined = [Embeddings.concatenate([part for _, part in parts]) for parts in of_views]
+        banks[encoding] = [MemoryBank.of(part) for part in joined if len(part) == count]
+    return banks
+
+
+def bank_of_view(banks: Sequence[MemoryBank], number: int) -> MemoryBank | None:
+    """The bank that a view is compared with; None without references.
+
+    Raises:
+        InputError: if a reference has no such view.
+    """
+    if banks and number >= len(banks):
+        raise InputError(
+            f"prepare=tiles compares tile {number + 1} of an image with that of every reference, and a reference is not"
+            " wide enough to have one; use pictures of one shape, or add prepare=straight to the variant"
+        )
+    return banks[number] if banks else None
