@@ -1,4 +1,4 @@
-"""A local page to try WinCLIP, as ``winclip app``: `python app.py --help` lists the options."""
+"""A local page to try WinCLIP, as ``winclip app`` does: `winclip app --help` lists the options."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Score photographs of your own, as ``winclip predict``: `python predict.py --help` lists the options."""
+"""Score photographs of your own as ``winclip predict`` does: `winclip predict --help` lists the options."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Check an archive and unpack it into a folder: python scripts/unpack.py ARCHIVE SHA256 FOLDER MARKER
+"""Check an archive and unpack it into a folder: python -m scripts.unpack ARCHIVE SHA256 FOLDER MARKER
 
 MARKER is a pattern that the content matches, such as "*/train": with it one folder wrapped around a data set is
 recognised and left away. What is in FOLDER already stays as it is. Needs nothing but Python.

@@ -67,7 +67,7 @@ SET_OPACITY = "(value) => { document.querySelectorAll('.heat').forEach((heat) =>
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of app.py; imports nothing heavy."""
+    """The parser of ``winclip app``; imports nothing heavy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, ModelOptions)
     parser.set_defaults(model=DEMO_MODEL)

@@ -1,4 +1,4 @@
-"""Score photographs of your own: `python predict.py --help` lists the options."""
+"""Score photographs of your own: `winclip predict --help` lists the options."""
 
 from __future__ import annotations
 
