@@ -106,6 +106,14 @@ def test_links_lead_somewhere_and_commands_exist_with_their_options(page: Path) 
     assert [pair for pair in found if pair[1]] == []
 
 
+def test_the_examples_of_the_command_can_be_called() -> None:
+    shown = help_text("winclip")
+    for command, (_, example) in winclip_command.COMMANDS.items():
+        words = shlex.split(example)
+        assert example in shown and words[:2] == ["winclip", command] and not trouble(words)
+    assert max(map(len, shown.splitlines())) < 80
+
+
 def test_docs_are_short() -> None:
     words = {page: len(page.read_text(encoding="utf-8").split()) for page in PAGES}
     assert words[PAGES[0]] <= README_WORDS
