@@ -17,7 +17,8 @@ from winclip import commands as winclip_command
 from winclip.metrics.formulas import REGISTRY
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-WORDS, README_WORDS = 10_000, 1_400
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+WORDS, README_WORDS, CONTRIBUTING_WORDS = 10_000, 1_400, 600
 # Shell scripts that pass their options on.
 PASS_ON = {"zero_shot.sh": "test.py", "few_shot.sh": "test.py"}
 PROGRAMS = ("python", "bash", "winclip")
@@ -98,7 +99,7 @@ def trouble(words: list[str]) -> str:
     return f"{words[1]} does not know {unknown}" if unknown else ""
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, CONTRIBUTING], ids=lambda page: page.name)
 def test_links_lead_somewhere_and_commands_exist_with_their_options(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert broken_links(text, page.parent) == []
@@ -118,6 +119,7 @@ def test_docs_are_short() -> None:
     words = {page: len(page.read_text(encoding="utf-8").split()) for page in PAGES}
     assert words[PAGES[0]] <= README_WORDS
     assert sum(words.values()) <= WORDS
+    assert len(CONTRIBUTING.read_text(encoding="utf-8").split()) <= CONTRIBUTING_WORDS
 
 
 def test_the_readme_says_what_each_column_is() -> None:

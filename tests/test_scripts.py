@@ -8,11 +8,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.conftest import ROOT, make_data
 from tests.tiny import CONFIG
+from winclip import __version__
 
 VARIABLES = {"MVTEC_ROOT", "VISA_ROOT", "NPROC", "VIRTUAL_ENV", "CONDA_PREFIX", "WINCLIP_PYTHON", "PIP_EXTRA_INDEX_URL"}
 
@@ -34,6 +37,10 @@ def checkout(tmp_path: Path) -> Path:
             shutil.copy(path, copy)
     (copy / ".venv").symlink_to(ROOT / ".venv")
     return copy
+
+
+def read_yaml(name: str) -> Any:
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
 
 
 def objects(path: Path) -> list[tuple[str, str]]:
@@ -260,3 +267,24 @@ def test_help_from_another_folder(script: str, tmp_path: Path) -> None:
 
 def test_continuous_integration_calls_the_test_command() -> None:
     assert "scripts/run_tests.sh" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_what_github_reads_fits_the_project() -> None:
+    jobs = read_yaml(".github/workflows/tests.yml")["jobs"]
+    steps = {name: [step.get("run", "") for step in job["steps"]] for name, job in jobs.items()}
+    assert "bash scripts/run_tests.sh" in steps["newest"] and "bash scripts/run_tests.sh --all" in steps["all"]
+    scripts = {word for lines in steps.values() for word in " ".join(lines).split() if word.endswith(".sh")}
+    assert [name for name in scripts if not (ROOT / name).is_file()] == []
+    oldest = (ROOT / "pyproject.toml").read_text().split('requires-python = ">=')[1].split('"')[0]
+    assert jobs["newest"]["strategy"]["matrix"]["python"][0] == oldest
+    citation = read_yaml("CITATION.cff")
+    assert {"cff-version", "message", "title", "authors"} <= {*citation} and citation["version"] == __version__
+    for form in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("[!c]*.yml"):
+        content = read_yaml(str(form))
+        assert content["name"] and content["description"]
+        assert all(field["type"] == "textarea" and field["attributes"]["label"] for field in content["body"])
+
+
+def test_every_requirement_has_a_lower_bound_that_can_be_pinned() -> None:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#") and line.count(">=") != 1] == []
