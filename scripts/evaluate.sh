@@ -25,8 +25,13 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-bash "$root/scripts/setup.sh"
-python="$root/.venv/bin/python"
+# Where "setup.sh --here" has installed into the environment that is active, that is taken.
+environment="${VIRTUAL_ENV:-${CONDA_PREFIX:-}}" here=--here
+if [ -z "$environment" ] || [ ! -f "$environment/winclip-installed-plain" ]; then
+    environment="$root/.venv" here=
+fi
+bash "$root/scripts/setup.sh" $here
+python="$environment/bin/python"
 
 if [ -z "${NPROC:-}" ] && [ -z "$device" ] && command -v nvidia-smi >/dev/null; then
     NPROC="$("$python" -c "import torch; print(max(1, torch.cuda.device_count()))")"
@@ -38,7 +43,7 @@ case "${NPROC:=1}" in
     ;;
 esac
 start=("$python")
-[ "$NPROC" = 1 ] || start=("$root/.venv/bin/torchrun" --standalone --nproc_per_node "$NPROC")
+[ "$NPROC" = 1 ] || start=("$environment/bin/torchrun" --standalone --nproc_per_node "$NPROC")
 
 module() { # NAME [ARGUMENT ...]: a module of the repository, found whatever lies in the user's folder
     (cd "$root" && "$python" -m "$@")

@@ -206,7 +206,7 @@ def with_less_memory(backbone: ClipBackbone, room: int, error: RuntimeError) -> 
             raise error
         return backbone.encode(images)
 
-    smaller._encode = encode  # type: ignore[method-assign]
+    smaller._encode = encode  # type: ignore[assignment, method-assign]
     return smaller, seen
 
 

@@ -17,7 +17,8 @@ from winclip import commands as winclip_command
 from winclip.metrics.formulas import REGISTRY
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-README_WORDS, DOCS_WORDS = 900, 9_000
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+README_WORDS, DOCS_WORDS, CONTRIBUTING_WORDS = 900, 9_000, 600
 # Shell scripts that pass their options on.
 PASS_ON = {"zero_shot.sh": "test.py", "few_shot.sh": "test.py"}
 PROGRAMS = ("python", "bash", "winclip")
@@ -98,7 +99,7 @@ def trouble(words: list[str]) -> str:
     return f"{words[1]} does not know {unknown}" if unknown else ""
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, CONTRIBUTING], ids=lambda page: page.name)
 def test_links_lead_somewhere_and_commands_exist_with_their_options(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert broken_links(text, page.parent) == []
@@ -106,9 +107,20 @@ def test_links_lead_somewhere_and_commands_exist_with_their_options(page: Path) 
     assert [pair for pair in found if pair[1]] == []
 
 
+def test_the_examples_of_the_command_can_be_called() -> None:
+    shown = help_text("winclip")
+    for command, (_, example) in winclip_command.COMMANDS.items():
+        words = shlex.split(example)
+        assert example in shown and words[:2] == ["winclip", command] and not trouble(words)
+    assert max(map(len, shown.splitlines())) < 80
+
+
 def test_docs_are_short() -> None:
-    readme, *docs = (len(page.read_text(encoding="utf-8").split()) for page in PAGES)
+    readme, contributing, *docs = (
+        len(page.read_text(encoding="utf-8").split()) for page in (PAGES[0], CONTRIBUTING, *PAGES[1:])
+    )
     assert readme <= README_WORDS
+    assert contributing <= CONTRIBUTING_WORDS
     assert sum(docs) <= DOCS_WORDS
 
 

@@ -6,16 +6,22 @@ import csv
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.conftest import ROOT, make_data
 from tests.tiny import CONFIG
+from winclip import __version__
+
+VARIABLES = {"MVTEC_ROOT", "VISA_ROOT", "NPROC", "VIRTUAL_ENV", "CONDA_PREFIX", "WINCLIP_PYTHON", "PIP_EXTRA_INDEX_URL"}
 
 
 def run(command: list[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    inherited = {key: value for key, value in os.environ.items() if key not in ("MVTEC_ROOT", "VISA_ROOT", "NPROC")}
+    inherited = {key: value for key, value in os.environ.items() if key not in VARIABLES}
     return subprocess.run(
         command, cwd=cwd, env={**inherited, **environment}, capture_output=True, text=True, check=False
     )
@@ -31,6 +37,10 @@ def checkout(tmp_path: Path) -> Path:
             shutil.copy(path, copy)
     (copy / ".venv").symlink_to(ROOT / ".venv")
     return copy
+
+
+def read_yaml(name: str) -> Any:
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
 
 
 def objects(path: Path) -> list[tuple[str, str]]:
@@ -108,7 +118,8 @@ def empty_project(tmp_path: Path) -> Path:
     """A project with setup.sh that installs nothing but itself."""
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts" / "setup.sh", tmp_path / "scripts")
-    (tmp_path / "requirements.txt").write_text("")
+    for name in ("requirements.txt", "requirements-more.txt"):
+        (tmp_path / name).write_text("")
     (tmp_path / "pyproject.toml").write_text(
         '[build-system]\nrequires = ["setuptools>=77"]\nbuild-backend = "setuptools.build_meta"\n'
         '[project]\nname = "nothing"\nversion = "1"\noptional-dependencies.more = []\n'
@@ -133,15 +144,119 @@ def test_setup_installs_once(empty_project: Path) -> None:
     assert "this happens once" in run(["bash", "scripts/setup.sh"], empty_project).stderr
 
 
-def test_setup_refuses_an_old_python(empty_project: Path) -> None:
-    old = empty_project / "bin" / "python3"
-    old.parent.mkdir()
-    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.8.1\nexit 1\n')
-    old.chmod(0o755)
-    done = run(["bash", "scripts/setup.sh"], empty_project, PATH=f"{old.parent}:{os.environ['PATH']}")
-    assert done.returncode == 2
-    assert "python3 3.10 or newer is needed, found: Python 3.8.1" in done.stderr
-    assert not (empty_project / ".venv").exists()
+# A Python that makes environments of itself; pip notes its arguments, and fails on those that hold $FAILS.
+STAND_IN = """#!/bin/sh
+case "$*" in
+--version) echo "Python VERSION" ;;
+-c*print*) echo VERSION ;;
+-c*) [ VERSION != 3.8 ] ;;
+"-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+"-m pip install "*"${FAILS:-nothing}"*) exit 1 ;;
+"-m pip install "*) echo "$*${PIP_EXTRA_INDEX_URL:+ alone}" >>"$0.log" ;;
+esac
+"""
+
+
+class Setup:
+    """A project in whose PATH python3 is a stand-in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "requirements.txt").write_text("torch>=2.3\ntorchvision>=0.18\nnumpy>=1.24\n")
+        self.put(folder / "bin" / "python3", "3.11")
+
+    def put(self, path: Path, version: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(STAND_IN.replace("VERSION", version))
+        path.chmod(0o755)
+
+    def run(self, *arguments: str, **environment: str) -> tuple[int, str, list[str]]:
+        """Exit status, standard error, and what each call of pip got behind its options."""
+        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+        done = run(["bash", "scripts/setup.sh", *arguments], self.folder, PATH=path, **environment)
+        logs = list(self.folder.glob("*/bin/python.log"))
+        calls = [line.split(" --no-compile ")[1] for log in logs for line in log.read_text().splitlines()]
+        for log in logs:
+            log.unlink()
+        return done.returncode, done.stderr, calls
+
+
+@pytest.fixture
+def setup(empty_project: Path) -> Setup:
+    return Setup(empty_project)
+
+
+def test_setup_refuses_what_it_does_not_know(setup: Setup) -> None:
+    for word in ("--gpu", "nonsense", "cpu"):
+        status, said, calls = setup.run(word)
+        assert (status, calls) == (2, []) and f"not '{word}'" in said
+    setup.put(setup.folder / "bin" / "python3", "3.8")
+    status, said, calls = setup.run()
+    assert (status, calls) == (2, []) and "Python 3.10 or newer is needed, found: Python 3.8" in said
+    assert not (setup.folder / ".venv").exists()
+
+
+def test_setup_says_what_it_fetches_and_goes_on_after_a_failure(setup: Setup) -> None:
+    status, said, calls = setup.run(FAILS="-e")
+    assert (status, calls) == (2, []) and "call this again to go on" in said
+    status, said, calls = setup.run("more")
+    assert (status, calls) == (0, [f"-e {setup.folder}[more]"])
+    devices = [Path("/dev/nvidia0"), Path("/proc/driver/nvidia")]
+    no_gpu = sys.platform == "linux" and not shutil.which("nvidia-smi") and not any(map(Path.exists, devices))
+    assert "GB are fetched" in said and ("setup.sh --cpu" in said) == no_gpu
+    assert setup.run("more") == setup.run() == (0, "", [])
+
+
+def test_setup_takes_the_cpu_build_first_and_keeps_to_it(setup: Setup) -> None:
+    index = "https://download.pytorch.org/whl/cpu"
+    status, said, calls = setup.run("--cpu", FAILS="--index-url")
+    assert (status, calls) == (2, []) and f"could not install torch from {index}" in said
+    wanted = [f"--index-url {index} torch>=2.3 torchvision>=0.18 alone", f"-e {setup.folder}"]
+    assert setup.run("--cpu")[::2] == (0, wanted)
+    assert setup.run("--cpu") == setup.run() == (0, "", [])
+    assert setup.run("more")[::2] == (0, [wanted[0], f"{wanted[1]}[more]"])
+
+
+def test_setup_refuses_a_cuda_build_in_the_place_of_the_cpu_build(setup: Setup) -> None:
+    assert setup.run()[0] == 0
+    cuda = setup.folder / ".venv" / "lib" / "python3.11" / "site-packages" / "torch" / "lib" / "libtorch_cuda.so"
+    cuda.parent.mkdir(parents=True)
+    cuda.touch()
+    for _ in range(2):
+        status, said, calls = setup.run("--cpu")
+        assert status == 2 and len(calls) == 1 and "holds torch with CUDA already" in said
+
+
+@pytest.mark.parametrize("variable", ["VIRTUAL_ENV", "CONDA_PREFIX"])
+def test_setup_installs_into_the_active_environment(setup: Setup, variable: str) -> None:
+    assert setup.run("--here")[::2] == (2, [])
+    active = setup.folder / "active"
+    environment = {variable: str(active)}
+    assert "Python 3.10 or newer is needed" in setup.run("--here", **environment)[1]
+    setup.put(active / "bin" / "python", "3.12")
+    status, said, calls = setup.run("--here", "more", **environment)
+    assert (status, calls) == (0, [f"-e {setup.folder}[more]"]) and f"into {active};" in said
+    assert setup.run("--here", **environment) == (0, "", [])
+    assert not (setup.folder / ".venv").exists()
+
+
+def test_setup_takes_the_python_that_is_named(setup: Setup) -> None:
+    assert setup.run(WINCLIP_PYTHON="nowhere")[::2] == (2, [])
+    setup.put(setup.folder / "bin" / "python3.12", "3.12")
+    assert setup.run(WINCLIP_PYTHON="python3.12")[0] == 0
+    assert "3.12" in (setup.folder / ".venv" / "bin" / "python").read_text()
+    assert setup.run(WINCLIP_PYTHON="python3.12") == setup.run() == (0, "", [])
+    status, said, calls = setup.run(WINCLIP_PYTHON="python3")
+    assert (status, calls) == (2, []) and "remove that folder" in said
+
+
+def test_an_active_environment_with_the_project_is_taken(checkout: Path, checkpoint: Path, tmp_path: Path) -> None:
+    (checkout / ".venv").rename(tmp_path / "active")
+    make_data(checkout / "data" / "visa")
+    command = ["bash", str(checkout / "zero_shot.sh"), *tiny_options(checkpoint)]
+    done = run(command, tmp_path, VIRTUAL_ENV=str(tmp_path / "active"))
+    assert done.returncode == 0, done.stderr
+    assert not (checkout / ".venv").exists() and "## visa, 0-shot" in done.stdout
 
 
 @pytest.mark.parametrize("script", ["test.py", "predict.py", "mvtec.py"])
@@ -152,3 +267,24 @@ def test_help_from_another_folder(script: str, tmp_path: Path) -> None:
 
 def test_continuous_integration_calls_the_test_command() -> None:
     assert "scripts/run_tests.sh" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_what_github_reads_fits_the_project() -> None:
+    jobs = read_yaml(".github/workflows/tests.yml")["jobs"]
+    steps = {name: [step.get("run", "") for step in job["steps"]] for name, job in jobs.items()}
+    assert "bash scripts/run_tests.sh" in steps["newest"] and "bash scripts/run_tests.sh --all" in steps["all"]
+    scripts = {word for lines in steps.values() for word in " ".join(lines).split() if word.endswith(".sh")}
+    assert [name for name in scripts if not (ROOT / name).is_file()] == []
+    oldest = (ROOT / "pyproject.toml").read_text().split('requires-python = ">=')[1].split('"')[0]
+    assert jobs["newest"]["strategy"]["matrix"]["python"][0] == oldest
+    citation = read_yaml("CITATION.cff")
+    assert {"cff-version", "message", "title", "authors"} <= {*citation} and citation["version"] == __version__
+    for form in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("[!c]*.yml"):
+        content = read_yaml(str(form))
+        assert content["name"] and content["description"]
+        assert all(field["type"] == "textarea" and field["attributes"]["label"] for field in content["body"])
+
+
+def test_every_requirement_has_a_lower_bound_that_can_be_pinned() -> None:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#") and line.count(">=") != 1] == []

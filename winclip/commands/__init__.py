@@ -7,12 +7,19 @@ from importlib import import_module
 
 from winclip import __version__
 
+# What each does, and an example of it.
 COMMANDS = {
-    "predict": "score photographs of a part and draw heat maps of them",
-    "explain": "show why a picture has its score",
-    "export": "write a class as one graph for ONNX Runtime",
-    "app": "try it on a local page",
-    "check": "compute known numbers on this machine, and how fast",
+    "predict": (
+        "score photographs of a part and draw heat maps of them",
+        'winclip predict --class_name "metal nut" --reference good/ images/',
+    ),
+    "explain": ("show why a picture has its score", 'winclip explain --class_name "metal nut" part.jpg'),
+    "export": (
+        "write a class as one graph for ONNX Runtime or OpenVINO",
+        'winclip export --class_name "metal nut" --format onnx',
+    ),
+    "app": ("try it on a local page", "winclip app --model ViT-B-16-plus-240"),
+    "check": ("compute known numbers on this machine, and how fast", "winclip check"),
 }
 
 
@@ -26,8 +33,13 @@ def main() -> int:
     if name == "--version":
         print(f"winclip {__version__}")
         return 0
-    lines = [f"  {command:8} {does}" for command, does in COMMANDS.items()]
-    usage = "\n".join(["usage: winclip COMMAND [OPTION ...]; winclip COMMAND --help lists its options", "", *lines])
+    lines = [
+        "usage: winclip COMMAND [OPTION ...]; winclip COMMAND --help lists its options",
+        "       winclip --version",
+        "",
+    ]
+    lines += [f"  {command:8} {does}\n{'':11}{example}" for command, (does, example) in COMMANDS.items()]
+    usage = "\n".join(lines)
     if name in ("-h", "--help"):
         print(usage)
         return 0
