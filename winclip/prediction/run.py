@@ -76,7 +76,8 @@ def _predict(options: Options, region: Region | None) -> int:
     side = None
     if options.tile:
         side = model.backbone.image_size if options.tile_size is None else options.tile_size
-    with BatchReader(model.backbone.image_size, options.reading.batch_size, options.reading.num_workers) as reader:
+    reading = options.reading
+    with BatchReader(model.backbone.image_size, reading.batch(model.backbone), reading.num_workers) as reader:
         scorer = Whole(model, reader, region) if side is None else Tiles(model, reader, region, side)
         model.set_class(class_name, prompts, cache=cache_folder("text"))
         scorer.announce(references, pictures)
