@@ -221,6 +221,7 @@ def _resolved(options: Options, backbone: Backbone, results: Results, finished: 
         # A rank's own number is no option.
         "device": backbone.device.type if options.model.device == "auto" else options.model.device,
         "precision": backbone.precision,
+        "batch_size": options.reading.batch(backbone),
     }
 
 

@@ -93,7 +93,7 @@ def score_missing(
     reading = options.reading
     total = sum(len(ranks.share(left.positions)) for left in missing.values())
     with (
-        BatchReader(model.backbone.image_size, reading.batch_size, reading.num_workers) as files,
+        BatchReader(model.backbone.image_size, reading.batch(model.backbone), reading.num_workers) as files,
         tqdm(total=total, unit="image", disable=None if ranks.first else True, dynamic_ncols=True) as progress,
     ):
         reader = Reader(files, task.index.root, model.backbone.image_size, options, model.intake)

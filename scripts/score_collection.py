@@ -174,9 +174,9 @@ class Scorer:
         self._options, (self._files, self._root, self._name), self._done = options, source, ray.get(done)
         self._of_all, self._intake = intake, Intake(options.model.white)
         self._models, _ = load_models(options)
-        side = next(iter(self._models.values())).backbone.image_size
+        backbone = next(iter(self._models.values())).backbone
         threads = options.cpus_per_worker if options.reading.num_workers is None else options.reading.num_workers
-        self._reader = BatchReader(side, options.reading.batch_size, threads)
+        self._reader = BatchReader(backbone.image_size, options.reading.batch(backbone), threads)
 
     def __call__(self, table: Any) -> Any:
         """The rows of what has none yet, a pyarrow table, for a table that ``dataset`` reads."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 import winclip
 from tests.tiny import CONFIG
 from winclip import commands
 from winclip.commands import check
 from winclip.network.backbone import Backbone
+from winclip.network.devices import PRECISIONS
 
 
 def test_known_numbers_are_met_in_fp32_and_nearly_in_bf16(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,6 +29,43 @@ def test_known_numbers_are_met_in_fp32_and_nearly_in_bf16(capsys: pytest.Capture
     assert max(exact for exact, _ in rows.values()) < 1e-5
     assert all(exact < half < 0.05 for exact, half in rows.values())
     assert winclip.__version__ in printed and torch.__version__ in printed and " cpu" in printed
+
+
+class CudaInName(TorchFunctionMode):
+    """What CUDA is to hold is on the CPU, so that there are numbers."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.Tensor.pin_memory:
+            return args[0]
+        given = tree_map_only(torch.device, lambda device: torch.device("cpu"), (args, kwargs or {}))
+        return func(*given[0], **given[1])
+
+
+def test_every_precision_is_checked_on_cuda(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, result in (
+        ("device_count", 1),
+        ("get_device_name", "Card"),
+        ("get_device_capability", (8, 0)),
+        ("reset_peak_memory_stats", None),
+        ("max_memory_allocated", 7e6),
+    ):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda *_, result=result: result)
+    monkeypatch.setattr(check, "DEFAULT_MODEL", str(CONFIG))
+    monkeypatch.setattr(check, "_SECONDS", 0.0)
+    monkeypatch.setattr(check, "BATCHES", (1, 3))
+    with CudaInName():
+        assert check.main(["--device", "cuda"]) == 0
+    printed = capsys.readouterr().out
+    assert "on cuda:0: Card" in printed
+    (line,) = re.findall(r"\| zero_map +\|(.*)\|", printed)
+    fp32, tf32, bf16, fp16 = map(float, line.split("|"))
+    assert fp32 <= tf32 < 0.05 and fp32 < fp16 < bf16 < 0.05
+    found = re.findall(r"\| (\w+) +\| (\d+) +\| \S+ +\| 7 +\|", printed)
+    assert found == [(precision, batch) for precision in PRECISIONS for batch in ("1", "3")]
 
 
 @pytest.mark.parametrize("wrong", [2e-5, float("nan")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests.plain import assert_embeddings_close
+from tests.tiny import CONFIG
 from winclip.defaults import DEFAULT_MODEL, DEMO_MODEL, SCALES
 from winclip.embeddings import Embeddings
 from winclip.memory import MemoryBank
@@ -48,16 +50,19 @@ class Forbidden(Exception):
 
 
 class Watch(TorchDispatchMode):
-    """Refuses what fails or waits on a GPU, and counts copies between it and the CPU.
+    """Refuses what fails or waits on a GPU, counts copies between it and the CPU, and adds up what its tensors take.
 
     Attributes:
         to_host: copies from a GPU to the CPU.
         waiting: copies to a GPU that wait until they are done.
+        held: bytes that tensors on a GPU take.
+        peak: most of them so far.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.to_host = self.waiting = 0
+        self.to_host = self.waiting = self.held = self.peak = 0
+        self._storages = set[int]()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -76,6 +81,8 @@ class Watch(TorchDispatchMode):
             on_gpu and any(x.dtype == torch.float64 for x in made)
         ):
             raise Forbidden(f"{name} makes or takes float64 on {on_gpu[0].device if on_gpu else made[0].device}")
+        for tensor in made:
+            self._add(tensor.untyped_storage())
         if name in _COPIES:
             self._count(given, made, kwargs or {})
         elif len({tensor.device for tensor in (*given, *made)}) > 1:
@@ -86,6 +93,20 @@ class Watch(TorchDispatchMode):
         source, target = given[-1].device.type, made[0].device.type
         self.to_host += source != "cpu" and target == "cpu"
         self.waiting += source == "cpu" and target == "cuda" and not kwargs.get("non_blocking")
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if storage.device.type == "cpu" or key in self._storages:
+            return
+
+        def release() -> None:
+            self._storages.remove(key)
+            self.held -= size
+
+        weakref.finalize(storage, release)
+        self._storages.add(key)
+        self.held += size
+        self.peak = max(self.peak, self.held)
 
 
 def _tensors(values: object) -> list[torch.Tensor]:
@@ -107,8 +128,8 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     window_patches.cache_clear()
 
 
-def fake_backbone(model: str, precision: str) -> ClipBackbone:
-    config = parse_config(read_config(model)[0], model)
+def fake_backbone(model: str, precision: str, **changes: Any) -> ClipBackbone:
+    config = replace(parse_config(read_config(model)[0], model), **changes)
     try:
         torch.set_default_dtype(PRECISIONS[precision])
         with CUDA:
@@ -147,14 +168,21 @@ def test_the_whole_method_runs_on_a_gpu(watch: Watch, model: str, precision: str
         assert upsample(maps, backbone.image_size).shape == (len(scores), backbone.image_size, backbone.image_size)
 
 
-def run_method(backbone: ClipBackbone) -> None:
+def run_method(backbone: ClipBackbone, watch: Watch) -> None:
+    watch.to_host = 0
     embeddings = backbone.encode(pixels(2, backbone))
     text = torch.zeros(2, backbone.embed_dim, device=backbone.device)
     score_images(embeddings, text, MemoryBank.of(embeddings), [[0, 1]])
+    if watch.to_host > 1:
+        raise Forbidden(f"{watch.to_host} copies to the CPU")
 
 
 def one_by_one(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [torch.stack([torch.tensor(value.item()) for value in tensor.flatten()[:1]]) for tensor in tensors]
+
+
+def picture_by_picture(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [torch.stack([picture.cpu() for picture in tensor]) for tensor in tensors]
 
 
 @pytest.mark.parametrize(
@@ -162,6 +190,7 @@ def one_by_one(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     [
         ("winclip.scoring.to_cpu", lambda tensors: [part.to("cpu", torch.float64) for part in tensors], "float64"),
         ("winclip.scoring.to_cpu", one_by_one, "waits for"),
+        ("winclip.scoring.to_cpu", picture_by_picture, "12 copies"),
         ("winclip.network.clip.window_patches", lambda grid, side, _: window_patches(grid, side), "mixes devices"),
     ],
 )
@@ -169,10 +198,68 @@ def test_a_defect_that_is_put_back_is_found(
     watch: Watch, monkeypatch: pytest.MonkeyPatch, place: str, instead: Callable[..., object], message: str
 ) -> None:
     backbone = fake_backbone(DEMO_MODEL, "fp32")
-    run_method(backbone)
+    run_method(backbone, watch)
     monkeypatch.setattr(place, instead)
     with pytest.raises(Forbidden, match=message):
-        run_method(backbone)
+        run_method(backbone, watch)
+
+
+def test_copies_among_references_are_found_in_two_transfers(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The first and the last have one class token and differ in their patches.
+    cls, patches = torch.eye(3)[[0, 1, 0, 2, 1, 0]], torch.zeros(6, 4, 2)
+    patches[5] = 1
+    moved: list[torch.Size] = []
+    chosen: list[torch.Tensor] = []
+
+    def to_device(numbers: torch.Tensor, device: torch.device) -> torch.Tensor:
+        chosen.append(numbers)
+        return numbers
+
+    def to_cpu(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        moved.extend(tensor.shape for tensor in tensors)
+        return [tensor if tensor.device.type == "cpu" else patches[chosen[0]] for tensor in tensors]
+
+    monkeypatch.setattr("winclip.memory.to_device", to_device)
+    monkeypatch.setattr("winclip.memory.to_cpu", to_cpu)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        on_gpu = torch.zeros(6, 4, 2, device=CUDA)
+    assert MemoryBank(Embeddings(cls, (), on_gpu, ())).different() == [0, 1, 3, 5]
+    assert moved == [(6, 3), (5, 4, 2)]
+
+
+@pytest.mark.parametrize("quick_gelu", [False, True])
+@pytest.mark.parametrize(("model", "precision"), [(DEMO_MODEL, "fp32"), (DEMO_MODEL, "fp16"), (str(CONFIG), "fp32")])
+def test_an_image_takes_what_is_said_or_down_to_half_of_it(
+    watch: Watch, model: str, precision: str, quick_gelu: bool
+) -> None:
+    backbone = fake_backbone(model, precision, quick_gelu=quick_gelu)
+    weights = watch.peak = watch.held
+    backbone.encode(pixels(4, backbone))
+    said = 4 * backbone.clip.config.image_bytes(SCALES, backbone.dtype.itemsize)
+    assert said / 2 < watch.peak - weights <= said
+
+
+@pytest.mark.parametrize(("room", "expected"), [(-1, 1), (0.9, 1), (3.9, 2), (4.1, 4), (1e6, 128)])
+def test_a_batch_is_the_largest_power_of_two_that_memory_and_kernels_hold(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch, room: float, expected: int
+) -> None:
+    backbone = fake_backbone(DEMO_MODEL, "bf16")
+    free = int(room * backbone.clip.config.image_bytes(SCALES, 2))
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, 10**12))
+    monkeypatch.setattr("torch.mps.recommended_max_memory", lambda: free + 5)
+    monkeypatch.setattr("torch.mps.driver_allocated_memory", lambda: 5)
+    assert [replace(backbone, device=torch.device(name)).batch_size for name in ("cuda:0", "mps", "cpu")] == [
+        expected,
+        expected,
+        8,
+    ]
+
+
+def test_no_tensor_reaches_4_gigabytes() -> None:
+    config = parse_config(read_config(DEFAULT_MODEL)[0], DEFAULT_MODEL)
+    # Of a window of 3 x 3 patches 10 tokens, 3584 numbers each.
+    assert config.images_together(SCALES) == 2**30 // (169 * 10 * 3584) < 65_535 // 196
+    assert config.images_together((15,)) == 2**30 // (226 * 3584)
 
 
 def test_more_windows_than_a_kernel_takes_go_in_parts(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:

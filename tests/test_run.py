@@ -107,6 +107,7 @@ def test_files_of_a_run_with_several_shots_and_seeds(
     assert config["options"]["image_size"] == 96
     assert config["options"]["scales"] == [3, 2]
     assert config["options"]["temperature"] == 0.07
+    assert config["options"]["batch_size"] == 8
     assert len(config["weights_sha256"]) == 64
     assert {"torch", "open_clip_torch", "numpy", "python", "winclip"} <= set(config["versions"])
     assert config["seconds"] > 0

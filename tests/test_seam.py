@@ -27,7 +27,7 @@ class ColourMeans:
     device, precision, kernels = torch.device("cpu"), "fp32", "plain"
     image_size, patch_size, grid = 48, 8, 6
     scales: tuple[int, ...] = (3, 2)
-    embed_dim, patch_width, context_length = 3, 6, 12
+    embed_dim, patch_width, context_length, batch_size = 3, 6, 12, 4
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -94,9 +94,10 @@ def test_the_library_takes_any_backbone(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("loaded")
 def test_test_py_takes_any_backbone(evaluate: Callable[..., int], data: Path, tmp_path: Path) -> None:
     save = tmp_path / "out"
-    assert evaluate(data, save, "--k_shot", "0", "1", "--save_maps") == 0
+    assert evaluate(data, save, "--k_shot", "0", "1", "--save_maps", "--batch_size", "auto") == 0
     config = json.loads((save / "config.json").read_text())
-    assert (config["finished"], config["options"]["precision"]) == (True, "fp32")
+    used = config["options"]
+    assert (config["finished"], used["precision"], used["batch_size"]) == (True, "fp32", BACKBONE.batch_size)
     assert config["weights_sha256"] == BACKBONE.weights_sha256
     with (save / "results.csv").open(newline="") as file:
         figures = {(row["k_shot"], row["objects"]): float(row["auroc_px"]) for row in csv.DictReader(file)}

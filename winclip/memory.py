@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from winclip.embeddings import Embeddings
+from winclip.network.devices import to_cpu, to_device
 from winclip.support.errors import InputError
 from winclip.support.files import is_folder, parse_json, write_atomically
 
@@ -57,11 +58,15 @@ class MemoryBank:
         Args:
             start: references before this position are known to differ.
         """
-        cls, patch = self.embeddings.cls.cpu(), self.embeddings.patch
-        # Class tokens first, because they are small.
-        alike = (torch.cdist(cls[start:], cls, p=math.inf) <= _SAME).tolist()
+        (cls,) = to_cpu([self.embeddings.cls])
+        # Class tokens first, because they are small; patches of those alone that are alike, together.
+        alike = (torch.cdist(cls[start:], cls, p=math.inf) <= _SAME).tril(start - 1)
+        later, earlier = alike.nonzero(as_tuple=True)
+        held = torch.cat([later + start, earlier]).unique()
+        chosen = self.embeddings.patch[to_device(held, self.embeddings.patch.device)]
+        patch = dict(zip(held.tolist(), *to_cpu([chosen])))
         kept = list(range(start))
-        for number, row in enumerate(alike, start):
+        for number, row in enumerate(alike.tolist(), start):
             if not any(row[k] and (patch[number] - patch[k]).abs().max() <= _SAME for k in kept):
                 kept.append(number)
         return kept

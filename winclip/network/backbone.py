@@ -47,6 +47,10 @@ class Backbone(Protocol):
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for embeddings to be the same, as JSON gives it back."""
 
+    @property
+    def batch_size(self) -> int:
+        """Images to encode together where no other number is asked for."""
+
     def longest_prompt(self, prompts: Sequence[str]) -> int:
         """Tokens of the longest of the prompts, counted as in ``context_length``.
 

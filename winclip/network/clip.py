@@ -10,7 +10,7 @@ class token needs: one query, and no keys or values of the other tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,8 @@ ROWS = 1024
 _SHORT = 16
 # Sequences that CUDA's fused attention kernels take at once: they are counted in a grid's second or third dimension.
 _MOST_SEQUENCES = 65_535
+# Numbers that a tensor may hold: MPS ends the program where one takes 4 GiB.
+_MOST_NUMBERS = 2**30 - 1
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,33 @@ class ClipConfig:
     def grid(self) -> int:
         """Patches along a side of the image."""
         return self.image_size // self.patch_size
+
+    def images_together(self, scales: Sequence[int]) -> int:
+        """Images that go through the tower of a GPU together."""
+        windows, tokens = max((self.grid - side + 1) ** 2 for side in scales), self._tokens_together(scales)
+        widest = max(3 * self.width, self.mlp_width)
+        return max(min(_MOST_SEQUENCES // windows, _MOST_NUMBERS // (tokens * widest)), 1)
+
+    def image_bytes(self, scales: Sequence[int], number_bytes: int) -> int:
+        """Upper bound of the memory that an image takes on a GPU, less than twice the need.
+
+        The most is held in a block's MLP: of every token that goes through the blocks together seven vectors of
+        ``width`` and one of ``mlp_width``, with QuickGELU three; of every token of the image five of ``width``
+        besides; and in float32 pixels and embeddings, each twice.
+
+        Args:
+            scales: sides of the windows in patches.
+            number_bytes: of a number in the precision of the tower.
+        """
+        tokens, windows = 1 + self.grid**2, sum((self.grid - side + 1) ** 2 for side in scales)
+        in_block = 7 * self.width + (3 if self.quick_gelu else 1) * self.mlp_width
+        inside = self._tokens_together(scales) * in_block + 5 * tokens * self.width
+        outside = 3 * self.image_size**2 + (1 + windows) * self.embed_dim + tokens * self.width
+        return number_bytes * inside + 2 * 4 * outside
+
+    def _tokens_together(self, scales: Sequence[int]) -> int:
+        """Of the whole image, or of all windows of a scale where those are more."""
+        return max(1 + self.grid**2, *((1 + side**2) * (self.grid - side + 1) ** 2 for side in scales))
 
 
 def _quick_gelu(x: torch.Tensor) -> torch.Tensor:
@@ -173,6 +202,7 @@ class ImageTower(nn.Module):
         super().__init__()
         self.grid = config.grid
         self.scales = scales
+        self._together = config.images_together(scales)
         self.conv1 = nn.Conv2d(3, config.width, config.patch_size, config.patch_size, bias=False)
         self.class_embedding = nn.Parameter(torch.empty(config.width))
         self.positional_embedding = nn.Parameter(torch.empty(1 + config.grid**2, config.width))
@@ -186,10 +216,9 @@ class ImageTower(nn.Module):
 
         On the CPU images go through one at a time. Their tokens are enough to keep the matrix
         products at full rate, the activations stay near the cache, and the result of an image cannot
-        depend on the batch it is in. Elsewhere all go together, as far as the attention kernels take them.
+        depend on the batch it is in. Elsewhere all go together, as far as the kernels take them.
         """
-        most = _MOST_SEQUENCES // max((self.grid - side + 1) ** 2 for side in self.scales)
-        step, rows = (1, ROWS) if images.device.type == "cpu" else (max(most, 1), None)
+        step, rows = (1, ROWS) if images.device.type == "cpu" else (self._together, None)
         parts = images.to(self.proj.dtype).split(step)
         return Embeddings.concatenate([self.embed(part, rows, self.scales if windows else ()) for part in parts])
 

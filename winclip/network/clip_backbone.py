@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ from winclip.defaults import DEFAULT_MODEL, DEFAULT_PRETRAINED, DEMO_MODEL, DEMO
 from winclip.embeddings import Embeddings
 from winclip.network.backbone import Backbone
 from winclip.network.clip import Clip, ClipConfig, ImageTower
-from winclip.network.devices import PRECISIONS, float32_products, resolve_device, resolve_precision, to_device
+from winclip.network.devices import (
+    PRECISIONS,
+    float32_products,
+    free_memory,
+    resolve_device,
+    resolve_precision,
+    to_device,
+)
 from winclip.network.linear import linear_rates, pack, slowdown
 from winclip.network.pretrained import (
     find_checkpoint,
@@ -83,6 +91,15 @@ class ClipBackbone:
             "heads": [self.clip.config.heads, self.clip.config.text_heads],
             "precision": "tf32" if self._tf32 else str(self.dtype).split(".")[-1],
         }
+
+    @cached_property
+    def batch_size(self) -> int:
+        # The largest power of two that the memory held when this was first asked for.
+        free, config = free_memory(self.device), self.clip.config
+        if free is None:
+            return 8
+        images = min(free // config.image_bytes(self.scales, self.dtype.itemsize), config.images_together(self.scales))
+        return 1 << max(images, 1).bit_length() - 1
 
     def encode(self, images: torch.Tensor, *, normalised: bool = True, windows: bool = True) -> Embeddings:
         """Embed pixels, or (N, 3, S, S) float32, preprocessed.

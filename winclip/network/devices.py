@@ -44,6 +44,15 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return "fp32" if name == "auto" else name
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that a GPU has left; None of the CPU, and of MPS before torch 2.5."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps" and hasattr(torch.mps, "recommended_max_memory"):
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return None
+
+
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor on a device; from the CPU to a CUDA device by way of pinned memory, without waiting for the copy."""
     if device.type == "cuda" and tensor.device.type == "cpu":

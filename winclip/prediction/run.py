@@ -77,7 +77,7 @@ def _predict(options: Options, region: Region | None) -> int:
     if options.tile:
         side = model.backbone.image_size if options.tile_size is None else options.tile_size
     reading, size = options.reading, model.backbone.image_size
-    with BatchReader(size, reading.batch_size, reading.num_workers, model.prepared) as reader:
+    with BatchReader(size, reading.batch(model.backbone), reading.num_workers, model.prepared) as reader:
         scorer = Whole(model, reader, region) if side is None else Tiles(model, reader, region, side)
         model.set_class(class_name, prompts, cache=cache_folder("text"))
         scorer.announce(references, pictures)

@@ -30,6 +30,7 @@ from winclip.variants import HELP, REFERENCE, parse_variant
 
 if TYPE_CHECKING:
     from winclip.model import WinCLIP
+    from winclip.network.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -106,14 +107,20 @@ class VariantOptions(ModelOptions):
         return super().load(weights, variant=parse_variant(self.variant), **more)
 
 
+def number_or_auto(text: str) -> int | None:
+    """The number that an option says; None for ``auto``."""
+    return None if text == "auto" else int(text)
+
+
 @dataclass(frozen=True)
 class ReadingOptions:
     """How many pictures are read and encoded at a time."""
 
-    batch_size: int = option(
-        "images read and encoded together (8); a CPU still encodes one at a time, a GPU out of memory fewer",
-        8,
+    batch_size: int | None = option(
+        "images read and encoded together, or auto: as many as a GPU's memory holds, 8 on a CPU, which still encodes"
+        " one at a time (auto)",
         group="speed",
+        type=number_or_auto,
     )
     num_workers: int | None = option("threads that read images ahead, 0 for none (usable cores)", group="speed")
 
@@ -123,6 +130,10 @@ class ReadingOptions:
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise InputError(f"--{name} {value} must be at least {lowest}")
+
+    def batch(self, backbone: Backbone) -> int:
+        """Images that are read and encoded together."""
+        return self.batch_size or backbone.batch_size
 
 
 class Terminated(KeyboardInterrupt):
