@@ -10,12 +10,15 @@ import shlex
 from functools import cache
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from tests.conftest import ROOT
 from winclip import commands as winclip_command
 from winclip.metrics.formulas import REGISTRY
 
+NOTEBOOK = ROOT / "docs" / "quickstart.ipynb"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 README_WORDS, DOCS_WORDS, CONTRIBUTING_WORDS = 900, 9_000, 600
@@ -113,6 +116,27 @@ def test_the_examples_of_the_command_can_be_called() -> None:
         words = shlex.split(example)
         assert example in shown and words[:2] == ["winclip", command] and not trouble(words)
     assert max(map(len, shown.splitlines())) < 80
+
+
+def shown(cell: nbformat.NotebookNode) -> set[tuple[str, ...]]:
+    """The kinds of a cell's outputs; a kernel parts its text in any number of them."""
+    outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    return {(output.output_type, *sorted(output.get("data", ()))) for output in outputs}
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_holds_its_outputs() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert broken_links(text, NOTEBOOK.parent) == []
+    assert called(text) and [trouble(words) for words in called(text) if trouble(words)] == []
+    assert NOTEBOOK.stat().st_size < 1_000_000
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    stored = [shown(cell) for cell in code]
+    assert ("display_data", "text/html", "text/plain") in set().union(*stored)
+    # A cell that raises ends it.
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(ROOT)}}).execute()
+    assert [shown(cell) for cell in code] == stored
 
 
 def test_docs_are_short() -> None:

@@ -8,7 +8,7 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["winclip.model", "winclip.prompts"])
+@pytest.mark.parametrize("module", ["winclip.model", "winclip.prompts", "winclip.results"])
 def test_examples_run(module: str) -> None:
     outcome = doctest.testmod(importlib.import_module(module))
     assert outcome.attempted > 1

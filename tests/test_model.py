@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import json
-from dataclasses import asdict
+import pickle
+import weakref
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +17,14 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from tests.conftest import Predict
 from tests.tiny import CONFIG, PICTURES, golden_images, stages
 from winclip import InputError, Prediction, WinCLIP
 from winclip.memory import read_memory, write_memory
 from winclip.network.backbone import Backbone
+from winclip.pictures.drawing import encoded
 from winclip.prompts import PAPER, REFERENCE, PromptSet, load_prompt_set, with_states
+from winclip.thresholds import without_spread
 
 LISTS = ("normal_states", "anomalous_states", "templates")
 
@@ -90,6 +98,69 @@ def test_results_can_be_parted_and_joined(model: WinCLIP, references: int) -> No
     assert_same(Prediction.concatenate([first, rest]), out)
     with pytest.raises(InputError, match="no images given"):
         Prediction.concatenate([])
+
+
+@pytest.mark.parametrize("shots", [0, 3])
+def test_a_result_is_what_predict_writes(run: Predict, backbone: Backbone, pictures: Path, shots: int) -> None:
+    inputs = [*PICTURES[:3], *sorted((pictures / "images").glob("[ab].png"))]
+    references = sorted((pictures / "good").iterdir())[:shots]
+    run(*inputs, *(["--reference", pictures / "good"] if shots else []), "--save_path", pictures / "out")
+    rows = {row["path"]: row for row in json.loads((pictures / "out" / "predictions.json").read_text())}
+    model = WinCLIP(backbone)
+    model.set_class("bolt")
+    if shots:
+        model.add_references(references)
+    out = model.predict(inputs)
+    for path, result in zip(inputs, out, strict=True):
+        row = rows[path.as_posix()]
+        assert result.score == pytest.approx(row["score"])
+        assert result.anomalous == row["anomalous"]
+        assert result.box == (None if row["box"] is None else tuple(row["box"]))
+        drawn = Image.open(io.BytesIO(encoded(result.heat_map(), "JPEG", quality=90)))
+        with Image.open(pictures / "out" / row["heat_map"]) as expected:
+            # Only the map that predict keeps until it draws is rounded.
+            assert np.abs(np.asarray(drawn, np.float32) - np.asarray(expected)).mean() < 1
+    assert {result.anomalous if shots else result.box is None for result in out} == {True, False}
+
+
+def test_results_keep_what_was_given_and_read_it_again_when_drawn(model: WinCLIP, tmp_path: Path) -> None:
+    path, image = tmp_path / "<one>.png", golden_images()[1]
+    golden_images()[0].save(path)
+    out = model.predict([path, image])
+    assert out.pictures == (path, image)
+    assert out[-1:][0].heat_map().width == image.width
+    for limit, verdict in ((0.0, ", anomalous"), (1.0, ", good"), (None, "")):
+        judged = replace(out, find_threshold=partial(without_spread(0).with_given, limit))
+        shown = f'score {out.scores[0]:.4f}{verdict}<br><img alt="heat map" src="data:image/webp'
+        assert shown in judged[0]._repr_html_()
+    path.unlink()
+    assert "&lt;one&gt;.png does not exist" in out[0]._repr_html_()
+    copy = pickle.loads(pickle.dumps(out[1:]))
+    for without in (copy, model.score(model.encode(image)), model.predict(iter([image]))):  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="result 0 holds no picture; give it to heat_map"):
+            without[0].heat_map()
+        assert without[0].heat_map(image).size == out[1].heat_map().size
+    with pytest.raises(IndexError):
+        out[2]
+
+
+def test_the_verdict_is_of_the_references_that_were_compared(backbone: Backbone) -> None:
+    model, images = WinCLIP(backbone), golden_images()
+    model.set_class("metal_nut")
+    embeddings = model.encode(images[:2])
+    model.add_references(images[3])
+    assert model.score(embeddings)[0].anomalous is None
+    model.add_references([images[2], images[4]])
+    some, every = model.score(embeddings, references=[0, 2]), model.score(embeddings)
+    expected = model.threshold()
+    model.add_references(images[:2])
+    assert every._threshold == expected != model.threshold()
+    assert some._threshold.rule.startswith("2 references")
+    # Results do not keep the network.
+    network, late = weakref.ref(model), model.score(embeddings)
+    del model
+    gc.collect()
+    assert network() is None and late[0].anomalous is False
 
 
 def test_it_is_said_which_references_are_taken(model: WinCLIP, logged: list[str]) -> None:

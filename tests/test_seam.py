@@ -38,8 +38,11 @@ class ColourMeans:
         pixels = images.float() / 255 + 0.01
         patches = pixels.unfold(1, side, side).unfold(2, side, side).flatten(1, 2).flatten(3)
         means, spreads = patches.mean(dim=3), patches.std(dim=3)
-        windows = tuple(means[:, window_patches(self.grid, side)].mean(dim=2) for side in self.scales)
-        return Embeddings(means.mean(dim=1), windows, torch.cat([means, spreads], dim=2), self.scales)
+        of_windows = tuple(means[:, window_patches(self.grid, side)].mean(dim=2) for side in self.scales)
+        return Embeddings(means.mean(dim=1), of_windows, torch.cat([means, spreads], dim=2), self.scales)
+
+    def after_last_norm(self, patch: torch.Tensor) -> torch.Tensor:
+        return patch
 
     def embed_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
         self.longest_prompt(prompts)

@@ -13,8 +13,8 @@ from scipy.special import expit
 
 from tests.tiny import golden_images
 from winclip import WinCLIP
-from winclip.model import Prediction
 from winclip.network.backbone import Backbone
+from winclip.results import Prediction
 from winclip.thresholds import FEW, LeftOut, Threshold, from_leave_one_out, upper_bound, without_spread
 
 

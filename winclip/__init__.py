@@ -1,4 +1,7 @@
-"""WinCLIP: zero-shot and few-shot visual anomaly detection with a CLIP model (arXiv 2303.14814)."""
+"""WinCLIP: zero-shot and few-shot visual anomaly detection with a CLIP model (arXiv 2303.14814).
+
+``help(winclip.WinCLIP)`` says how it is used, ``winclip --help`` in a terminal what the commands are.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,21 @@ from typing import TYPE_CHECKING, Any
 from winclip.support.errors import InputError
 
 if TYPE_CHECKING:
-    from winclip.model import Prediction, WinCLIP
+    from winclip.model import WinCLIP
+    from winclip.results import Prediction, Result
 
-__all__ = ["InputError", "Prediction", "WinCLIP", "__version__"]
+__all__ = ["InputError", "Prediction", "Result", "WinCLIP", "__version__"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     """Import torch when the model is first asked for, not for every small use."""
-    if name in ("Prediction", "WinCLIP"):
-        from winclip import model
+    if name in __all__:
+        from winclip import model, results
 
-        return getattr(model, name)
+        return getattr(model if name == "WinCLIP" else results, name)
     raise AttributeError(f"module 'winclip' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

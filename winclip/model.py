@@ -6,13 +6,13 @@ import logging
 import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL.Image import Image
 
@@ -26,7 +26,8 @@ from winclip.pictures.images import ImageLike, as_image, as_sequence, to_rgb
 from winclip.pictures.intake import Intake
 from winclip.pictures.preparing import WHOLE, Pixels, prepare
 from winclip.prompts import PromptSet, load_prompt_set
-from winclip.scoring import GridScores, leave_one_out, score_images, upsample
+from winclip.results import Prediction
+from winclip.scoring import GridScores, leave_one_out, score_images
 from winclip.support.errors import InputError
 from winclip.text import class_embeddings
 from winclip.thresholds import LeftOut, Threshold, from_leave_one_out, without_spread
@@ -36,45 +37,6 @@ _log = logging.getLogger("winclip")
 
 # Raised when a change of this project changes what a memory holds or the scores that come from it.
 _MEMORY_FORMAT = "winclip-memory-4"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Results of N images.
-
-    Attributes:
-        scores: (N,) float64; zero-shot and few-shot both in [0, 1], higher is more anomalous.
-        maps: (N, S, S) float32 on the model's input size; zero-shot in [0, 1], few-shot in [0, 2].
-        text_scores: (N,) float64 in [0, 1], the part that the prompts make; zero-shot the whole score.
-        reference_scores: (N,) float64 in [0, 1], the part that the references make, of which the score is the mean
-            with the text part; None zero-shot.
-    """
-
-    scores: npt.NDArray[np.float64]
-    maps: npt.NDArray[np.float32]
-    text_scores: npt.NDArray[np.float64]
-    reference_scores: npt.NDArray[np.float64] | None = None
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def __getitem__(self, chosen: slice) -> Prediction:
-        """The results of some of the images."""
-        references = None if self.reference_scores is None else self.reference_scores[chosen]
-        return Prediction(self.scores[chosen], self.maps[chosen], self.text_scores[chosen], references)
-
-    @staticmethod
-    def concatenate(parts: Sequence[Prediction]) -> Prediction:
-        """The results of images that were scored one part after the other; with no part an InputError."""
-        if not parts:
-            raise InputError("no images given")
-        references = [part.reference_scores for part in parts if part.reference_scores is not None]
-        return Prediction(
-            np.concatenate([part.scores for part in parts]),
-            np.concatenate([part.maps for part in parts]),
-            np.concatenate([part.text_scores for part in parts]),
-            np.concatenate(references) if references else None,
-        )
 
 
 @dataclass
@@ -91,8 +53,8 @@ class _Class:
 class WinCLIP:
     """Zero-shot and few-shot anomaly scores and maps.
 
-    Name the class with ``set_class``, add normal reference images with ``add_references`` for
-    few-shot, and call ``predict``.
+    Load a model with ``from_pretrained``, name the class with ``set_class``, add normal reference images with
+    ``add_references`` for few-shot, and call ``predict``. In a notebook ``out[0]`` shows the heat map of the first.
 
     >>> from PIL import Image
     >>> from winclip import WinCLIP
@@ -103,8 +65,12 @@ class WinCLIP:
     >>> out = model.predict([good, part])
     >>> out.scores.shape, out.maps.shape
     ((2,), (2, 240, 240))
-    >>> bool(out.scores[0] < out.scores[1])
+    >>> out[0].score < out[1].score
     True
+    >>> out[1].heat_map().size
+    (320, 214)
+
+    With two references or more, ``threshold`` finds where good ends, and ``out[0].anomalous`` is a verdict.
 
     ``encode`` and ``score`` are the two halves of ``predict``. An image is encoded once for any number
     of classes; every class that was set stays, with its references, and is named by ``class_name``:
@@ -137,7 +103,7 @@ class WinCLIP:
         """Take a backbone.
 
         Args:
-            backbone: that is loaded.
+            backbone: that is loaded; ``from_pretrained`` loads one.
             temperature: of the softmax, above 0; one that is not the reference's takes the place of the variant's.
             white: the value that is white in pictures of more than 8 bits (65535), such as 4095.
             variant: the way of computing.
@@ -175,10 +141,15 @@ class WinCLIP:
         white: int | None = None,
         variant: str | Variant = "reference",
     ) -> WinCLIP:
-        """Load a model.
+        """Load a model; its weights come from the Hugging Face hub on first use, those of the demo from the package.
 
         Args:
-            model, pretrained, device, precision, image_size, scales: see ``winclip.network.clip_backbone``.
+            model: an open_clip model name, ``demo-vit-240``, or the path of an open_clip config .json.
+            pretrained: an open_clip tag or the path of a checkpoint (``laion400m_e31``, of the demo its own).
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+            precision: ``auto`` (fp32), ``fp32``, ``tf32`` (CUDA), ``bf16``, ``fp16``.
+            image_size: side in pixels, a multiple of the patch size; by default the model's own.
+            scales: sides of the windows in patches.
             temperature: of the softmax over normal and anomalous, above 0.
             white: the value that is white in pictures of more than 8 bits (65535), such as 4095.
             variant: which implementation's way of computing, such as ``anomalib``; see ``winclip.variants``.
@@ -306,12 +277,17 @@ class WinCLIP:
             raise InputError(f"references {reprlib.repr(list(chosen))} are not all among the {count} of '{held.name}'")
         (found,) = score_images(embeddings, held.text, held.bank, [chosen], *self._how)
         _refuse_nan(found.scores.isfinite(), "image")
-        return self._prediction(found)
+        size, distinct = self.backbone.image_size, sorted(set(chosen))
+        find_threshold = partial(_threshold, held, held.bank, distinct, *self._how)
+        return replace(Prediction.of(found, size), white=self.intake.white, find_threshold=find_threshold)
 
     def predict(
         self, images: Sequence[ImageLike] | ImageLike, batch_size: int = 8, *, class_name: str | None = None
     ) -> Prediction:
-        """Score images: ``score(encode(images))`` without holding all embeddings at once.
+        """Score images, few-shot if the class has references.
+
+        As ``score(encode(images))``, without holding all embeddings at once. The results keep the list that was
+        given, not copies of the images, for their heat maps.
 
         Args:
             images: one or several images as the class describes them.
@@ -321,9 +297,12 @@ class WinCLIP:
         Raises:
             InputError: if the class is not set, there is no image, or one cannot be read or has no score.
         """
-        name = self._held(class_name).name
-        batches = _batches(images, batch_size)
-        return Prediction.concatenate([self.score(self._encode_batch(one), class_name=name) for one in batches])
+        name, given = self._held(class_name).name, as_sequence(images)
+        parts = [self.score(self._encode_batch(one), class_name=name) for one in _batches(given, batch_size)]
+        joined = Prediction.concatenate(parts)
+        # Not of an iterator, whose pictures may be too many to hold.
+        pictures = tuple(given) if isinstance(given, (list, tuple)) else None
+        return replace(joined, pictures=pictures, white=parts[0].white, find_threshold=parts[0].find_threshold)
 
     def leave_one_out(self, *, class_name: str | None = None) -> Prediction:
         """Score every reference of a class against the memory of the others, as if it were a new image.
@@ -344,7 +323,7 @@ class WinCLIP:
         held = self._held(class_name)
         if held.bank is None or len(held.bank) < 2:
             raise InputError(f"class '{held.name}' has too few references to leave one out; add at least 2")
-        return self._prediction(self._left_out(held, held.bank))
+        return Prediction.of(_left_out(held, held.bank, *self._how), self.backbone.image_size)
 
     def threshold(self, *, class_name: str | None = None, given: float | None = None) -> Threshold:
         """Where good ends for a class, from its references alone; ``judge`` of it gives the verdicts.
@@ -367,10 +346,8 @@ class WinCLIP:
         >>> model.threshold().rule
         '3 references, each scored against the others: the upper end of a prediction interval for either part'
         """
-        count = self.reference_count(class_name=class_name)
-        several = count > 1
-        found = from_leave_one_out(LeftOut.of(self.leave_one_out(class_name=class_name))) if several else None
-        return (found or without_spread(count)).with_given(given)
+        held, every = self._held(class_name), range(self.reference_count(class_name=class_name))
+        return _threshold(held, held.bank, every, *self._how).with_given(given)
 
     def save_memory(self, path: str | PathLike[str], *, class_name: str | None = None) -> None:
         """Write the references of a class and what they were made with to a .safetensors file.
@@ -401,7 +378,7 @@ class WinCLIP:
         windows = {f"windows_{side}": part for side, part in zip(embeddings.scales, embeddings.windows)}
         tensors = {"cls": embeddings.cls, **windows, "patch": embeddings.patch}
         if len(held.bank) > 1:
-            left_out = self._left_out(held, held.bank)
+            left_out = _left_out(held, held.bank, *self._how)
             tensors |= {f"left_out_{part}": values for part, values in left_out._asdict().items()}
         write_memory(path, tensors, self._made_with(held))
 
@@ -455,16 +432,6 @@ class WinCLIP:
     def _how(self) -> tuple[Variant, int]:
         return self.variant, self.backbone.image_size
 
-    def _left_out(self, held: _Class, bank: MemoryBank) -> GridScores:
-        if held.left_out is None:
-            held.left_out = leave_one_out(bank, held.text, *self._how)
-        return held.left_out
-
-    def _prediction(self, found: GridScores) -> Prediction:
-        maps = found.maps if self.image_only else upsample(found.maps, self.backbone.image_size)
-        reference = None if found.reference is None else found.reference.numpy()
-        return Prediction(found.scores.numpy(), maps.to(torch.float32).numpy(), found.text.numpy(), reference)
-
     def _held(self, class_name: str | None) -> _Class:
         name = self._current if class_name is None else class_name
         if name is None:
@@ -513,6 +480,25 @@ def patch_tokens_of(backbone: Backbone, embeddings: Embeddings, variant: Variant
     if variant.patch_tokens != "ln_post":
         return embeddings
     return replace(embeddings, patch=backbone.after_last_norm(embeddings.patch))
+
+
+# Functions, not methods: results hold them, and would keep the network in memory.
+def _threshold(
+    held: _Class, bank: MemoryBank | None, chosen: Sequence[int], variant: Variant, image_size: int
+) -> Threshold:
+    """Of the references that count, which may be others than the class has by now."""
+    if bank is None or len(chosen) < 2:
+        return without_spread(len(chosen))
+    left_out = _left_out(held, bank if len(chosen) == len(bank) else bank[chosen], variant, image_size)
+    return from_leave_one_out(LeftOut.of(Prediction.of(left_out, image_size)))
+
+
+def _left_out(held: _Class, bank: MemoryBank, variant: Variant, image_size: int) -> GridScores:
+    if bank is not held.bank:
+        return leave_one_out(bank, held.text, variant, image_size)
+    if held.left_out is None:
+        held.left_out = leave_one_out(bank, held.text, variant, image_size)
+    return held.left_out
 
 
 def _refuse_nan(good: torch.Tensor, what: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from winclip.support.errors import InputError
 
 if TYPE_CHECKING:
-    from winclip.model import Prediction
+    from winclip.results import Prediction
 
 FALSE_ALARM_RATE = 0.01
 FEW = 8

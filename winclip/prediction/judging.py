@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from winclip.model import Prediction
 from winclip.prediction.rows import Row
 from winclip.prediction.scoring import Whole
+from winclip.results import Prediction
 from winclip.support.errors import InputError
 from winclip.support.names import counted, printable
 from winclip.thresholds import PARTS, LeftOut, Threshold

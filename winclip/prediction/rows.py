@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from winclip.made_with import differing
-from winclip.model import Prediction
 from winclip.pictures.drawing import Box, strongest_region
 from winclip.prediction.pictures import RUN_FILE, Region, map_name, mask_name
+from winclip.results import Prediction
 from winclip.support.errors import InputError
 from winclip.support.files import is_file, remove_file, write_atomically
 from winclip.support.names import cell, csv_line, printable

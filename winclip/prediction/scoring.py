@@ -13,11 +13,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from winclip.embeddings import Embeddings
-from winclip.model import Prediction, WinCLIP
+from winclip.model import WinCLIP
 from winclip.pictures.drawing import fit
 from winclip.pictures.images import open_image
 from winclip.pictures.reading import Batch, BatchReader
 from winclip.prediction.pictures import Region, Size, read_part
+from winclip.results import Prediction
 from winclip.support.errors import InputError
 from winclip.support.names import counted
 from winclip.thresholds import LeftOut
