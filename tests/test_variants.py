@@ -268,9 +268,7 @@ def test_the_library_takes_a_variant(backbone: ClipBackbone, pictures: list[Imag
         explain(model, pictures[0])
     with pytest.raises(InputError, match="no nearest patch"):
         explain(WinCLIP(backbone, variant=parse_variant("reference,patch_tokens=none")), pictures[0])
-    with pytest.raises(
-        InputError, match="bgr_tests is a fault that only test.py reproduces; say caoyunkang,bgr_tests=no"
-    ):
+    with pytest.raises(InputError, match="reproduces; say caoyunkang,bgr_tests=no"):
         WinCLIP(backbone, variant=NAMED["caoyunkang"])
     tiled = WinCLIP(backbone, variant=NAMED["mala"])
     tiled.set_class("metal_nut")
