@@ -107,7 +107,8 @@ def measure_class(scored: ClassScores, image_size: int, method: Method) -> Itera
     defects = _IMAGE_ONLY if method.image_only else _defects(scored)
     good, types = defect_types(scored.items)
     reasons: dict[str, None] = {}
-    # Variants may have the same maps.
+    # Variants may have the same scores or maps.
+    of_scores: dict[bytes, list[Figures]] = {}
     of_maps: dict[tuple[bytes, float], tuple[list[Figures], Histograms | None, dict[str, Float64]]] = {}
     draws = None
     if method.intervals:
@@ -118,8 +119,10 @@ def measure_class(scored: ClassScores, image_size: int, method: Method) -> Itera
     for setting, scores in scored.scores.items():
         maps_of = partial(_upsampled, scored.maps[setting], image_size)
         groups = [np.arange(len(scores)), *(np.append(good, images) for images in types.values())]
+        if scores.tobytes() not in of_scores:
+            of_scores[scores.tobytes()] = [image_metrics(scored.labels[images], scores[images]) for images in groups]
         # Of the class, and of each type of defect against the good images.
-        (known, missing), *of_types = [image_metrics(scored.labels[images], scores[images]) for images in groups]
+        (known, missing), *of_types = [(dict(one), dict(why)) for one, why in of_scores[scores.tobytes()]]
         key = scored.maps[setting].numpy().tobytes(), setting.highest
         if key not in of_maps:
             pixels: list[Figures] = [({}, {"pixel metrics": str(defects)})]

@@ -112,7 +112,9 @@ def over_seeds(tables: Sequence[dict[Key, Column]]) -> tuple[dict[Key, Column], 
     for name in tables[0]:
         common = [metric for metric in METRICS if all(metric in table[name] for table in tables)]
         mean[name] = {metric: fmean(table[name][metric] for table in tables) for metric in common}
-        deviation[name] = {metric: pstdev(table[name][metric] for table in tables) for metric in common}
+        # Exact fractions take most of the time of writing tables.
+        several = len(tables) > 1
+        deviation[name] = {m: pstdev(table[name][m] for table in tables) if several else 0.0 for m in common}
     return mean, deviation
 
 
@@ -289,6 +291,15 @@ def tables(results: Results, compare: bool) -> list[Table]:
             notes.append(CHANCE_NOTE)
         shown.append(Table(title, header, rows, last, notes, chance=by_chance))
     return shown
+
+
+def rows_of_class(results: Results, name: str) -> Iterator[str]:
+    """The rows of a class in the first variant, to be read while others are scored."""
+    for shots, settings in by_shots(results).items():
+        if shots.variant == results.settings[0].variant:
+            mean, _ = over_seeds([{name: results.figures[setting][name]} for setting in settings])
+            figures = ", ".join(f"{metric} {figure_text(mean[name], {}, metric)}" for metric in results.metrics)
+            yield f"{name}, {shots.shots}: {figures}"
 
 
 def _mean_notes(table: dict[str, Column]) -> list[str]:

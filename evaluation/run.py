@@ -21,7 +21,7 @@ from evaluation.parts import FOLDER, Parts
 from evaluation.published import require_published
 from evaluation.ranks import Ranks, joined_ranks
 from evaluation.references import Plan, choose_references, plan_references
-from evaluation.results import METRICS, Results, tables
+from evaluation.results import METRICS, Results, rows_of_class, tables
 from evaluation.scoring import Missing, Task, listings, missing_scores, score_missing
 from evaluation.steps import steps_of
 from winclip.demo.stand_in import caution_of_stand_in
@@ -133,6 +133,8 @@ def _score_and_measure(
                 check.add(scored, measured)
             if pictures is not None:
                 pictures.add(name, scored, measured)
+        for line in rows_of_class(results, name):
+            _log.info("%s", line)
         if options.save_maps:
             output.write_maps(scored, model.backbone.image_size)
         output.write(model, task.words, results, part.machine, finished=False)

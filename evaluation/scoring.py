@@ -29,7 +29,7 @@ from winclip.prompts import PromptSet
 from winclip.scoring import join_views, score_variants
 from winclip.support.errors import InputError
 from winclip.support.files import cache_folder
-from winclip.text import class_embeddings
+from winclip.text import Known, class_embeddings
 from winclip.variants import Variant
 
 
@@ -122,8 +122,9 @@ def _score_class(
         )
     cache = None if options.no_cache else cache_folder("text")
     with ranks.all_threads():
+        known: Known = {}
         wordings = {
-            prompts: class_embeddings(model.backbone, task.words[name], prompts, cache)
+            prompts: class_embeddings(model.backbone, task.words[name], prompts, cache, known)
             for prompts in dict.fromkeys(task.prompts[variant] for variant in variants)
         }
     texts = {variant: wordings[task.prompts[variant]] for variant in variants}

@@ -23,8 +23,12 @@ from winclip.support.files import write_atomically
 _VERSION = 1
 
 
+# By the distinct prompts of a state, their embeddings, for wordings that share them.
+Known = dict[tuple[str, ...], torch.Tensor]
+
+
 def class_embeddings(
-    backbone: Backbone, class_name: str, prompts: PromptSet, cache: Path | None = None
+    backbone: Backbone, class_name: str, prompts: PromptSet, cache: Path | None = None, known: Known | None = None
 ) -> torch.Tensor:
     """Embed the prompt ensemble of a class.
 
@@ -36,6 +40,7 @@ def class_embeddings(
         prompts: the prompt set.
         cache: folder of embeddings computed before, by weights, prompts, precision and version. An
             entry that is damaged is computed again; a folder that cannot be written is passed over.
+        known: embeddings that were computed for other prompt sets, and will be for this one.
 
     Returns:
         (2, embed_dim) float32, L2-normalised, normal first, on the backbone's device.
@@ -47,7 +52,7 @@ def class_embeddings(
     entry = None if cache is None else cache / f"{_key(backbone, both, prompts.normalise_each)}.safetensors"
     embeddings = None if entry is None else _read(entry, backbone.embed_dim)
     if embeddings is None:
-        embeddings = torch.stack([_mean_embedding(backbone, texts, prompts.normalise_each) for texts in both]).cpu()
+        embeddings = torch.stack([_mean(backbone, texts, prompts.normalise_each, known) for texts in both]).cpu()
         if entry is not None:
             with contextlib.suppress(InputError):
                 write_atomically(entry, safetensors.torch.save({"text": embeddings}))
@@ -68,7 +73,7 @@ def _read(entry: Path, embed_dim: int) -> torch.Tensor | None:
 
 
 def prompt_embeddings(
-    backbone: Backbone, texts: list[str], normalise_each: bool
+    backbone: Backbone, texts: list[str], normalise_each: bool, known: Known | None = None
 ) -> tuple[list[str], torch.Tensor, torch.Tensor]:
     """Embed the prompts of one state.
 
@@ -78,13 +83,14 @@ def prompt_embeddings(
     """
     counts = Counter(texts)
     weights = torch.tensor(list(counts.values()), dtype=torch.float32, device=backbone.device)
-    embeddings = backbone.embed_prompts(list(counts))
+    known, distinct = {} if known is None else known, tuple(counts)
+    embeddings = known[distinct] = known[distinct] if distinct in known else backbone.embed_prompts(distinct)
     if normalise_each:
         embeddings = F.normalize(embeddings, dim=-1)
     return list(counts), weights, embeddings
 
 
-def _mean_embedding(backbone: Backbone, texts: list[str], normalise_each: bool) -> torch.Tensor:
-    _, weights, embeddings = prompt_embeddings(backbone, texts, normalise_each)
+def _mean(backbone: Backbone, texts: list[str], normalise_each: bool, known: Known | None) -> torch.Tensor:
+    _, weights, embeddings = prompt_embeddings(backbone, texts, normalise_each, known)
     with float32_products():
         return F.normalize(weights @ embeddings, dim=0)

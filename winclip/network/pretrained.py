@@ -16,6 +16,7 @@ import shlex
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -346,5 +347,11 @@ def tokenize(prompts: list[str], context: int) -> torch.Tensor:
     open_clip cuts long prompts without a word, so they are measured in a longer context: L is 4 times
     ``context``, and a prompt that is longer than ``context`` can be told.
     """
-    tokens: torch.Tensor = _open_clip("tokenizer").tokenize(prompts, context_length=4 * context)
+    return torch.stack([_tokens(prompt, 4 * context) for prompt in prompts])
+
+
+# Wordings share prompts, and taking a prompt apart takes as long as a small tower embeds it.
+@lru_cache(4096)
+def _tokens(prompt: str, context: int) -> torch.Tensor:
+    tokens: torch.Tensor = _open_clip("tokenizer").tokenize(prompt, context_length=context)[0]
     return tokens
