@@ -6,12 +6,12 @@ import logging
 import sys
 
 from evaluation.options import parse_options
-from winclip.support.command_line import exit_status
+from winclip.support.command_line import run_command
 
 
 def main(arguments: list[str]) -> int:
-    """Run and return the exit status: 0, 1 if a check found something, or one of ``exit_status``."""
-    return exit_status(lambda: _evaluate(arguments), "the same command goes on where this one stopped")
+    """Run and return the exit status: 0, 1 if a check found something, or one of ``run_command``."""
+    return run_command(lambda: _evaluate(arguments), "the same command goes on where this one stopped")
 
 
 def _evaluate(arguments: list[str]) -> int:

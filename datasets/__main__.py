@@ -14,13 +14,13 @@ from datasets.items import DatasetIndex
 from datasets.layout import ARCHIVE_FOLDER, mask_files
 from datasets.registry import DATA_SETS, DataSet, default_root, with_published_tables
 from winclip.defaults import IMAGE_ENDINGS
-from winclip.support.command_line import exit_status
+from winclip.support.command_line import run_command
 from winclip.support.files import exists, is_folder
 from winclip.support.names import counted, printable
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the command line; returns the exit status: 0, or one of ``exit_status``."""
+    """Run the command line; returns the exit status: 0, or one of ``run_command``."""
     parser = build_parser()
     options = parser.parse_args(words)
     if options.names:
@@ -28,7 +28,7 @@ def main(words: Sequence[str]) -> int:
         return 0
     if options.name is None:
         parser.error(f"name a data set, one of {', '.join(DATA_SETS)}")
-    return exit_status(lambda: _write(DATA_SETS[options.name], options))
+    return run_command(lambda: _write(DATA_SETS[options.name], options))
 
 
 def build_parser() -> argparse.ArgumentParser:

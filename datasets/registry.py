@@ -219,6 +219,6 @@ def words_for_prompts(dataset: str, index: DatasetIndex, path: Path | None) -> d
     return words
 
 
-def says_nothing(words: str) -> bool:
+def is_only_a_number(words: str) -> bool:
     """Whether a class is called by a number, as ``01`` or ``Class1``, which prompts cannot use."""
     return not any(sign.isalpha() for sign in words.lower().replace("class", ""))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from skimage.measure import label, regionprops
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from evaluation.measuring import Measured
+from evaluation.measuring import ClassMetrics
 from evaluation.parts import ClassScores
 from winclip.metrics.formulas import METRICS, PIXEL_METRICS, PRO_LIMIT, PRO_STEPS
 from winclip.report.content import Table
@@ -116,7 +116,7 @@ class MetricCheck:
     metrics: str = "exact"
     worst: dict[str, tuple[float, str]] = field(default_factory=dict)
 
-    def add(self, scored: ClassScores, measured: Measured) -> None:
+    def add(self, scored: ClassScores, measured: ClassMetrics) -> None:
         """Compute the figures of a class in a setting again."""
         expected = textbook_image_metrics(scored.labels, scored.scores[measured.setting])
         if not isinstance(measured.defects, str):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from evaluation.measuring import Measured, Method, measure_class
+from evaluation.measuring import ClassMetrics, MetricOptions, measure_class
 from evaluation.options import Setting
 from evaluation.parts import Parts
 from evaluation.past_run import Run
@@ -96,7 +96,7 @@ def compare(
     """
     first, second = (_Side.of(run, run.settings(k, name)) for run, k, name in zip(runs, k_shots, variants))
     result = Comparison(f"{second.title} minus {first.title}", notes=_differing(*runs))
-    method = Method(runs[0].aupro, runs[0].metrics, intervals=True)
+    method = MetricOptions(runs[0].aupro, runs[0].metrics, intervals=True)
     differences: dict[str, dict[str, Float64]] = {}
     reasons: dict[str, list[str]] = {}
     for name, images in _common(first.labels, second.labels, result.notes):
@@ -182,7 +182,7 @@ class _Side:
             for name, of_class in first.items()
         }
 
-    def measure(self, name: str, images: list[str], method: Method) -> list[Measured]:
+    def measure(self, name: str, images: list[str], method: MetricOptions) -> list[ClassMetrics]:
         """The metrics of some images of a class, in every setting."""
         scored = self.parts.read(name, self.settings).scores
         places = {item.img_path: place for place, item in enumerate(scored.items)}
@@ -190,7 +190,7 @@ class _Side:
         return list(measure_class(scored.at([places[image] for image in images], self.settings), image_size, method))
 
 
-def _over_seeds(measured: Sequence[Measured]) -> tuple[Column, dict[str, Float64]]:
+def _over_seeds(measured: Sequence[ClassMetrics]) -> tuple[Column, dict[str, Float64]]:
     """Figures and their values in resamples, those that every seed has, averaged."""
     columns = [each.figures for each in measured]
     common = [metric for metric in METRICS if all(metric in column for column in columns)]

@@ -14,7 +14,7 @@ import torch
 from datasets.items import Item
 from evaluation.options import Setting
 from evaluation.parts import ClassScores
-from winclip.metrics.bootstrap import draw, resampled_image_metrics, resampled_pixel_metrics, spread
+from winclip.metrics.bootstrap import draw, resampled_image_metrics, resampled_pixel_metrics, resampled_values
 from winclip.metrics.exact import DefectPixels, Images, image_metrics, label_defects, pixel_metrics_by_type
 from winclip.metrics.formulas import PIXEL_METRICS, TYPE_METRICS, Figures, Float64, UndefinedMetric, figures
 from winclip.metrics.histograms import Histograms, Maps, bounds, count_pixels
@@ -33,7 +33,7 @@ _log = logging.getLogger("winclip")
 
 
 @dataclass(frozen=True)
-class Method:
+class MetricOptions:
     """How metrics are taken.
 
     Attributes:
@@ -62,7 +62,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ClassMetrics:
     """What is known of one class in one setting.
 
     Attributes:
@@ -96,7 +96,7 @@ class Measured:
         return self.total or (self.defects, self.maps)
 
 
-def measure_class(scored: ClassScores, image_size: int, method: Method) -> Iterator[Measured]:
+def measure_class(scored: ClassScores, image_size: int, method: MetricOptions) -> Iterator[ClassMetrics]:
     """Take all metrics, one setting at a time, because upsampled maps are large; log why some are undefined.
 
     Args:
@@ -140,14 +140,14 @@ def measure_class(scored: ClassScores, image_size: int, method: Method) -> Itera
             _log_bounds(scored.class_name, setting, total, known, method.aupro)
         reasons |= dict.fromkeys(missing.values())
         values = {} if draws is None else resampled_image_metrics(draws, scored.labels, scores) | resampled
-        yield Measured(
+        yield ClassMetrics(
             setting,
             maps_of,
             defects,
             known,
             {name: {m: one[m] for m in TYPE_METRICS if m in one} for name, (one, _) in zip(types, of_types)},
             total,
-            spread(known, values) if method.intervals else {},
+            resampled_values(known, values) if method.intervals else {},
         )
     for reason in reasons if defects != _IMAGE_ONLY else ():
         _log.warning("%s: a figure is left out, %s", scored.class_name, reason)
@@ -165,7 +165,7 @@ def measure_pixels(
     defects: DefectPixels,
     maps_of: Maps,
     setting: Setting,
-    method: Method,
+    method: MetricOptions,
     good: Images = slice(None),
     types: Sequence[Positions] = (),
 ) -> tuple[list[Figures], Histograms | None]:

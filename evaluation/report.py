@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from datasets.samples import read_mask
-from evaluation.measuring import Measured
+from evaluation.measuring import ClassMetrics
 from evaluation.options import Setting
 from evaluation.parts import ClassScores
 from evaluation.results import (
@@ -66,7 +66,7 @@ class RunPictures:
         self._curves: dict[Setting, list[ClassCurves]] = {setting: [] for setting in self._settings}
         self._classes: dict[str, ClassScores] = {}
 
-    def add(self, name: str, scored: ClassScores, measured: Measured) -> None:
+    def add(self, name: str, scored: ClassScores, measured: ClassMetrics) -> None:
         """Take the curves of a class in a setting and keep its small maps; settings not shown are passed over."""
         setting = measured.setting
         if setting not in self._curves:

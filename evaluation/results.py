@@ -24,7 +24,7 @@ from winclip.variants import REFERENCE
 
 if TYPE_CHECKING:
     # They bring torch, which tables do without.
-    from evaluation.measuring import Measured
+    from evaluation.measuring import ClassMetrics
     from evaluation.parts import ClassScores
     from evaluation.references import References
 
@@ -46,7 +46,7 @@ class Results:
         settings: in the order of the run.
         figures: per setting and class, the metrics that are defined, as fractions.
         types: per setting, by class and type of defect, those of its metrics that are defined.
-        resampled: per setting and class, of each of these its values in resamples, see ``Measured``.
+        resampled: per setting and class, of each of these its values in resamples, see ``ClassMetrics``.
         scores: per setting, the test images and their scores.
         references: per setting, the reference images used.
         chance: per class, what guessing gives on it.
@@ -70,7 +70,7 @@ class Results:
         self.scores = {setting: [] for setting in self.settings}
         self.references = {setting: [] for setting in self.settings}
 
-    def add(self, scored: ClassScores, measured: Measured, references: References) -> None:
+    def add(self, scored: ClassScores, measured: ClassMetrics, references: References) -> None:
         """Take in a class in a setting."""
         setting = measured.setting
         self.figures[setting][scored.class_name] = measured.figures
@@ -272,10 +272,10 @@ def tables(results: Results, compare: bool) -> list[Table]:
             title += f", mean ± standard deviation over seeds {', '.join(setting.seed_text for setting in settings)}"
         elif settings[0].seed is not None:
             title += f", seed {settings[0].seed}"
-        spread = deviation if len(settings) > 1 else {name: {} for name in mean}
+        std = deviation if len(settings) > 1 else {name: {} for name in mean}
         limits = intervals(results, settings)
         *rows, last = (
-            [name, *(_cell(mean[name], spread[name], limits[name], guessed[name], metric) for metric in metrics)]
+            [name, *(_cell(mean[name], std[name], limits[name], guessed[name], metric) for metric in metrics)]
             for name in mean
         )
         by_chance = ["chance", *(figure_text(guessed["mean"], {}, metric) for metric in metrics)]

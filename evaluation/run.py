@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from datasets.index import check_files, load_index, refuse_links, same_pictures, select_classes
 from datasets.items import DatasetIndex, Item
-from datasets.registry import published_order, says_nothing, words_for_prompts
+from datasets.registry import is_only_a_number, published_order, words_for_prompts
 from datasets.samples import TURNED
-from evaluation.measuring import Method, measure_class
+from evaluation.measuring import MetricOptions, measure_class
 from evaluation.oddities import doubts
 from evaluation.options import Options, Setting
 from evaluation.output import Output, facts, tables_text
@@ -193,7 +193,7 @@ def _log_task(options: Options, task: Task, model: WinCLIP, ranks: Ranks) -> Non
     if task.overlap:
         _log.warning("%s", task.overlap)
     caution_of_stand_in(options.model.model, [task.index.root])
-    unnamed = [name for name, words in task.words.items() if says_nothing(words)]
+    unnamed = [name for name, words in task.words.items() if is_only_a_number(words)]
     if unnamed:
         _log.warning(
             "prompts call class %s by its number, which says nothing of what its pictures show; give words with %s",
@@ -249,8 +249,8 @@ def _metrics(options: Options) -> tuple[str, ...]:
     return tuple(metric for metric in METRICS if not (options.image_only and metric in PIXEL_METRICS))
 
 
-def _method(options: Options) -> Method:
-    return Method(options.aupro, options.metrics, options.intervals, options.image_only)
+def _method(options: Options) -> MetricOptions:
+    return MetricOptions(options.aupro, options.metrics, options.intervals, options.image_only)
 
 
 # Imported late, because scikit-learn and what draws a page take a second that most runs can do without.

@@ -73,12 +73,12 @@ class RunTable:
         shown = self._part("").map("{:.1f}".format).astype(float)
         return shown == shown.groupby([dataset, k_shot.where(several, -1)]).transform("max")
 
-    def _texts(self, name: Callable[[str], str], bold: str, spread: str) -> pd.DataFrame:
+    def _texts(self, name: Callable[[str], str], bold: str, std: str) -> pd.DataFrame:
         """Names as a function gives them, figures with their deviations and the best in bold, from formats of both."""
         figures, deviations = self._part(""), self._part("_std")
         texts = figures.map("{:.1f}".format).where(figures.notna(), "-")
         texts = texts.mask(self.best(), texts.map(bold.format))
-        texts += deviations.map(spread.format).where(deviations.notna(), "")
+        texts += deviations.map(std.format).where(deviations.notna(), "")
         return self.frame[_NAMES].map(lambda text: name(from_cell(str(text)))).join(texts)
 
     def _limits(self) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import logging
 import sys
 from pathlib import Path
 
-from winclip.support.command_line import exit_status
+from winclip.support.command_line import run_command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,9 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str]) -> int:
-    """Compare and return the exit status: 0, or one of ``exit_status``."""
+    """Compare and return the exit status: 0, or one of ``run_command``."""
     options = build_parser().parse_args(arguments)
-    return exit_status(lambda: compare_runs(options))
+    return run_command(lambda: compare_runs(options))
 
 
 def compare_runs(options: argparse.Namespace) -> int:

@@ -34,7 +34,7 @@ from winclip.pictures.images import ImageLike
 from winclip.prediction.pictures import list_pictures
 from winclip.prompts import REFERENCE
 from winclip.scoring import GridScores, association_maps, few_shot, score_images
-from winclip.support.command_line import ModelOptions, exit_status
+from winclip.support.command_line import ModelOptions, run_command
 from winclip.support.errors import InputError
 from winclip.support.options import add_options, take_options
 from winclip.text import class_embeddings
@@ -168,4 +168,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(run_command(main))

@@ -16,18 +16,18 @@ import sys
 from pathlib import Path
 
 from winclip.defaults import DEFAULT_MODEL, DEFAULT_PRETRAINED
-from winclip.support.command_line import exit_status
+from winclip.support.command_line import run_command
 from winclip.support.files import write_atomically
 
 
 def main(arguments: list[str]) -> int:
-    """Fetch and return the exit status: 0, or one of ``exit_status``, which is 2 too without network."""
+    """Fetch and return the exit status: 0, or one of ``run_command``, which is 2 too without network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=DEFAULT_MODEL, help=f"open_clip model name ({DEFAULT_MODEL})")
     parser.add_argument("--pretrained", default=DEFAULT_PRETRAINED, help=f"open_clip tag ({DEFAULT_PRETRAINED})")
     parser.add_argument("--output", type=Path, default=Path("weights"), metavar="DIR", help="folder (weights)")
     options = parser.parse_args(arguments)
-    return exit_status(
+    return run_command(
         lambda: fetch(options.model, options.pretrained, options.output),
         "the same command goes on where this one ended",
     )

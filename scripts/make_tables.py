@@ -14,17 +14,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from winclip.support.command_line import exit_status
+from winclip.support.command_line import run_command
 
 
 def main(arguments: list[str]) -> int:
-    """Print the table and return the exit status: 0, or one of ``exit_status``."""
+    """Print the table and return the exit status: 0, or one of ``run_command``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="output folders of test.py")
     formats = ("markdown", "latex", "csv")
     parser.add_argument("--format", default="markdown", choices=formats, help="of the table (markdown)")
     options = parser.parse_args(arguments)
-    return exit_status(lambda: make_tables(options.runs, options.format))
+    return run_command(lambda: make_tables(options.runs, options.format))
 
 
 def make_tables(runs: list[Path], form: str) -> int:

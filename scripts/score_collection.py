@@ -31,7 +31,7 @@ from winclip.prediction.pictures import is_picture
 from winclip.prediction.references import class_of_memory
 from winclip.prediction.rows import describe
 from winclip.prediction.scoring import score_each
-from winclip.support.command_line import ModelOptions, ReadingOptions, exit_status, log_to_terminal
+from winclip.support.command_line import ModelOptions, ReadingOptions, log_to_terminal, run_command
 from winclip.support.errors import InputError
 from winclip.support.files import cache_folder, file_sha256, lock_folder
 from winclip.support.options import add_options, option, take_options
@@ -337,11 +337,11 @@ def run(options: Options) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and return the exit status: 0, or one of ``exit_status``, which is 2 too if no picture could be read."""
+    """Run and return the exit status: 0, or one of ``run_command``, which is 2 too if no picture could be read."""
     parser = argparse.ArgumentParser(prog="score_collection.py", description=__doc__)
     add_options(parser, Options)
     values = vars(parser.parse_args(arguments))
-    return exit_status(lambda: run(take_options(Options, values)), "the same command goes on")
+    return run_command(lambda: run(take_options(Options, values)), "the same command goes on")
 
 
 if __name__ == "__main__":

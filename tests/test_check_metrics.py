@@ -13,7 +13,7 @@ import pytest
 import evaluation.measuring
 from datasets.items import Item
 from evaluation.check_metrics import MetricCheck, textbook_image_metrics, textbook_pixel_metrics
-from evaluation.measuring import Measured
+from evaluation.measuring import ClassMetrics
 from evaluation.options import Setting
 from evaluation.parts import ClassScores
 from tests.tiny import GOLDEN
@@ -122,7 +122,7 @@ def test_figure_that_is_missing_or_not_a_number_does_not_pass() -> None:
     less = {name: value for name, value in figures.items() if name != "ap_sp"}
     for known, passed in ((figures, True), (less, False), ({**figures, "ap_sp": float("nan")}, False)):
         check = MetricCheck("steps")
-        check.add(scored, Measured(setting, lambda images: np.empty(0, np.float32), "no masks", known, {}))
+        check.add(scored, ClassMetrics(setting, lambda images: np.empty(0, np.float32), "no masks", known, {}))
         assert check.passed is passed
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from datasets.items import DatasetIndex
-from datasets.registry import DATA_SETS, says_nothing, words_for_prompts
+from datasets.registry import DATA_SETS, is_only_a_number, words_for_prompts
 from winclip.support.errors import InputError
 
 Evaluate = Callable[..., int]
@@ -28,9 +28,9 @@ def test_words_of_the_registry_and_of_a_file(tmp_path: Path) -> None:
     path.write_text('{"02": " wooden board "}')
     assert words_for_prompts("btad", index, path) == {"01": "industrial product", "02": "wooden board"}
     for entry in DATA_SETS.values():
-        assert not any(says_nothing(entry.words.get(name, name)) for name in (*entry.classes, *entry.words))
+        assert not any(is_only_a_number(entry.words.get(name, name)) for name in (*entry.classes, *entry.words))
     names = ("01", "Class1", "class_7", "pcb1", "bolt", "螺母")
-    assert [name for name in names if says_nothing(name)] == ["01", "Class1", "class_7"]
+    assert [name for name in names if is_only_a_number(name)] == ["01", "Class1", "class_7"]
 
 
 def test_files_that_are_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from winclip.support.command_line import exit_status, log_to_terminal
+from winclip.support.command_line import log_to_terminal, run_command
 from winclip.support.files import read_json
 
 
@@ -27,13 +27,13 @@ def test_a_signal_ends_a_command_in_one_line(
             raise type(stop)(said) from stop
         return 0
 
-    assert exit_status(run, "the same command goes on") == status
+    assert run_command(run, "the same command goes on") == status
     assert capsys.readouterr().err == f"stopped by {number.name}; {said or 'the same command goes on'}\n"
     assert saved and signal.getsignal(number) == before
 
 
 def test_bad_input_ends_a_command_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_status(lambda: read_json("nut.json", "file")) == 2
+    assert run_command(lambda: read_json("nut.json", "file")) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: file nut.json ")
 

@@ -22,7 +22,7 @@ from winclip.metrics.bootstrap import (
     interval,
     resampled_image_metrics,
     resampled_pixel_metrics,
-    spread,
+    resampled_values,
 )
 from winclip.metrics.exact import image_metrics, label_defects, pixel_metrics
 from winclip.metrics.formulas import AUPRO_MODES, METRICS, PIXEL_METRICS, UndefinedMetric, chance
@@ -42,7 +42,7 @@ def test_intervals_hold_the_known_auroc_as_often_as_they_say() -> None:
     for number in range(100):
         scores = np.random.RandomState(number).standard_normal(120) + labels
         values = resampled_image_metrics(draw(labels, f"class {number}"), labels, scores)
-        limits = interval(spread(image_metrics(labels, scores)[0], values)["auroc_sp"])
+        limits = interval(resampled_values(image_metrics(labels, scores)[0], values)["auroc_sp"])
         assert limits is not None
         held += limits[0] <= truth <= limits[1]
     assert 92 <= held <= 97
@@ -77,7 +77,7 @@ def test_f1_of_images_falls_to_that_of_guessing_and_no_further() -> None:
     labels = np.repeat([0, 1], [10, 30])
     scores = np.random.RandomState(3).rand(40)
     figures = image_metrics(labels, scores)[0]
-    values = spread(figures, resampled_image_metrics(draw(labels, "bolt"), labels, scores))["f1_sp"]
+    values = resampled_values(figures, resampled_image_metrics(draw(labels, "bolt"), labels, scores))["f1_sp"]
     assert values.min() == pytest.approx(chance("image", labels)["f1_sp"], abs=1e-12)
 
 
@@ -119,9 +119,9 @@ def test_fewer_bins_move_intervals_little(monkeypatch: pytest.MonkeyPatch) -> No
     labels, masks, maps = case(2, 0.2)
     defects, draws = label_defects(masks), draw(labels, "bolt")[:101]
     figures = pixel_metrics(defects, maps, "exact")[0]
-    few = spread(figures, resampled_pixel_metrics(draws, defects, lambda images: maps[images], 1.0, "exact"))
+    few = resampled_values(figures, resampled_pixel_metrics(draws, defects, lambda images: maps[images], 1.0, "exact"))
     monkeypatch.setattr(winclip.metrics.bootstrap, "_BINS", 1 << 16)
-    many = spread(figures, resampled_pixel_metrics(draws, defects, lambda images: maps[images], 1.0, "exact"))
+    many = resampled_values(figures, resampled_pixel_metrics(draws, defects, lambda images: maps[images], 1.0, "exact"))
     for name in figures:
         assert few[name].std() > 0.002
         assert interval(few[name]) == pytest.approx(interval(many[name]), abs=2e-3)

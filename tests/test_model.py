@@ -24,7 +24,7 @@ from winclip.memory import read_memory, write_memory
 from winclip.network.backbone import Backbone
 from winclip.pictures.drawing import encoded
 from winclip.prompts import PAPER, REFERENCE, PromptSet, load_prompt_set, with_states
-from winclip.thresholds import without_spread
+from winclip.thresholds import fallback_threshold
 
 LISTS = ("normal_states", "anomalous_states", "templates")
 
@@ -130,7 +130,7 @@ def test_results_keep_what_was_given_and_read_it_again_when_drawn(model: WinCLIP
     assert out.pictures == (path, image)
     assert out[-1:][0].heat_map().width == image.width
     for limit, verdict in ((0.0, ", anomalous"), (1.0, ", good"), (None, "")):
-        judged = replace(out, find_threshold=partial(without_spread(0).with_given, limit))
+        judged = replace(out, find_threshold=partial(fallback_threshold(0).with_given, limit))
         shown = f'score {out.scores[0]:.4f}{verdict}<br><img alt="heat map" src="data:image/webp'
         assert shown in judged[0]._repr_html_()
     path.unlink()

@@ -12,7 +12,7 @@ from winclip.embeddings import Embeddings
 from winclip.memory import Associations, MemoryBank, associate
 from winclip.network.backbone import Backbone
 from winclip.scoring import association_maps, score_images
-from winclip.windows import harmonic_spread, window_patches
+from winclip.windows import harmonic_mean_map, window_patches
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +34,14 @@ def test_windows_are_row_major(grid: int, size: int, count: int) -> None:
 
 @pytest.mark.parametrize(("size", "value"), [(3, 1e-6), (2, 0.25)])
 def test_harmonic_spread_of_a_constant_is_that_constant(size: int, value: float) -> None:
-    spread = harmonic_spread(torch.full((2, len(window_patches(15, size))), value, dtype=torch.float64), 15, size)
+    spread = harmonic_mean_map(torch.full((2, len(window_patches(15, size))), value, dtype=torch.float64), 15, size)
     torch.testing.assert_close(spread, torch.full((2, 15, 15), value, dtype=torch.float64), rtol=1e-12, atol=0)
 
 
 def test_harmonic_spread_of_a_zero_is_zero_on_its_window() -> None:
     values = torch.ones(1, 196)
     values[0, 0] = 0
-    spread = harmonic_spread(values, 15, 2)[0]
+    spread = harmonic_mean_map(values, 15, 2)[0]
     assert torch.equal(spread[:2, :2], torch.zeros(2, 2, dtype=torch.float64))
     assert bool((spread[2:, 2:] == 1).all())
 

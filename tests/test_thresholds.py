@@ -15,7 +15,7 @@ from tests.tiny import golden_images
 from winclip import WinCLIP
 from winclip.network.backbone import Backbone
 from winclip.results import Prediction
-from winclip.thresholds import FEW, LeftOut, Threshold, from_leave_one_out, upper_bound, without_spread
+from winclip.thresholds import FEW, LeftOut, Threshold, fallback_threshold, from_leave_one_out, upper_bound
 
 
 def left_out(reference: list[float], text: list[float] | None = None) -> LeftOut:
@@ -74,7 +74,11 @@ def test_either_part_makes_a_picture_anomalous_and_none_can_drown_the_other() ->
 
 def test_what_cannot_be_told_is_no_verdict() -> None:
     out = Prediction(np.array([0.9]), np.zeros((1, 2, 2), np.float32), np.array([0.9]))
-    for unsure in (without_spread(0), without_spread(1), from_leave_one_out(left_out([0.001, 0.6], [0.01, 0.99]))):
+    for unsure in (
+        fallback_threshold(0),
+        fallback_threshold(1),
+        from_leave_one_out(left_out([0.001, 0.6], [0.01, 0.99])),
+    ):
         assert unsure.unsure and not unsure.judges and unsure.judge(out) == [None]
         assert unsure.lines == [f"not judged: {unsure.unsure}"]
         assert unsure.with_given(0.5).judge(out) == [True]

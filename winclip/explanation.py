@@ -19,7 +19,7 @@ from winclip.scoring import association_maps, compare, few_shot, upsample, zero_
 from winclip.support.errors import InputError
 from winclip.text import prompt_embeddings
 from winclip.variants import check_text_alone
-from winclip.windows import harmonic_spread, window_patches
+from winclip.windows import harmonic_mean_map, window_patches
 
 Map = npt.NDArray[np.float64]
 
@@ -65,12 +65,12 @@ class Memory:
     """What the references say.
 
     Attributes:
-        spreads: distances on the patch grid, (grid, grid) for each scale and last for the patches.
+        mean_maps: distances on the patch grid, (grid, grid) for each scale and last for the patches.
         mean: their mean, (grid, grid).
         matches: the chosen patch, and for each scale the window that holds it and is the farthest from the bank.
     """
 
-    spreads: tuple[Map, ...]
+    mean_maps: tuple[Map, ...]
     mean: Map
     matches: list[Match]
 
@@ -86,7 +86,7 @@ class Explanation:
         probability: of the whole image.
         windows: probability of every window, (grid - side + 1, grid - side + 1) for each scale.
         strongest: for each scale the most anomalous window that holds the chosen patch.
-        spreads: harmonic means, (grid, grid) for each scale.
+        mean_maps: harmonic means, (grid, grid) for each scale.
         zero: zero-shot map, (grid, grid).
         map: (S, S) float32, as ``WinCLIP.score`` gives it.
         normal, anomalous: what the prompts say of two queries, the whole image and the strongest window of all scales.
@@ -99,7 +99,7 @@ class Explanation:
     probability: float
     windows: tuple[Map, ...]
     strongest: list[Block]
-    spreads: tuple[Map, ...]
+    mean_maps: tuple[Map, ...]
     zero: Map
     map: npt.NDArray[np.float32]
     normal: State
@@ -126,7 +126,7 @@ def explain(model: WinCLIP, image: ImageLike, patch: tuple[int, int] | None = No
             variant computes otherwise than the reference.
     """
     check_text_alone(model.variant, "an explanation")
-    held, grid, scales = model._held(None), model.backbone.grid, model.backbone.scales
+    held, grid, scales = model._get_class(None), model.backbone.grid, model.backbone.scales
     if patch is not None and not all(0 <= place < grid for place in patch):
         raise InputError(
             f"patch {patch[0]},{patch[1]} is outside of the {grid} x {grid} patches; row and column go from 0 to"
@@ -156,7 +156,7 @@ def explain(model: WinCLIP, image: ImageLike, patch: tuple[int, int] | None = No
         float(compared.image[0]),
         tuple(_square(part[0]) for part in compared.windows),
         [_block(window, grid, side) for window, side in zip(strongest, scales)],
-        tuple(harmonic_spread(part, grid, side)[0].numpy() for part, side in zip(compared.windows, scales)),
+        tuple(harmonic_mean_map(part, grid, side)[0].numpy() for part, side in zip(compared.windows, scales)),
         zero.maps[0].numpy(),
         upsample(found.maps, model.backbone.image_size)[0].float().numpy(),
         normal,
@@ -167,7 +167,8 @@ def explain(model: WinCLIP, image: ImageLike, patch: tuple[int, int] | None = No
 
 def _state(model: WinCLIP, texts: list[str], queries: torch.Tensor) -> State:
     """What the prompts of a state say of queries, (Q, embed_dim)."""
-    prompts, weights, embeddings = prompt_embeddings(model.backbone, texts, model._held(None).prompts.normalise_each)
+    normalise_each = model._get_class(None).prompts.normalise_each
+    prompts, weights, embeddings = prompt_embeddings(model.backbone, texts, normalise_each)
     with float32_products():
         # The direction is the weighted sum by its length, so each prompt has its own part of every cosine.
         dots = F.normalize(queries, dim=-1).double().cpu() @ embeddings.double().cpu().T
@@ -182,7 +183,7 @@ def _memory(
 ) -> Memory:
     grid, scales = embeddings.grid, embeddings.scales
     windows, patches = associations.nearest()
-    spreads = [harmonic_spread(part, grid, side)[0].numpy() for part, side in zip(windows, scales)]
+    mean_maps = [harmonic_mean_map(part, grid, side)[0].numpy() for part, side in zip(windows, scales)]
     farthest = [int(chosen[part[0, chosen].argmax()]) for chosen, part in zip(holding, windows)]
     known = bank.embeddings
     matches = []
@@ -200,7 +201,7 @@ def _memory(
         )
         matches.append(match)
     patch_map = patches[0].double().reshape(grid, grid).numpy()
-    return Memory((*spreads, patch_map), association_maps(associations)[0].numpy(), matches)
+    return Memory((*mean_maps, patch_map), association_maps(associations)[0].numpy(), matches)
 
 
 def _block(number: int, grid: int, side: int) -> Block:

@@ -145,7 +145,7 @@ def export(model: WinCLIP, runtime: str, output: Path, precision: str = "fp32") 
     """
     check_export(runtime, output, precision)
     # The text side and the references are the model's own affair everywhere but here.
-    held = model._held(None)
+    held = model._get_class(None)
     dtype, threshold = PRECISIONS[precision], model.threshold()
     graph = Graph(model, held.text, held.bank, dtype).eval()
     try:

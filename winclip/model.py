@@ -30,7 +30,7 @@ from winclip.results import Prediction
 from winclip.scoring import GridScores, leave_one_out, score_images
 from winclip.support.errors import InputError
 from winclip.text import class_embeddings
-from winclip.thresholds import LeftOut, Threshold, from_leave_one_out, without_spread
+from winclip.thresholds import LeftOut, Threshold, fallback_threshold, from_leave_one_out
 from winclip.variants import REFERENCE, Variant, check_image_only, parse_variant
 
 _log = logging.getLogger("winclip")
@@ -219,7 +219,7 @@ class WinCLIP:
 
     def take_references(self, embeddings: Embeddings, *, class_name: str | None = None) -> list[int]:
         """As ``add_references`` of encoded images; returns the positions of those that are no copies of others."""
-        held = self._held(class_name)
+        held = self._get_class(class_name)
         if self.image_only:
             raise InputError(f"an image alone is not compared with references of '{held.name}', which takes windows")
         _refuse_nan(embeddings.finite, "reference")
@@ -237,7 +237,7 @@ class WinCLIP:
         Raises:
             InputError: if the class is not set.
         """
-        bank = self._held(class_name).bank
+        bank = self._get_class(class_name).bank
         return 0 if bank is None else len(bank)
 
     def encode(self, images: Sequence[ImageLike] | ImageLike, batch_size: int = 8) -> Embeddings:
@@ -270,7 +270,7 @@ class WinCLIP:
             InputError: if the class is not set, there is no such reference, or a score is no number, which is never
                 taken for a good one.
         """
-        held = self._held(class_name)
+        held = self._get_class(class_name)
         count = 0 if held.bank is None else len(held.bank)
         chosen = range(count) if references is None else references
         if not set(chosen) <= set(range(count)):
@@ -297,7 +297,7 @@ class WinCLIP:
         Raises:
             InputError: if the class is not set, there is no image, or one cannot be read or has no score.
         """
-        name, given = self._held(class_name).name, as_sequence(images)
+        name, given = self._get_class(class_name).name, as_sequence(images)
         parts = [self.score(self._encode_batch(one), class_name=name) for one in _batches(given, batch_size)]
         joined = Prediction.concatenate(parts)
         # Not of an iterator, whose pictures may be too many to hold.
@@ -320,7 +320,7 @@ class WinCLIP:
         >>> model.leave_one_out().scores.shape
         (3,)
         """
-        held = self._held(class_name)
+        held = self._get_class(class_name)
         if held.bank is None or len(held.bank) < 2:
             raise InputError(f"class '{held.name}' has too few references to leave one out; add at least 2")
         return Prediction.of(_left_out(held, held.bank, *self._how), self.backbone.image_size)
@@ -346,7 +346,7 @@ class WinCLIP:
         >>> model.threshold().rule
         '3 references, each scored against the others: the upper end of a prediction interval for either part'
         """
-        held, every = self._held(class_name), range(self.reference_count(class_name=class_name))
+        held, every = self._get_class(class_name), range(self.reference_count(class_name=class_name))
         return _threshold(held, held.bank, every, *self._how).with_given(given)
 
     def save_memory(self, path: str | PathLike[str], *, class_name: str | None = None) -> None:
@@ -371,7 +371,7 @@ class WinCLIP:
         >>> model.reference_count()
         2
         """
-        held = self._held(class_name)
+        held = self._get_class(class_name)
         if held.bank is None:
             raise InputError(f"there is no memory to save to {path}; add references first")
         embeddings = held.bank.embeddings
@@ -388,7 +388,7 @@ class WinCLIP:
         Raises:
             InputError: if the file is missing, damaged, or made with anything else; says what differs.
         """
-        held = self._held(class_name)
+        held = self._get_class(class_name)
         tensors, found = read_memory(path)
         found.setdefault("variant", REFERENCE.name)
         # What another version holds or computes otherwise has another format.
@@ -432,7 +432,7 @@ class WinCLIP:
     def _how(self) -> tuple[Variant, int]:
         return self.variant, self.backbone.image_size
 
-    def _held(self, class_name: str | None) -> _Class:
+    def _get_class(self, class_name: str | None) -> _Class:
         name = self._current if class_name is None else class_name
         if name is None:
             raise InputError("no class is set; call set_class first, for example set_class('metal nut')")
@@ -488,7 +488,7 @@ def _threshold(
 ) -> Threshold:
     """Of the references that count, which may be others than the class has by now."""
     if bank is None or len(chosen) < 2:
-        return without_spread(len(chosen))
+        return fallback_threshold(len(chosen))
     left_out = _left_out(held, bank if len(chosen) == len(bank) else bank[chosen], variant, image_size)
     return from_leave_one_out(LeftOut.of(Prediction.of(left_out, image_size)))
 

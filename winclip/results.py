@@ -17,7 +17,7 @@ from winclip.pictures.images import ImageLike, as_image, to_rgb
 from winclip.pictures.intake import Intake
 from winclip.scoring import GridScores, upsample
 from winclip.support.errors import InputError
-from winclip.thresholds import Threshold, without_spread
+from winclip.thresholds import Threshold, fallback_threshold
 
 if TYPE_CHECKING:
     from winclip.pictures.drawing import Box
@@ -94,7 +94,7 @@ class Prediction:
 
     @cached_property
     def _threshold(self) -> Threshold:
-        return without_spread(0) if self.find_threshold is None else self.find_threshold()
+        return fallback_threshold(0) if self.find_threshold is None else self.find_threshold()
 
     @cached_property
     def _colours(self) -> tuple[float, float]:

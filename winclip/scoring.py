@@ -20,7 +20,7 @@ from winclip.memory import Associations, MemoryBank, associate
 from winclip.network.devices import float32_products, to_cpu
 from winclip.pictures.preparing import WHOLE, Box
 from winclip.variants import REFERENCE, Variant
-from winclip.windows import arithmetic_spread, harmonic_spread
+from winclip.windows import arithmetic_mean_map, harmonic_mean_map
 
 # Bounds what leaving one out holds at once: 8 of 1,000 references of a 15 x 15 grid take 19 MB.
 _REFERENCES_AT_ONCE = 8
@@ -127,7 +127,7 @@ def zero_shot(compared: Comparison) -> GridScores:
     if not compared.windows:
         return GridScores(image, image.new_zeros(len(image), 0, 0))
     normal = variant.harmonic_of == "normal"
-    reciprocals = [1 / harmonic_spread(part, grid, side) for part, side in zip(compared.windows, compared.scales)]
+    reciprocals = [1 / harmonic_mean_map(part, grid, side) for part, side in zip(compared.windows, compared.scales)]
     if variant.map_scales == "image+windows":
         reciprocals.append(1 / (1 - image if normal else image)[:, None, None])
     maps = len(reciprocals) / reduce(torch.add, reciprocals)
@@ -153,8 +153,8 @@ def association_maps(
     """
     windows, patch = associations.nearest(references)
     grid = associations.grid
-    spread = harmonic_spread if variant.window_mean == "harmonic" else arithmetic_spread  # caoyunkang
-    maps = [spread(values, grid, side) for values, side in zip(windows, associations.scales)]
+    mean_map = harmonic_mean_map if variant.window_mean == "harmonic" else arithmetic_mean_map  # caoyunkang
+    maps = [mean_map(values, grid, side) for values, side in zip(windows, associations.scales)]
     if variant.patch_tokens != "none":  # caoyunkang
         # In float64 on the CPU alone: MPS has no float64.
         maps.append(patch.cpu().double().reshape(-1, grid, grid))

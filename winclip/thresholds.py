@@ -177,7 +177,7 @@ class LeftOut:
         return found
 
 
-def without_spread(count: int) -> Threshold:
+def fallback_threshold(count: int) -> Threshold:
     """With no reference or one, which cannot be left out, nothing says how much good pictures differ."""
     if count == 0:
         unsure = "no good pictures, so no verdict: ranked by score; give some as references, or a threshold"

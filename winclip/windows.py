@@ -26,7 +26,7 @@ def window_patches(grid: int, side: int, device: torch.device = _CPU) -> torch.T
     return patches.unfold(0, side, 1).unfold(1, side, 1).reshape(-1, side * side).to(device)
 
 
-def harmonic_spread(values: torch.Tensor, grid: int, side: int) -> torch.Tensor:
+def harmonic_mean_map(values: torch.Tensor, grid: int, side: int) -> torch.Tensor:
     """Harmonic mean, per patch, of the values of all windows that hold it (paper, equation 4).
 
     Args:
@@ -43,8 +43,8 @@ def harmonic_spread(values: torch.Tensor, grid: int, side: int) -> torch.Tensor:
     return _sum_of_windows(torch.ones_like(reciprocals[:1]), side) / _sum_of_windows(reciprocals, side)
 
 
-def arithmetic_spread(values: torch.Tensor, grid: int, side: int) -> torch.Tensor:
-    """The arithmetic mean in the place of the harmonic one of ``harmonic_spread``."""
+def arithmetic_mean_map(values: torch.Tensor, grid: int, side: int) -> torch.Tensor:
+    """The arithmetic mean in the place of the harmonic one of ``harmonic_mean_map``."""
     squares = values.cpu().double().unflatten(1, (grid - side + 1, -1))
     return _sum_of_windows(squares, side) / _sum_of_windows(torch.ones_like(squares[:1]), side)
 

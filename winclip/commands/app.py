@@ -33,7 +33,7 @@ from winclip.pictures.drawing import COLOURS, colour, data_url
 from winclip.pictures.images import read_image, resized_pixels
 from winclip.pictures.intake import Intake
 from winclip.report.page import environment
-from winclip.support.command_line import ModelOptions, exit_status
+from winclip.support.command_line import ModelOptions, run_command
 from winclip.support.errors import InputError
 from winclip.support.names import printable
 from winclip.support.options import add_options, take_options
@@ -332,12 +332,12 @@ def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
 
 
 def main(arguments: list[str]) -> int:
-    """Serve the page until a signal comes; returns an exit status of ``exit_status``."""
+    """Serve the page until a signal comes; returns an exit status of ``run_command``."""
     options = build_parser().parse_args(arguments)
     if gr is None:
         print(f"error: the page needs gradio; install it with: {INSTALL}", file=sys.stderr)
         return 2
-    return exit_status(lambda: serve(options), "the page is closed")
+    return run_command(lambda: serve(options), "the page is closed")
 
 
 def serve(options: argparse.Namespace) -> NoReturn:

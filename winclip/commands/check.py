@@ -35,10 +35,10 @@ from winclip.network.pretrained import parse_config, read_config
 from winclip.pictures.images import CLIP_MEAN, CLIP_STD, read_image, resized_pixels
 from winclip.prompts import REFERENCE
 from winclip.scoring import association_maps, score_images, state_probability
-from winclip.support.command_line import exit_status
+from winclip.support.command_line import run_command
 from winclip.support.options import add_options, option, take_options
 from winclip.text import class_embeddings
-from winclip.windows import harmonic_spread
+from winclip.windows import harmonic_mean_map
 
 DATA = Path(__file__).parent.parent / "check_data"
 CONFIG = DATA / "model_config.json"
@@ -60,11 +60,11 @@ class Options:
 
 
 def main(arguments: list[str]) -> int:
-    """Check and return the exit status: 0, 1 where fp32 is off, or one of ``exit_status``."""
+    """Check and return the exit status: 0, 1 where fp32 is off, or one of ``run_command``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, Options)
     options = take_options(Options, vars(parser.parse_args(arguments)))
-    return exit_status(lambda: check(options))
+    return run_command(lambda: check(options))
 
 
 def check(options: Options) -> int:
@@ -166,7 +166,7 @@ def computed_stages(backbone: Backbone) -> dict[str, torch.Tensor]:
     found = {"text_features": text, "cls": tested.cls, **dict(zip(SCALE_NAMES, tested.windows)), "patch": tested.patch}
     for name, side, windows in zip(SCALE_NAMES, SCALES, tested.windows):
         found[f"window_prob_{name}"] = state_probability(windows, text)
-        found[f"harmonic_{name}"] = harmonic_spread(found[f"window_prob_{name}"], backbone.grid, side)
+        found[f"harmonic_{name}"] = harmonic_mean_map(found[f"window_prob_{name}"], backbone.grid, side)
     (zero,) = score_images(tested, text)
     found |= {"zero_image_score": zero.scores, "zero_map": zero.maps}
     associations = associate(tested, bank)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from winclip.prediction.options import STATES, PartOptions, check_part_options
-from winclip.support.command_line import exit_status, log_to_terminal
+from winclip.support.command_line import log_to_terminal, run_command
 from winclip.support.errors import InputError
 from winclip.support.options import add_options, option, take_options
 
@@ -72,8 +72,8 @@ def parse_options(arguments: Sequence[str]) -> Options:
 
 
 def main(arguments: list[str]) -> int:
-    """Explain and return the exit status: 0, or one of ``exit_status``."""
-    return exit_status(lambda: _explain_picture(parse_options(arguments)))
+    """Explain and return the exit status: 0, or one of ``run_command``."""
+    return run_command(lambda: _explain_picture(parse_options(arguments)))
 
 
 def _explain_picture(options: Options) -> int:
@@ -170,7 +170,7 @@ def _of_memory(
     """
     pictures = model.encode([image for _, image in given if image]).normalised().cls if given else None
     model.load_memory(memory)
-    bank = model._held(None).bank
+    bank = model._get_class(None).bank
     assert bank is not None
     references: list[tuple[str, Image.Image | None]] = [(f"reference {k + 1}", None) for k in range(len(bank))]
     for number, cls in enumerate(() if pictures is None else pictures):

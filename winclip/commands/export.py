@@ -14,7 +14,7 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from winclip.support.command_line import VariantOptions, exit_status
+from winclip.support.command_line import VariantOptions, run_command
 from winclip.support.options import add_options, option, take_options
 
 
@@ -42,9 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str]) -> int:
-    """Export and return the exit status: 0, or one of ``exit_status``."""
+    """Export and return the exit status: 0, or one of ``run_command``."""
     options = build_parser().parse_args(arguments)
-    return exit_status(lambda: export_class(take_options(Options, vars(options))))
+    return run_command(lambda: export_class(take_options(Options, vars(options))))
 
 
 def export_class(options: Options) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from winclip.prediction.options import parse_options
-from winclip.support.command_line import exit_status
+from winclip.support.command_line import run_command
 
 
 def main(arguments: list[str]) -> int:
-    """Run and return the exit status: 0, or one of ``exit_status``, which is 2 too if no picture could be read."""
+    """Run and return the exit status: 0, or one of ``run_command``, which is 2 too if no picture could be read."""
 
     def command() -> int:
         options = parse_options(arguments)
@@ -16,4 +16,4 @@ def main(arguments: list[str]) -> int:
 
         return run(options)
 
-    return exit_status(command, "the same command with --resume goes on behind the rows that are done")
+    return run_command(command, "the same command with --resume goes on behind the rows that are done")

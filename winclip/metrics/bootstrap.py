@@ -84,7 +84,7 @@ def resampled_pixel_metrics(
     return _in_blocks("pixel", draws, lambda rows: counted.sums(rows).counts(mode))
 
 
-def spread(figures: Mapping[str, float], resampled: Mapping[str, Float64]) -> dict[str, Float64]:
+def resampled_values(figures: Mapping[str, float], resampled: Mapping[str, Float64]) -> dict[str, Float64]:
     """(RESAMPLES,) values of every figure, moved by the difference that bins make; NaN where not resampled.
 
     Args:

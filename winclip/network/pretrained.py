@@ -161,7 +161,7 @@ def parse_config(
     )
     for part, parted, heads in (("vision_cfg", width, config.heads), ("text_cfg", text_width, config.text_heads)):
         if not heads or parted % heads:
-            raise InputError(f"model config {model}: {part}.width {parted} cannot be parted into {heads} heads alike")
+            raise InputError(f"model config {model}: {part}.width {parted} is not divisible by {heads} heads")
     patch, fewest = config.patch_size, max(scales)
     if config.image_size % patch or not fewest <= config.grid <= _MOST_PATCHES:
         nearest = min(max(fewest, round(config.image_size / patch)), _MOST_PATCHES) * patch

@@ -38,7 +38,7 @@ from winclip.support.command_line import log_to_terminal
 from winclip.support.errors import InputError
 from winclip.support.files import cache_folder, is_file, lock_folder, remove_file, write_atomically
 from winclip.support.names import counted, printable
-from winclip.thresholds import LeftOut, Threshold, from_leave_one_out, without_spread
+from winclip.thresholds import LeftOut, Threshold, fallback_threshold, from_leave_one_out
 
 _log = logging.getLogger("winclip")
 # Rows at the end of a run.
@@ -83,7 +83,7 @@ def _predict(options: Options, region: Region | None) -> int:
         scorer.announce(references, pictures)
         checksums = add_references(model, references, scorer, options)
         left_out = scorer.left_out()
-        found = without_spread(len(scorer.names)) if left_out is None else from_leave_one_out(left_out)
+        found = fallback_threshold(len(scorer.names)) if left_out is None else from_leave_one_out(left_out)
         threshold = found.with_given(*options.given)
         count = counted(len(pictures), "picture")
         _log.info("%s: %s, %s on %s", class_name, count, options.model.model, model.backbone.device)

@@ -87,8 +87,8 @@ def _page(found: Explanation, subject: Subject) -> dict[str, Any]:
     at = patch.row, patch.column
     strongest = max(found.strongest, key=lambda window: _probability(found, window))
     queries = (("The whole picture", found.probability), (place(strongest), _probability(found, strongest)))
-    means = ", ".join(f"{spread[at]:.3f} ({side} x {side})" for side, spread in zip(found.scales, found.spreads))
-    spreads = [(f"harmonic mean, {side} x {side}", spread) for side, spread in zip(found.scales, found.spreads)]
+    means = ", ".join(f"{mean_map[at]:.3f} ({side} x {side})" for side, mean_map in zip(found.scales, found.mean_maps))
+    mean_maps = [(f"harmonic mean, {side} x {side}", mean_map) for side, mean_map in zip(found.scales, found.mean_maps)]
     scale = _ends(found.windows)
     heated = heat_map(subject.picture, found.map, colours)
     return {
@@ -135,7 +135,7 @@ def _page(found: Explanation, subject: Subject) -> dict[str, Any]:
             f" same way with p = {found.probability:.3f} of the whole picture this is {found.zero[at]:.3f} in the"
             " zero-shot map."
         ),
-        "harmonic": _maps([*spreads, ("zero-shot map", found.zero)], patch),
+        "harmonic": _maps([*mean_maps, ("zero-shot map", found.zero)], patch),
         **({"matches": []} if found.memory is None else _of_memory(found, found.memory, subject)),
     }
 
@@ -165,7 +165,7 @@ def _of_memory(found: Explanation, memory: Memory, subject: Subject) -> dict[str
         ),
         "matches": matches,
         "pictures": pictures,
-        "distances": _maps([*zip(titles, memory.spreads), ("their mean", memory.mean)], patch),
+        "distances": _maps([*zip(titles, memory.mean_maps), ("their mean", memory.mean)], patch),
     }
 
 

@@ -140,7 +140,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came, which is heard like Ctrl-C."""
 
 
-def exit_status(run: Callable[[], int], how_to_go_on: str = "the same command starts again") -> int:
+def run_command(run: Callable[[], int], how_to_go_on: str = "the same command starts again") -> int:
     """Run a command and return its exit status: its own, 2 after bad input, 130 after SIGINT or 143 after SIGTERM.
 
     Args:
