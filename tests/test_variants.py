@@ -143,6 +143,17 @@ def test_mala_and_its_tiles(
             agree(known, f"{key}_{setting}_maps", maps[0] if key == "M" else torch.stack(maps, dim=1))
 
 
+def test_a_square_picture_scores_as_by_itself_among_tiled_ones(
+    backbone: ClipBackbone, pictures: list[Image.Image]
+) -> None:
+    wide, square = of_size(pictures, (144, 96)), of_size(pictures, (96, 96))
+    alone = scored(backbone, "mala", [square[0]] * 3 + wide[3:])["zero"][0]
+    among = scored(backbone, "mala", [wide[0], square[0], *wide[1:2], *wide[3:]])["zero"][0]
+    assert torch.equal(alone.text[1], among.text[1]) and torch.equal(alone.maps[1], among.maps[1])
+    # Tiles cover all of a wide picture.
+    assert float(among.maps[0].min()) > 0
+
+
 def test_tall_pictures_have_no_tiles(
     backbone: ClipBackbone, known: dict[str, npt.NDArray[Any]], pictures: list[Image.Image]
 ) -> None:

@@ -239,10 +239,12 @@ def score_variants(
     results = []
     for compared in compare(embeddings, texts, bank if any(subsets) else None, variants):
         zero, associations, variant = zero_shot(compared), compared.associations, compared.variant
-        found = [zero for _ in subsets]
-        if associations is not None:
-            maps = {tuple(chosen): association_maps(associations, chosen, variant) for chosen in subsets if chosen}
-            found = [few_shot(zero, maps[tuple(chosen)], variant) if chosen else zero for chosen in subsets]
+        found = []
+        for chosen in subsets:
+            if chosen and associations is not None:
+                found.append(few_shot(zero, association_maps(associations, chosen, variant), variant))
+            else:
+                found.append(zero)
         results.append([finished(one, image_size, variant) for one in found])
     return results
 
@@ -292,7 +294,11 @@ def join_views(views: Sequence[tuple[Sequence[int], Sequence[Box], GridScores]])
         times[[*images]] += 1
         text[[*images]] += found.text
         reference[[*images]] += 0 if found.reference is None else found.reference
-        for image, (left, upper, right, lower), own in zip(images, boxes, found.maps):
+        for image, box, own in zip(images, boxes, found.maps):
+            if box == WHOLE or not grid:
+                maps[image], covered[image] = own, 1
+                continue
+            left, upper, right, lower = box
             x, y = (centres - left) / (right - left), (centres - upper) / (lower - upper)
             places = torch.stack(torch.meshgrid(2 * x - 1, 2 * y - 1, indexing="xy"), dim=-1)
             here = (places.abs() <= 1).all(dim=-1)
