@@ -32,14 +32,14 @@ def main(words: Sequence[str]) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser, with one for each data set; imports nothing heavy."""
+    """The parser, with a subparser for each data set; imports nothing heavy."""
     parser = argparse.ArgumentParser(prog="python -m datasets", description="List a data set in DIR/meta.json.")
     parser.add_argument("--names", action="store_true", help="print the data sets with published tables")
     kinds = parser.add_subparsers(dest="name", metavar="NAME")
     helps = {
-        "all_classes": "also take classes that are not of the published data set",
-        "allow_missing_masks": "list anomalous images that have no mask too",
-        "good": "further names of folders of good images, such as normal or OK",
+        "all_classes": "also take classes that the published data set lacks",
+        "allow_missing_masks": "also list anomalous images without a mask",
+        "good": "more names of folders of good images, such as normal or OK",
     }
     for name, data_set in DATA_SETS.items():
         prog = f"{name}.py" if data_set.published else f"python -m datasets {name}"

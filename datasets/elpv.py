@@ -47,7 +47,7 @@ def read_labels(path: Path) -> dict[str, float]:
     """
     probabilities = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        # Spaces, as the package has it, or what other systems put between cells.
+        # Spaces in the package; other programs write tabs, semicolons or commas.
         separator = next((sign for sign in "\t;," if sign in line), None)
         image, text, *_ = [*(cell.strip(' "') for cell in line.split(separator)), "", ""]
         image = image.replace("\\", "/")

@@ -1,4 +1,4 @@
-"""The list of a data set's images: ``meta.json`` read, checked and written.
+"""Reads, checks and writes ``meta.json``, the list of a data set's images.
 
 ``{"train": {CLASS: [ITEM...]}, "test": {CLASS: [ITEM...]}}``; the fields of an ITEM are those of
 :class:`datasets.items.Item`. Any class names work: nothing here knows a particular data set.
@@ -39,8 +39,8 @@ def load_index(root: str | PathLike[str]) -> DatasetIndex:
 
     Raises:
         InputError: if the folder or the file is missing (the message says which command makes it),
-            it is no JSON of the form above, or a path in it leads out of the root; the message
-            names the file, the part, the class and the number of the entry, counted from 0.
+            it is not JSON of the form above, or a path in it leads out of the root; the message
+            names the file, the split, the class and the number of the entry, counted from 0.
     """
     folder = Path(root)
     path = folder / META_FILE
@@ -87,8 +87,8 @@ def select_classes(index: DatasetIndex, names: Sequence[str] | None) -> list[str
         names: wanted classes in any order; None takes all.
 
     Raises:
-        InputError: if a class is not in the test part, with near matches or, without any, the
-            classes that are there; or if ``names`` is empty.
+        InputError: if a class is not in the test split (the message names near matches or, without any,
+            all classes), or if ``names`` is empty.
     """
     if names is None:
         return list(index.test)
@@ -103,7 +103,7 @@ def select_classes(index: DatasetIndex, names: Sequence[str] | None) -> list[str
 
 
 def check_files(index: DatasetIndex, classes: Iterable[str], references: Iterable[Item] = ()) -> None:
-    """See that every file a run will read is there, before it begins.
+    """Check that every file a run will read exists, before it begins.
 
     Args:
         index: the data set.
@@ -123,7 +123,7 @@ def check_files(index: DatasetIndex, classes: Iterable[str], references: Iterabl
 
 
 def refuse_links(index: DatasetIndex, classes: Iterable[str], references: Iterable[Item] = ()) -> None:
-    """See that no file a run will read lies outside of the data set folder, where a link can lead.
+    """Check that no link leads from a file that a run will read out of the data set folder.
 
     Args:
         index, classes, references: as in ``check_files``.
@@ -135,15 +135,15 @@ def refuse_links(index: DatasetIndex, classes: Iterable[str], references: Iterab
         real = outside(index.root, path)
         if real:
             raise InputError(
-                f"{what} {index.root / path} is {real}, which a link leads to, outside of the data set folder; if your"
-                " data set is made of links, say so with --allow_links"
+                f"{what} {index.root / path} leads by a link to {real}, outside of the data set folder; if your data"
+                " set is made of links, add --allow_links"
             )
 
 
 def same_pictures(root: Path, train: Iterable[Item], test: Iterable[Item]) -> list[tuple[str, str]]:
-    """Paths of a test and a train image each that are one file, or two with the same bytes.
+    """Pairs of paths, of a test and a train image, that are one file or two with the same bytes.
 
-    Of files that have the size of one of the other part, some bytes in the middle are compared, then all.
+    For files of equal size, some bytes in the middle are compared first, then all.
     """
     parts: list[dict[int, list[str]]] = [{}, {}]
     for items, by_size in zip((train, test), parts):
@@ -169,7 +169,7 @@ def _middle(path: Path, size: int) -> bytes:
 
 
 def outside(root: Path, path: str) -> str:
-    """Where a file of a data set really is if that is outside of its root, where a link can lead; else empty."""
+    """The real path of a file that a link leads out of the root of its data set; empty for other files."""
     inside, real = os.path.realpath(root), os.path.realpath(root / path)
     return "" if Path(real).is_relative_to(inside) else real
 
@@ -192,7 +192,7 @@ def _read_part(path: Path, content: dict[str, Any], part: str) -> dict[str, list
     items: dict[str, list[Item]] = {}
     for cls_name, entries in classes.items():
         place = f"{path}: {part}, class {cls_name!r}"
-        # Class names become names of files and cells of tables, where the row of means has a name of its own.
+        # Class names become file names and table cells, and ``mean`` is the name of the row of means.
         forbidden = cls_name in ("", ".", "..", "mean") or "/" in cls_name or "\\" in cls_name
         if forbidden or printable(cls_name) != cls_name:
             raise InputError(
@@ -210,7 +210,7 @@ def _read_part(path: Path, content: dict[str, Any], part: str) -> dict[str, list
             if item.img_path in seen:
                 raise InputError(f"{place}: {item.img_path} is listed twice; take one out")
             if part == "train" and item.anomaly:
-                raise InputError(f"{place}: anomaly is 1; training images are normal ones")
+                raise InputError(f"{place}: anomaly is 1; training images must be normal")
             seen.add(item.img_path)
             items[cls_name].append(item)
     return items
@@ -229,11 +229,11 @@ def _read_item(place: str, entry: object, cls_name: str) -> Item:
 
 
 def _wrong(field: str, value: object, cls_name: str) -> str:
-    """What was expected of a field where its value is something else, else empty."""
+    """What a field should hold if its value is wrong, else empty."""
     if field == "anomaly":
-        # `type`, because True and 1.0 are equal to 1 too.
+        # `type`, because True and 1.0 also equal 1.
         return "" if type(value) is int and value in (0, 1) else "0 or 1"
-    # JSON can hold halves of surrogate pairs, which no result file could be written with, and NUL, which no path holds.
+    # JSON can hold lone surrogates, which cannot be written to result files, and NUL, which no path can hold.
     if not isinstance(value, str) or any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in value):
         return "valid Unicode text"
     if field == "cls_name" and value != cls_name:

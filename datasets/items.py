@@ -1,4 +1,4 @@
-"""What a data set is made of."""
+"""The images of a data set and their index."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Item:
 
     Attributes:
         img_path: relative to the root, with forward slashes.
-        mask_path: likewise; "" where there is none. It may be a folder: the images in it are joined, and what is
-            defective in one is. It is not looked at on a normal image.
+        mask_path: like ``img_path``; "" if there is none. A folder stands for the images in it: a pixel is defective
+            if one of them says so. It is ignored for a normal image.
         cls_name: the class, as in the data set.
         specie_name: the defect type, "good" or "".
         anomaly: 1 for a defective image, else 0.

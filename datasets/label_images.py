@@ -1,7 +1,7 @@
 """Lists data sets with label images: KolektorSDD, KolektorSDD2 and DAGM 2007.
 
 In KolektorSDD and KolektorSDD2 every image has a label image beside it, which is black where there is no defect.
-DAGM holds ten drawn textures; what is defective has a label image, a coarse ellipse around the defect.
+DAGM holds ten drawn textures; each defective image has a label image, a coarse ellipse around the defect.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def list_kolektor_sdd(root: Path, warn: Warn) -> DatasetIndex:
 
 
 def list_kolektor_sdd2(root: Path, warn: Warn) -> DatasetIndex:
-    """List ``train/NAME.png`` and ``test/NAME.png`` with ``NAME_GT.png`` beside; defective ones of train are left out.
+    """List ``train/NAME.png`` and ``test/NAME.png`` with ``NAME_GT.png`` beside; defective train images are left out.
 
     Raises:
-        InputError: as of ``list_kolektor_sdd``.
+        InputError: as for ``list_kolektor_sdd``.
     """
     parts = {root / part: part for part in ("train", "test")}
     example = f"{root / 'train'} and {root / 'test'} with images such as 10000.png and 10000_GT.png in them"
@@ -60,7 +60,7 @@ def list_kolektor_sdd2(root: Path, warn: Warn) -> DatasetIndex:
 def _labelled_items(
     root: Path, cls_name: str, folders: dict[Path, str], ending: str, example: str, warn: Warn
 ) -> Iterator[tuple[str, Item]]:
-    """The part, which ``folders`` gives, and the item of every image that has a label."""
+    """The split, from ``folders``, and the item of every image that has a label."""
     # Late, so that --help answers at once.
     from datasets.samples import read_mask
 
@@ -85,10 +85,10 @@ def _labelled_items(
 def list_dagm(root: Path, warn: Warn, *, all_classes: bool = False) -> DatasetIndex:
     """List ``ClassN/Train/*.PNG`` and ``ClassN/Test/*.PNG`` with ``Label/NAME_label.PNG`` below each.
 
-    Defective images of ``Train`` are left out. With ``all_classes``, every folder with both parts is a class.
+    Defective images of ``Train`` are left out. With ``all_classes``, every folder with both splits is a class.
 
     Raises:
-        InputError: if the root or all classes are missing, or a part of a class has no images or no label images.
+        InputError: if the root or all classes are missing, or a split of a class has no images or no label images.
     """
     fitting = [path.name for path in list_folders(root) if (path / "Train").is_dir() and (path / "Test").is_dir()]
     example = f"{root / DAGM_CLASSES[0]} with Train and Test in it"

@@ -1,4 +1,4 @@
-"""What the listers share: the images and folders of a folder, images with their masks, and which classes are taken."""
+"""Shared by the listers: images and folders in a folder, pairing of images and masks, and choice of classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from winclip.support.errors import InputError
 from winclip.support.files import is_folder
 from winclip.support.names import counted
 
-# Of archive programs.
+# Made by archive programs.
 ARCHIVE_FOLDER = "__MACOSX"
 
 Warn = Callable[[str], None]
@@ -54,13 +54,13 @@ def found_in(folder: Path) -> str:
 def choose_classes(
     title: str, root: Path, known: Sequence[str], found: Iterable[str], all_classes: bool, warn: Warn, example: str
 ) -> list[str]:
-    """The classes to list, of those that were found; ``warn`` hears of what is missing and what is left out.
+    """The classes to list among those found; ``warn`` is told which are missing or left out.
 
     Args:
-        title: of the data set.
+        title: name of the data set.
         root: its folder.
         known: the classes of the published data set.
-        found: those that lie there.
+        found: the classes that are there.
         all_classes: take them all, not only the known ones.
         warn: called with one line each.
         example: what was expected, for the error.
@@ -84,11 +84,11 @@ def choose_classes(
 def match_masks(images: Sequence[Path], masks: Sequence[Path], ending: str = "_mask") -> list[tuple[Path, Path | None]]:
     """Pair each image with its mask by name: ``000.png`` with ``000_mask.png`` or ``000.png``.
 
-    A mask may also be a folder, called ``000`` or ``000_mask``, whose images are its parts. Masks under other names are
-    taken if all are called like an image with one and the same text behind or before it, and each image has one.
+    A mask may also be a folder, called ``000`` or ``000_mask``, whose images are its parts. Masks with other names are
+    taken if all of them add the same text before or after the name of an image, and each image has one.
 
     Raises:
-        InputError: if two images or two masks have the same name but for their ending.
+        InputError: if two images or two masks have names that differ only in their ending.
     """
     by_stem, of_images = _by_stem(masks), _by_stem(images)
     found = {stem: by_stem.get(stem + ending, by_stem.get(stem)) for stem in of_images}
@@ -112,7 +112,7 @@ def _by_stem(paths: Sequence[Path]) -> dict[str, Path]:
         stem = path.stem if path.suffix.lower() in IMAGE_ENDINGS else path.name
         if stem in by_stem:
             raise InputError(
-                f"{by_stem[stem]} and {path} differ in their ending or folder alone, so masks cannot be matched"
+                f"{by_stem[stem]} and {path} differ only in their ending or folder, so masks cannot be matched"
                 " by name; remove one"
             )
         by_stem[stem] = path
@@ -140,18 +140,18 @@ def assemble(
     allow_missing_masks: bool = False,
     untrained: Sequence[str] = (),
 ) -> DatasetIndex:
-    """An index of items that each come with their part, ``train`` or ``test``.
+    """An index of items that each come with their split, ``train`` or ``test``.
 
-    Defective images of the train part are left out, and ``warn`` says how many they are; and how many anomalous
-    images have no mask where that is allowed.
+    Defective train images are left out. ``warn`` says how many, and how many anomalous images have no mask if that
+    is allowed.
 
     Args:
         root: the data set's folder.
-        items: part and item of every image.
+        items: split and item of every image.
         warn: called with one line each.
         expected_mask: where a mask was looked for, for the error.
-        allow_missing_masks: take anomalous test images without a mask, too.
-        untrained: classes that may have no train images, as all may if none has; ``warn`` says so.
+        allow_missing_masks: also take anomalous test images without a mask.
+        untrained: classes that may lack train images; all may if none has any. ``warn`` says so.
 
     Raises:
         InputError: if a class has no normal train image or no test image, or an anomalous test image no mask.
@@ -169,7 +169,7 @@ def assemble(
             of_train.append(item)
     if left_out:
         images = counted(len(left_out), "defective image")
-        warn(f"left out: {images} of the train part, the first is {left_out[0]}")
+        warn(f"left out: {images} of the train split, the first is {left_out[0]}")
     bare = [name for name, listed in train.items() if not listed and (name in untrained or not any(train.values()))]
     if bare:
         warn(f"no references, so zero-shot only: {', '.join(bare)} without train images")

@@ -1,4 +1,4 @@
-"""Lists a data set whose folders say class, part and defect, as those of MVTec AD do.
+"""Lists a data set whose folders name class, split and defect, as in MVTec AD.
 
 ``CLASS/train/good/*``, ``CLASS/test/DEFECT/*`` (DEFECT may be ``good``), and the masks in
 ``CLASS/ground_truth/DEFECT/*``; some copies name that folder ``groundtruth``. A mask is an image, or a
@@ -37,14 +37,14 @@ _GOOD = re.compile(
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """What such a data set calls its folders.
+    """The folder names of a data set.
 
     Attributes:
         title: name of the data set.
         classes: names of its class folders.
         good: name of the folders of normal images; they are listed as ``good`` whatever it is.
         test: name of the folders of test images.
-        masks: names of the folders of masks, which may lie in that of test images.
+        masks: names of the folders of masks, which may lie in the folder of test images.
         aside: folders of a class that are not listed, with the reason.
     """
 
@@ -69,7 +69,7 @@ class FolderLayout:
         Raises:
             InputError: if the root or all classes are missing, a class has a train folder without images or no test
                 images, an anomalous image has no mask, two masks or images of a folder have the same name, or
-                a folder sounds like one of good images and is not named as one.
+                a folder has a name for good images but is not in ``good``.
         """
         fitting: list[str] = []
         others: list[str] = []
@@ -111,21 +111,20 @@ class FolderLayout:
         return "in a folder of train that is not the one of good images"
 
     def _items(self, folder: Path, names: Sequence[str], warn: Warn) -> Iterator[tuple[str, Item]]:
-        """Part and item of every image of a class's folder; ``names`` are those of folders of good images."""
+        """Split and item of every image in a class folder; ``names`` are the names of folders of good images."""
         root, name, good = folder.parent, folder.name, folder / "train" / self.good
         for other in (*list_folders(folder / "train"), *list_folders(folder / self.test)):
             sounds_good = _GOOD.fullmatch(re.sub("[^a-z]", "", other.name.casefold()))
             if sounds_good and other.name not in names and list_images(other):
                 raise InputError(
                     f"{other} is not called {' or '.join(map(repr, names))}, so its images would not count as good;"
-                    f" say that they are with --good {shlex.quote(other.name)}, or rename it"
+                    f" declare them good with --good {shlex.quote(other.name)}, or rename it"
                 )
         train = [image for part in dict.fromkeys(names) for image in list_images(folder / "train" / part)]
         if not train and (folder / "train").is_dir():
             place = next(place for place in (good, good.parent, folder) if place.is_dir())
             raise InputError(
-                f"class {name} has no images in {good}, folders below it left aside; {found_in(place)}; complete or"
-                f" remove {folder}"
+                f"class {name} has no images in {good} itself; {found_in(place)}; complete or remove {folder}"
             )
         yield from (("train", make_item(root, image, name, "good")) for image in train)
         used: set[Path | None] = set()

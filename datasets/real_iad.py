@@ -1,4 +1,4 @@
-"""Real-IAD: a JSON file a class lists its images, several views of each part.
+"""Real-IAD: one JSON file per class lists its images, several views of each object.
 
 ``realiad_jsons/CLASS.json`` holds ``meta`` (``normal_class``, ``prefix``), ``train`` and ``test``, whose entries have
 ``anomaly_class``, ``image_path`` and ``mask_path``; the images are in ``realiad_1024/PREFIX/IMAGE_PATH``.
@@ -29,7 +29,7 @@ REAL_IAD_WORDS = {
     "vcpill": "vitamin C pill",
     "woodstick": "wooden stick",
 }
-# Where copies keep them, in the order in which they are looked for.
+# Where copies keep them, in the order of the search.
 _LISTS = ("realiad_jsons", "realiad_jsons/realiad_jsons", ".")
 _IMAGES = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw", ".")
 
@@ -63,7 +63,7 @@ def _read_class(root: Path, path: Path) -> Iterator[tuple[str, Item]]:
         ]
     except (KeyError, TypeError) as error:
         raise InputError(
-            f"{path} is no list of Real-IAD ({type(error).__name__}: {error}); expected meta with normal_class and"
+            f"{path} is not a list of Real-IAD ({type(error).__name__}: {error}); expected meta with normal_class and"
             " prefix, and train and test with anomaly_class, image_path and mask_path"
         ) from error
     if not all(isinstance(text, str) for text in (normal, prefix, *(text for entry in entries for text in entry))):

@@ -1,4 +1,4 @@
-"""Which normal images of a class a few-shot run may look at."""
+"""Chooses the normal images of a class that a few-shot run takes as references."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_reference_list(
 ) -> dict[str, list[Item]]:
     """Read the reference images of each class from a file.
 
-    One ``img_path`` of the train part a line; blank lines and lines that begin with ``#`` are
+    One ``img_path`` of the train split per line; blank lines and lines that begin with ``#`` are
     passed over. Lines of classes that are not evaluated are checked and left out.
 
     Args:

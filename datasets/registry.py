@@ -1,4 +1,4 @@
-"""Every data set that this project knows by name; a further one in folders like MVTec AD's is an entry here."""
+"""Every data set that this project knows by name; another one in MVTec AD's layout needs only an entry here."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class DataSet:
         name: as ``--dataset`` takes it.
         title: in words, for the help text.
         lister: called with the root, a function that prints a warning, once for each thing left out or missing, and
-            ``choices`` as keywords: ``all_classes`` takes classes that are not of the published data set, too,
-            ``allow_missing_masks`` anomalous images without a mask, and ``good`` names of folders of good images.
+            ``choices`` as keywords: ``all_classes`` also takes classes that the published data set lacks,
+            ``allow_missing_masks`` anomalous images without a mask, and ``good`` names folders of good images.
         why_not: why a file of a listed class is not listed; it may depend on the parts of its path below the root.
-        classes: in the order of the published tables, or of its own ones; empty where names are in order.
+        classes: in the order of the published tables or of its own; empty if that is the order of names.
         published: csv file of the tables that ``--compare`` takes; None if there are none.
         choices: which of these the lister takes.
         licence, page: what its images may be used for, and where they are from; printed when they are listed.
-        words: by class, what prompts call it where its own name says nothing.
+        words: by class, what prompts call it if its own name says nothing.
     """
 
     name: str
@@ -58,7 +58,7 @@ class DataSet:
 
 
 _NC = "CC BY-NC-SA 4.0 (no commercial use)"
-_ASIDE = {"validation": "of the validation part, which nothing here uses"}
+_ASIDE = {"validation": "of the validation split, which nothing here uses"}
 _DTD_SYNTHETIC = (
     "Blotchy_099", "Fibrous_183", "Marbled_078", "Matted_069", "Mesh_114", "Perforated_037", "Stratified_154",
     "Woven_001", "Woven_068", "Woven_104", "Woven_125", "Woven_127",
@@ -72,7 +72,7 @@ def _in_folders(name: str, layout: FolderLayout, **fields: Any) -> DataSet:
 
 _kolektor = partial(
     DataSet,
-    why_not="labels of normal images, images without a label, or defective images of the train part",
+    why_not="labels of normal images, images without a label, or defective images of the train split",
     choices=(),
     licence=_NC,
     words=KOLEKTOR_WORDS,
@@ -96,7 +96,7 @@ _ENTRIES = (
     DataSet(
         "elpv", "the solar cells of the package elpv-dataset", list_elpv, MVTEC.why_not, choices=(), licence=LICENCE
     ),
-    # Photographs of three products; BMP and PNG are mixed, also between an image and its mask.
+    # Photographs of three products; BMP and PNG are mixed, even for an image and its mask.
     _in_folders(
         "btad",
         FolderLayout("BTAD", ("01", "02", "03"), good="ok"),
@@ -123,7 +123,7 @@ _ENTRIES = (
         licence=_NC,
         page="https://www.mvtec.com/company/research/datasets/mvtec-ad-2",
     ),
-    # Defects are logical or structural, and every defective image has a folder of masks, one a defect.
+    # Defects are logical or structural, and every defective image has a folder of masks, one per defect.
     _in_folders(
         "mvtec_loco",
         FolderLayout(
@@ -140,7 +140,7 @@ _ENTRIES = (
         "dagm",
         "DAGM 2007",
         list_dagm,
-        "defective images of the train part, labels of images that are not listed, or outside of both parts",
+        "defective images of the train split, labels of images that are not listed, or outside of both splits",
         DAGM_CLASSES,
         choices=("all_classes",),
         licence="see its page",
@@ -151,7 +151,7 @@ _ENTRIES = (
         "real_iad",
         "Real-IAD",
         list_real_iad,
-        "in no JSON file of a listed class, or defective in the train part",
+        "in no JSON file of a listed class, or defective in the train split",
         licence=f"{_NC}, given out on a form",
         page="https://realiad4ad.github.io/Real-IAD/",
         words=REAL_IAD_WORDS,
@@ -166,7 +166,7 @@ _ENTRIES = (
     ),
 )
 DATA_SETS = {entry.name: entry for entry in _ENTRIES}
-# Means of the same data sets, by who states them.
+# Means of the same data sets, by source.
 STATED_MEANS = {name: _PUBLISHED / f"{name}_means.csv" for name in ("paper", "caoyunkang")}
 
 
@@ -176,7 +176,7 @@ def default_root(name: str) -> Path:
 
 
 def published_order(name: str, classes: Sequence[str]) -> list[str]:
-    """Classes in the order of the published tables; those that are in none stand behind, in their own order."""
+    """Classes in the order of the published tables; those in none of them follow in their own order."""
     known = DATA_SETS[name].classes if name in DATA_SETS else ()
     return [one for one in known if one in classes] + [one for one in classes if one not in known]
 
@@ -187,7 +187,7 @@ def with_published_tables() -> list[str]:
 
 
 def words_for_prompts(dataset: str, index: DatasetIndex, path: Path | None) -> dict[str, str]:
-    """What prompts call every class: what a file says, else what the registry does, else its own name.
+    """The words for every class in prompts: from a file, else from the registry, else its own name.
 
     Args:
         dataset: name of the data set.
@@ -195,7 +195,7 @@ def words_for_prompts(dataset: str, index: DatasetIndex, path: Path | None) -> d
         path: a JSON object of classes with their words, ``{"01": "metal disc"}``; classes may be missing.
 
     Raises:
-        InputError: if the file cannot be read, is something else, names a class that the data set does not
+        InputError: if the file cannot be read, has another form, names a class that the data set does not
             have, or gives one no words.
     """
     known = DATA_SETS[dataset].words if dataset in DATA_SETS else {}
@@ -220,5 +220,5 @@ def words_for_prompts(dataset: str, index: DatasetIndex, path: Path | None) -> d
 
 
 def is_only_a_number(words: str) -> bool:
-    """Whether a class is called by a number, as ``01`` or ``Class1``, which prompts cannot use."""
+    """Whether the words for a class are only a number, as ``01`` or ``Class1``, which prompts cannot use."""
     return not any(sign.isalpha() for sign in words.lower().replace("class", ""))

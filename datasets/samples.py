@@ -1,4 +1,4 @@
-"""A listed item's image and mask."""
+"""Reads the image and mask of a listed item."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ Mask = npt.NDArray[np.bool_]
 
 # What may be wrong with a sample that can be read.
 TURNED, GRADED, EMPTY = "turned", "graded", "empty"
-# Whole numbers below this are labels, however they lie.
+# Whole numbers below this are labels, wherever they are in the image.
 _LABELS = 32
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of an image beside its pixels.
+    """What is known about an image besides its pixels.
 
     Attributes:
         mask: (S, S) bool, True on defects; None for an anomalous image without a mask.
-        oddities: ``TURNED`` if EXIF would turn the image and it is as stored, ``GRADED`` if ``read_graded`` says so,
+        oddities: ``TURNED`` if EXIF would turn the image but is ignored, ``GRADED`` if ``read_graded`` says so,
             ``EMPTY`` if the mask of an anomalous image has no defect pixel.
-        views: of the image, by the ``prepare`` of variants.
+        views: the image's views by the ``prepare`` of variants.
     """
 
     mask: Mask | None
@@ -61,7 +61,7 @@ def load_sample(
         size: side S in pixels of the mask.
         upright: turn image and mask as their EXIF orientation says.
         intake: of the images.
-        prepares: the views that are made too.
+        prepares: further views to make.
         masks: whether masks are read.
 
     Returns:
@@ -91,7 +91,7 @@ def load_sample(
 
 
 def turning_fits(turn: int, image: Image.Image, mask: Mask, upright: bool) -> str:
-    """What to say of an image of this EXIF orientation whose size is not its mask's, if it would be after a turn."""
+    """How ``--upright`` would make image and mask equal in size, for an error; empty if it would not."""
     if mask.shape != image.size or turn < 5:
         return ""
     stored = "as they are stored, so leave out --upright" if upright else "upright as EXIF says; try --upright"
@@ -99,20 +99,20 @@ def turning_fits(turn: int, image: Image.Image, mask: Mask, upright: bool) -> st
 
 
 def read_mask(path: Path, upright: bool = False) -> Mask:
-    """Read a mask at its native size: ``read_graded`` without its second answer."""
+    """Read a mask at its native size: ``read_graded`` without its second result."""
     return read_graded(path, upright)[0]
 
 
 def read_graded(path: Path, upright: bool = False) -> tuple[Mask, bool]:
     """Read a mask at its native size: True where its largest colour channel is above 0, or above a limit if graded.
 
-    A mask is graded if it has values in between, as JPEG, lossy WebP, smoothing and scaling leave them around each
-    defect: values up to half of the largest one, that do not fill areas. Of such values, half or fewer then have
-    most of their pixels in squares of 2 x 2 with one value. Half of the largest value is the limit. Values above
-    half of it are no sign, nor are whole numbers if all are below 32, nor values with areas of their own: labels.
+    A mask is graded if it has intermediate values, as JPEG, lossy WebP, smoothing and scaling leave them around each
+    defect: values up to half of the largest one that do not fill areas. At most half of these values then have most
+    of their pixels in 2 x 2 squares of one value. The limit is half of the largest value. Values above it are no
+    sign, nor are whole numbers if all are below 32, nor values that fill areas: these are labels.
 
-    Palettes are looked up, so that black is no defect whatever its index; transparency is ignored. Of a folder,
-    the images are read and joined: True where one of them is.
+    Palettes are looked up, so that black is no defect whatever its index; transparency is ignored. The images
+    of a folder are joined: True where one of them is.
 
     Returns:
         (H, W) bool, and whether it, or one of the folder, is graded.
@@ -158,7 +158,7 @@ def _limited(values: npt.NDArray[Any]) -> tuple[Mask, bool]:
     whole = values.dtype.kind != "f"
     values = values if whole else np.nan_to_num(values)
     largest = values.max()
-    # Of the kind of the values, or all of them would be made float64.
+    # In the dtype of the values, or all of them would become float64.
     defects, upper = values > 0, values > (largest // 2 if whole else largest / 2)
     if (whole and largest < _LABELS) or np.count_nonzero(upper) == np.count_nonzero(defects):
         return defects, False
@@ -176,7 +176,7 @@ def _limited(values: npt.NDArray[Any]) -> tuple[Mask, bool]:
 
 
 def resize_mask(mask: Mask, size: int) -> Mask:
-    """Resize a mask as the images are: bilinear and antialiased on 0/255, defect above one half.
+    """Resize a mask like the images: bilinear and antialiased on 0/255, defect above one half.
 
     Args:
         mask: (H, W) bool.

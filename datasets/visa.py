@@ -32,7 +32,7 @@ _Row = tuple[str, dict[str, str]]
 def list_visa(root: Path, warn: Warn, *, all_classes: bool = False, allow_missing_masks: bool = False) -> DatasetIndex:
     """List the images of a data set in VisA's layout; ``root`` holds the class folders and ``split_csv``.
 
-    A class whose folder is not there is left out, so a copy of some classes works. Without ``split_csv``, a prepared
+    A class without a folder is left out, so a copy of some classes works. Without ``split_csv``, a prepared
     copy is taken, whose folders are those of MVTec AD, in ``root`` or in ``1cls`` below it.
 
     Raises:

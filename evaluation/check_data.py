@@ -1,4 +1,4 @@
-"""Reads every image and mask of a data set without a model, and lists all that is wrong with them at once."""
+"""Reads every image and mask of a data set without a model, and lists every problem at once."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from winclip.support.files import write_atomically
 from winclip.support.names import cell, counted, file_name, printable
 
 FILE = "check_data.json"
-# Images smaller than this are blown up manifold; longer ones are pressed together as much.
+# Smaller images are enlarged many times over; longer ones are squeezed as much.
 SMALLEST_SIDE, LONGEST = 32, 10
 
-# In the order of the text. Every problem is of one of these kinds.
+# The kinds of problems, in the order in which they are printed.
 KINDS = {
     "unreadable": "cannot be read",
-    "link": "outside of the data set folder, where a link leads; --allow_links reads it",
-    "turned": "image that EXIF would turn; --upright does, else it is read as it is stored",
+    "link": "outside of the data set folder, reached by a link; --allow_links reads it",
+    "turned": "image that EXIF would turn; --upright turns it, else it is read as stored",
     "mask size": "mask and image differ in size",
     "graded mask": f"mask with {GRADED_TEXT}",
     "empty mask": "mask of a defective image without a defect pixel",
-    "gone": "mask without a defect pixel left at the size of the model, where the defect counts as good",
+    "gone": "mask with no defect pixel left at the model's input size, so the defect counts as good",
     "full mask": "mask with defects in every pixel",
     "inverted": "most masks of a class with defects in most pixels, perhaps inverted",
     "good with defect": "good image whose mask has defect pixels",
@@ -49,15 +49,15 @@ KINDS = {
     "train and test": "same content in train and test",
     "twice in test": "same content twice in test",
     "size": f"side below {SMALLEST_SIDE} pixels, or more than {LONGEST} times as long as wide",
-    "mode": "another kind of pixels than most images of the class",
-    "depth": "more bits than 8 of which few are used, or more pages than one",
-    "name": "name that files or tables cannot hold as it is",
+    "mode": "pixel mode that differs from most images of the class",
+    "depth": "more than 8 bits of which few are used, or more than one page",
+    "name": "name that files or tables cannot hold unchanged",
 }
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with a file: one of ``KINDS``, the class, the path, empty if it is about the class, and words."""
+    """A problem: one of ``KINDS``, the class, the path (empty if it concerns the whole class), and a description."""
 
     kind: str
     cls_name: str
@@ -67,9 +67,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class _Seen:
-    """An item of a part, and what reading it has shown; ``digest`` and ``mode`` are empty where it cannot be read.
+    """An item of a split and what reading it showed; ``digest`` and ``mode`` are empty if it cannot be read.
 
-    ``share`` is that of the defects in the mask of a defective image.
+    ``share`` is the fraction of defect pixels in the mask of a defective image.
     """
 
     part: str
@@ -84,10 +84,10 @@ def check_data(options: Options) -> tuple[str, int]:
     """Check the classes of the options, and write ``check_data.json`` to their ``save_path``.
 
     Returns:
-        The problems as text, and the exit status: 1 if there is one, else 0.
+        The problems as text, and the exit status: 1 if there are any, else 0.
 
     Raises:
-        InputError: if there is no meta.json of the form that ``load_index`` takes, or the file cannot be written.
+        InputError: if ``load_index`` refuses meta.json, or the file cannot be written.
     """
     index = load_index(options.data_path)
     classes = select_classes(index, options.classes)
@@ -97,7 +97,7 @@ def check_data(options: Options) -> tuple[str, int]:
     intakes = {name: Intake(options.model.white) for name in classes}
     side = _model_side(options)
     read = partial(_read, root=index.root, masked=masked, options=options, side=side, intakes=intakes)
-    # Pillow takes a file for unknown while another thread registers the formats, so each sees to it first.
+    # Pillow rejects files while another thread still registers the formats, so every thread registers them first.
     with ThreadPoolExecutor(usable_workers(options.reading.num_workers) or 1, initializer=Image.init) as pool:
         results = pool.map(read, *zip(*entries))
         seen = list(tqdm(results, total=len(entries), unit="image", disable=None, dynamic_ncols=True))
@@ -137,7 +137,7 @@ def check_data(options: Options) -> tuple[str, int]:
 
 
 def _model_side(options: Options) -> int:
-    """Side in pixels of what the model takes; its config is looked at where its name does not say it."""
+    """Side in pixels of the model's input, from its config if its name does not tell."""
     model = options.model
     if model.image_size or model.model in (DEFAULT_MODEL, DEMO_MODEL):
         return model.image_size or 240
@@ -203,7 +203,7 @@ def _read(
 
 
 def _compared(seen: list[_Seen]) -> Iterator[Problem]:
-    """What shows beside other images: content that is there twice, once in test at least, and other modes."""
+    """Problems that show by comparison: duplicates, of which at least one is in test, and differing modes."""
     readable = sorted((one for one in seen if one.digest), key=lambda one: one.part == "test")
     modes = Counter((one.item.cls_name, one.mode) for one in readable)
     usual = dict(key for key, _ in reversed(modes.most_common()))
@@ -220,7 +220,7 @@ def _compared(seen: list[_Seen]) -> Iterator[Problem]:
 def _bad_names(classes: list[str], seen: list[_Seen]) -> Iterator[Problem]:
     for name in classes:
         if file_name(name, ".npz") != f"{name}.npz" or name != name.rstrip(". ") or set(name) & set('<>:"|?*'):
-            yield Problem("name", name, "", f"class {name} is no name of a file on every system; rename it")
+            yield Problem("name", name, "", f"class {name} is not a valid file name on every system; rename it")
         if cell(name) != name:
             yield Problem("name", name, "", f"class {name} is written as {cell(name)} in tables")
     for item in (one.item for one in seen):

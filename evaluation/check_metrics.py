@@ -1,4 +1,4 @@
-"""Every figure a second time, the textbook way: scikit-learn, scikit-image, and a loop over thresholds.
+"""Computes every figure again, the textbook way: scikit-learn, scikit-image, and a loop over thresholds.
 
 Shares nothing with ``winclip.metrics.formulas`` but the number of thresholds and the limit of the false positive rate.
 """
@@ -19,21 +19,21 @@ from winclip.metrics.formulas import METRICS, PIXEL_METRICS, PRO_LIMIT, PRO_STEP
 from winclip.report.content import Table
 
 TOLERANCE = 1e-6
-# A threshold that is rounded otherwise passes a few pixels more or less; so does a bin.
+# A threshold that is rounded differently passes a few pixels more or less; so does a bin.
 WIDE_TOLERANCE = 1e-4
 
 Array = npt.NDArray[np.float64]
 
 
 def textbook_image_metrics(labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, float]:
-    """As ``winclip.metrics.exact.image_metrics``, those that are defined."""
+    """The metrics of ``winclip.metrics.exact.image_metrics`` that are defined."""
     return {f"{name}_sp": value for name, value in _rank_metrics(np.asarray(labels) != 0, np.asarray(scores)).items()}
 
 
 def textbook_pixel_metrics(
     masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.float32], aupro: str = "steps"
 ) -> dict[str, float]:
-    """As ``winclip.metrics.exact.pixel_metrics`` from (N, H, W) masks, those that are defined."""
+    """The metrics of ``winclip.metrics.exact.pixel_metrics`` that are defined, from (N, H, W) masks."""
     defective, scores = np.asarray(masks) != 0, maps.astype(np.float64)
     figures = {f"{name}_px": value for name, value in _rank_metrics(defective.ravel(), scores.ravel()).items()}
     if figures:
@@ -95,7 +95,7 @@ def _aupro_exact(masks: npt.NDArray[np.bool_], maps: Array) -> float:
         weight[region] = 1 / len(region[0])
     scores = _finite(maps.ravel())
     rate, overlap, _ = roc_curve(masks.ravel(), scores, sample_weight=weight.ravel(), drop_intermediate=False)
-    # The curve may rise where the rate is the limit: what counts is where it arrives there.
+    # The curve may rise vertically at the limit: its first point there counts.
     end = int(np.searchsorted(rate, PRO_LIMIT))
     at_limit = np.interp(PRO_LIMIT, rate[end - 1 : end + 1], overlap[end - 1 : end + 1])
     return float(auc(np.append(rate[:end], PRO_LIMIT), np.append(overlap[:end], at_limit)) / PRO_LIMIT)
@@ -108,8 +108,8 @@ class MetricCheck:
     Attributes:
         aupro: ``steps`` or ``exact``.
         metrics: ``exact`` or ``histogram``.
-        worst: per metric, the largest difference so far, infinite if a figure is defined in one way
-            only, and where it was found. A metric that is undefined everywhere is not there.
+        worst: per metric, the largest difference so far, infinite if only one way defines the
+            figure, and where it was found. A metric that is undefined everywhere is missing.
     """
 
     aupro: str
@@ -117,7 +117,7 @@ class MetricCheck:
     worst: dict[str, tuple[float, str]] = field(default_factory=dict)
 
     def add(self, scored: ClassScores, measured: ClassMetrics) -> None:
-        """Compute the figures of a class in a setting again."""
+        """Recompute and compare the figures of a class in a setting."""
         expected = textbook_image_metrics(scored.labels, scored.scores[measured.setting])
         if not isinstance(measured.defects, str):
             expected |= textbook_pixel_metrics(measured.defects.mask, measured.maps, self.aupro)

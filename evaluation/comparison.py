@@ -23,12 +23,12 @@ Labels = dict[str, dict[str, int]]
 
 @dataclass
 class Comparison:
-    """What came of two runs.
+    """The comparison of two runs.
 
     Attributes:
         title: what was compared.
-        figures: of each run, per class and of their mean, fractions, of the images that both have.
-        intervals: of the differences, the second run's figure minus the first's; those that are known.
+        figures: of each run, by class and their mean, as fractions, over the images that both runs have.
+        intervals: of the differences, the second run's figure minus the first's; unknown ones are missing.
         notes: what was left out, and why.
     """
 
@@ -38,16 +38,16 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
 
     def difference(self, name: str, metric: str) -> float:
-        """Of a class, as a fraction."""
+        """The difference of a class's figure, as a fraction."""
         first, second = self.figures
         return second[name][metric] - first[name][metric]
 
     def table(self) -> Table:
-        """Differences with their intervals in per cent; a star where the interval does not hold 0."""
+        """Differences with their intervals in per cent; a star if the interval excludes 0."""
         rows = [[name, *(self._cell(name, metric) for metric in METRICS)] for name in self.figures[0]]
         explained = (
-            "Second run minus first, per cent, of the images that both have;"
-            f" [low, high]: 95 % interval by paired bootstrap, {RESAMPLES:,} resamples; *: it does not hold 0."
+            "Second run minus first, per cent, over the images that both have;"
+            f" [low, high]: 95 % interval by paired bootstrap, {RESAMPLES:,} resamples; *: it excludes 0."
         )
         return Table(self.title, ["objects", *METRICS], rows[:-1], rows[-1], [explained, *self.notes])
 
@@ -87,11 +87,11 @@ def compare(
 
     Args:
         runs: both.
-        k_shots: of each; None if it has one number only.
-        variants: of each, likewise.
+        k_shots: numbers of shots; None for a run with only one.
+        variants: their names; None for a run with only one.
 
     Raises:
-        InputError: if a number of shots or the scores are not there, no image is common to both, or one is good
+        InputError: if a number of shots or the scores are missing, the runs share no image, or an image is good
             in one run and defective in the other.
     """
     first, second = (_Side.of(run, run.settings(k, name)) for run, k, name in zip(runs, k_shots, variants))
@@ -107,7 +107,7 @@ def compare(
         common = [metric for metric in METRICS if metric in one[0] and metric in other[0]]
         for column, (figures, _) in zip(result.figures, (one, other)):
             column[name] = {metric: figures[metric] for metric in common}
-        # Equal figures may differ by float rounding, which is no difference; + 0 makes 0 of -0.
+        # Figures that differ only by float rounding count as equal; + 0 turns -0 into 0.
         differences[name] = {metric: (other[1][metric] - one[1][metric]).round(12) + 0 for metric in common}
     for column in result.figures:
         column["mean"] = with_mean(column)["mean"]
@@ -120,8 +120,8 @@ def compare(
 
 
 def _differing(first: Run, second: Run) -> list[str]:
-    """What to know of the two before believing in a difference."""
-    notes = [f"{run.folder} did not come to its end." for run in (first, second) if not run.finished]
+    """What to know about the runs before trusting a difference."""
+    notes = [f"{run.folder} did not finish." for run in (first, second) if not run.finished]
     for name in ("dataset", "data_path", "aupro"):
         one, other = getattr(first, name), getattr(second, name)
         if one != other:
@@ -131,7 +131,7 @@ def _differing(first: Run, second: Run) -> list[str]:
 
 
 def _common(first: Labels, second: Labels, notes: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """Classes and the paths that both have; what only one has is noted."""
+    """Classes and image paths that both runs have; notes say what only one has."""
     for one, other, which in ((first, second, "first"), (second, first, "second")):
         only = [name for name in one if not one[name].keys() & other.get(name, {}).keys()]
         left = sum(len(one[name].keys() - other[name].keys()) for name in one if name not in only)
@@ -155,7 +155,7 @@ def _common(first: Labels, second: Labels, notes: list[str]) -> Iterator[tuple[s
 
 @dataclass(frozen=True)
 class _Side:
-    """A run with the settings of a number of shots, and its parts."""
+    """A run, its settings with one number of shots, and its parts."""
 
     run: Run
     settings: list[Setting]
@@ -171,7 +171,7 @@ class _Side:
 
     @property
     def labels(self) -> Labels:
-        """By class and path, of the images of the first seed that every seed has."""
+        """By class and path, the labels of the images that every seed has."""
         first, *others = (self.run.scores[setting] for setting in self.settings)
         return {
             name: {
@@ -191,7 +191,7 @@ class _Side:
 
 
 def _over_seeds(measured: Sequence[ClassMetrics]) -> tuple[Column, dict[str, Float64]]:
-    """Figures and their values in resamples, those that every seed has, averaged."""
+    """Figures and their values in resamples, averaged over seeds; a metric that a seed lacks is left out."""
     columns = [each.figures for each in measured]
     common = [metric for metric in METRICS if all(metric in column for column in columns)]
     means = {metric: fmean(column[metric] for column in columns) for metric in common}

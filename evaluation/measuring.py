@@ -22,10 +22,10 @@ from winclip.scoring import upsample
 from winclip.support.errors import InputError
 from winclip.support.names import counted
 
-# Pixels of a class in a setting that exact metrics are taken of at most: some 13 bytes each, 60 more those of defects.
+# Most pixels of a class in a setting for exact metrics: about 13 bytes each, and 60 more for each defect pixel.
 EXACT_LIMIT = 1_000_000_000
 
-_IMAGE_ONLY = "images alone were encoded"
+_IMAGE_ONLY = "only whole images were encoded"
 
 Positions = npt.NDArray[np.intp]
 
@@ -34,11 +34,11 @@ _log = logging.getLogger("winclip")
 
 @dataclass(frozen=True)
 class MetricOptions:
-    """How metrics are taken.
+    """How metrics are computed.
 
     Attributes:
         aupro: ``steps`` or ``exact``.
-        metrics: of the pixels, ``exact`` or ``histogram``.
+        metrics: how pixel metrics are computed, ``exact`` or ``histogram``.
         intervals: whether images are resampled too.
         image_only: whether there are no maps.
     """
@@ -49,21 +49,21 @@ class MetricOptions:
     image_only: bool = False
 
     def check_size(self, class_name: str, pixels: int) -> None:
-        """Refuse a class with more pixels in a setting than exact metrics are taken of.
+        """Refuse a class with more pixels in a setting than exact metrics allow.
 
         Raises:
-            InputError: naming the option that takes any number.
+            InputError: naming the option without such a limit.
         """
         if self.metrics == "exact" and pixels > EXACT_LIMIT:
             raise InputError(
-                f"class {class_name} has {pixels:,} pixels, and exact metrics are taken of {EXACT_LIMIT:,} at most;"
+                f"class {class_name} has {pixels:,} pixels, and exact metrics take {EXACT_LIMIT:,} at most;"
                 " use --metrics histogram"
             )
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """What is known of one class in one setting.
+    """The metrics of one class in one setting.
 
     Attributes:
         setting: the setting.
@@ -71,8 +71,8 @@ class ClassMetrics:
         defects: the labelled masks, or why there are none.
         figures: the metrics that are defined, as fractions.
         types: ``auroc_sp`` and ``aupro`` of each type of defect against the good images, those that are defined.
-        total: the histogram of the pixels, if metrics were taken of it.
-        resampled: of each figure its values in resamples, (RESAMPLES,); empty if not asked for.
+        total: the histogram of the pixels, if the metrics come from it.
+        resampled: each figure's values in resamples, (RESAMPLES,); empty if not asked for.
     """
 
     setting: Setting
@@ -90,14 +90,14 @@ class ClassMetrics:
 
     @property
     def pixels(self) -> tuple[DefectPixels, npt.NDArray[np.float32]] | Histograms | str:
-        """What the pixels' curves are taken of, or why there are no masks."""
+        """The source of the pixel curves, or why there are no masks."""
         if isinstance(self.defects, str):
             return self.defects
         return self.total or (self.defects, self.maps)
 
 
 def measure_class(scored: ClassScores, image_size: int, method: MetricOptions) -> Iterator[ClassMetrics]:
-    """Take all metrics, one setting at a time, because upsampled maps are large; log why some are undefined.
+    """Compute all metrics, one setting at a time, because upsampled maps are large; log why some are undefined.
 
     Args:
         scored: the class.
@@ -121,7 +121,7 @@ def measure_class(scored: ClassScores, image_size: int, method: MetricOptions) -
         groups = [np.arange(len(scores)), *(np.append(good, images) for images in types.values())]
         if scores.tobytes() not in of_scores:
             of_scores[scores.tobytes()] = [image_metrics(scored.labels[images], scores[images]) for images in groups]
-        # Of the class, and of each type of defect against the good images.
+        # First the class, then each type of defect against the good images.
         (known, missing), *of_types = [(dict(one), dict(why)) for one, why in of_scores[scores.tobytes()]]
         key = scored.maps[setting].numpy().tobytes(), setting.highest
         if key not in of_maps:
@@ -154,7 +154,7 @@ def measure_class(scored: ClassScores, image_size: int, method: MetricOptions) -
 
 
 def defect_types(items: Sequence[Item]) -> tuple[Positions, dict[str, Positions]]:
-    """Positions of the good images, and those of each type of defect, in the order in which types come first."""
+    """Positions of the good images, and of the images of each type of defect, in order of first appearance."""
     types = dict.fromkeys(item.specie_name for item in items if item.anomaly)
     return np.flatnonzero([not item.anomaly for item in items]), {
         name: np.flatnonzero([bool(item.anomaly) and item.specie_name == name for item in items]) for name in types
@@ -169,10 +169,10 @@ def measure_pixels(
     good: Images = slice(None),
     types: Sequence[Positions] = (),
 ) -> tuple[list[Figures], Histograms | None]:
-    """The pixel metrics of a class and behind them those of each type of defect against the good images.
+    """The pixel metrics of a class, then of each type of defect against the good images.
 
     Returns:
-        Figures with the reasons for those that are undefined, and the histogram of the class if they are taken of one.
+        Figures with the reasons for undefined ones, and the histogram of the class if they come from one.
     """
     if method.metrics == "exact":
         return pixel_metrics_by_type(defects, maps_of(slice(None)), method.aupro, good, types), None
@@ -189,12 +189,12 @@ def measure_pixels(
 
 
 def _log_bounds(name: str, setting: Setting, total: Histograms, figures: dict[str, float], aupro: str) -> None:
-    """Log between which values those figures lie that bins leave open by more than 1e-4."""
+    """Log the ranges of the figures that bins leave uncertain by more than 1e-4."""
     limits = {metric: both for metric, both in bounds(total, aupro).items() if metric in figures}
     wide = {m: both for m, both in limits.items() if max(abs(end - figures[m]) for end in both) > 1e-4}
     if wide:
         ranges = ", ".join(f"{metric} {100 * low:.3f} to {100 * high:.3f}" for metric, (low, high) in wide.items())
-        _log.info("%s, %s: bins leave open %s", name, setting.name, ranges)
+        _log.info("%s, %s: bins leave ranges: %s", name, setting.name, ranges)
 
 
 def _upsampled(grid: torch.Tensor, size: int, images: slice) -> npt.NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""What is doubtful about masks that can be read; figures are taken of them as they are."""
+"""Doubts about masks that can be read; the figures use them as they are."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from evaluation.parts import Part
 
 GRADED_TEXT = (
-    "values in between, as JPEG and smoothing leave them, so pixels count as defects above half of the largest value"
+    "intermediate values, as JPEG and smoothing leave them, so only pixels above half of the largest value are defects"
 )
 
 
 def doubts(part: Part) -> list[str]:
-    """What to warn of in a class: its graded masks, and with their numbers those that cannot be right."""
+    """Warnings about a class: how many masks are graded, and how many cannot be right."""
     pairs = zip(part.scores.items, part.scores.masks)
     masks = {item.img_path: mask for item, mask in pairs if item.anomaly and mask is not None}
     graded, empty = (sum((kind, path) in part.oddities for path in masks) for kind in (GRADED, EMPTY))
@@ -24,7 +24,7 @@ def doubts(part: Part) -> list[str]:
     side = max(map(len, masks.values()), default=0)
     found = [
         (empty, "without a defect pixel"),
-        (shares.count(0) - empty, f"whose defects are gone at {side} x {side} and count as good"),
+        (shares.count(0) - empty, f"whose defects vanish at {side} x {side} and count as good"),
         (shares.count(1), "with defects in every pixel"),
         (inverted(shares), "with defects in most pixels, perhaps inverted"),
     ]
@@ -35,6 +35,6 @@ def doubts(part: Part) -> list[str]:
 
 
 def inverted(shares: list[float]) -> int:
-    """How many masks have defects in more than half of the pixels, where those are more than half of the masks."""
+    """How many masks are defective in over half of their pixels; 0 unless these are over half of the masks."""
     mostly = sum(share > 0.5 for share in shares)
     return mostly if 2 * mostly > len(shares) else 0

@@ -1,4 +1,4 @@
-"""The command line of test.py, and what it calls a setting: a variant, a number of shots and a draw of them."""
+"""The command line of test.py, and its settings: a variant, a number of shots and a draw of references each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEFAULT_SEED = 10
 _OUTPUT = "metrics and output"
 
 
-# The folders of all settings.
+# Matches ``Setting.folder``.
 MAPS_FOLDER = re.compile(r"([\w=,.+-]+-)?\d+shot(-seed-?\d+)?")
 
 
@@ -54,7 +54,7 @@ class Setting:
 
     @property
     def highest(self) -> float:
-        """End of the range of the maps' values, which begins at 0: few-shot maps are sums of two."""
+        """The largest value that maps can have; the smallest is 0. Few-shot maps are sums of two maps."""
         return 2.0 if self.k_shot else 1.0
 
     @property
@@ -70,7 +70,7 @@ class Setting:
 class Options:
     """What a run was asked to do."""
 
-    config: Path | None = option("config.json of a run to repeat; options given beside it count more", metavar="FILE")
+    config: Path | None = option("config.json of a run to repeat; options given beside it override it", metavar="FILE")
     dataset: str = option(f"{', '.join(DATA_SETS)}, or any name for your own data (mvtec)", "mvtec", group="data")
     data_path: Path = option("data set root, the folder with meta.json (data/DATASET)", group="data")
     save_path: Path = option("output folder (results/DATASET)", group="data")
@@ -82,25 +82,25 @@ class Options:
     )
     skip_unreadable: bool = option("leave out images that cannot be read", False, group="data")
     skip_bad_scores: bool = option("leave out images whose score is NaN", False, group="data")
-    allow_links: bool = option("read images and masks that links lead to outside of data_path", False, group="data")
-    allow_overlap: bool = option("take test images that are train images, too", False, group="data")
+    allow_links: bool = option("follow links that lead out of data_path", False, group="data")
+    allow_overlap: bool = option("accept test images that are also train images", False, group="data")
     upright: bool = option("turn images and masks as their EXIF orientation says", False, group="data")
     model: ModelOptions
     prompt_set: str = option("reference, paper, or a .json file (reference)", "reference", group="prompts")
     class_names: Path | None = option(
-        "what prompts call the classes: a JSON object of classes with their words", group="prompts", metavar="FILE"
+        "JSON object that maps classes to the words for them in prompts", group="prompts", metavar="FILE"
     )
     no_cache: bool = option("do not keep text embeddings for later runs", False, group="prompts")
     k_shot: tuple[int, ...] | None = option(
-        "numbers of reference images, all served by one pass (0)", group="references", metavar="K"
+        "numbers of reference images, all evaluated in one pass (0)", group="references", metavar="K"
     )
     seed: tuple[int, ...] = option(f"seeds of the reference draws ({DEFAULT_SEED})", group="references", metavar="S")
     reference_list: Path | None = option(
-        "reference images, one train img_path a line, not drawn", group="references", metavar="FILE"
+        "reference images instead of a draw, one train img_path per line", group="references", metavar="FILE"
     )
     variant: tuple[str, ...] | None = option(f"ways of computing: {HELP} (reference)", group="variants", metavar="V")
     variant_steps: tuple[str, ...] | None = option(
-        "means of every step of the chain that changes one switch at a time, as steps.md and steps.csv",
+        "means along the chain of variants that changes one switch at a time, as steps.md and steps.csv",
         group="variants",
         nargs=2,
         metavar=("FIRST", "LAST"),
@@ -110,9 +110,9 @@ class Options:
         False,
         group=_OUTPUT,
     )
-    aupro: str = option("how AUPRO is taken (steps)", "steps", group=_OUTPUT, choices=("steps", "exact"))
+    aupro: str = option("how AUPRO is computed (steps)", "steps", group=_OUTPUT, choices=("steps", "exact"))
     metrics: str = option(
-        "pixel metrics from sorted scores, or in bounded memory to some 1e-4 (exact)",
+        "pixel metrics from sorted scores, or in bounded memory to about 1e-4 (exact)",
         "exact",
         group=_OUTPUT,
         choices=("exact", "histogram"),
@@ -133,7 +133,7 @@ class Options:
 
     @property
     def variants(self) -> dict[str, Variant]:
-        """By name, in their order."""
+        """The variants by name, in the order given."""
         if self.variant_steps is not None:
             return {variant.name: variant for _, variant in steps(*map(parse_variant, self.variant_steps))}
         if self.variant is not None:
@@ -158,13 +158,13 @@ def build_parser() -> argparse.ArgumentParser:
         prog="test.py",
         description="Evaluate WinCLIP zero-shot and few-shot on a data set with a meta.json; prints one table for every"
         " number of shots and writes results.csv, types.csv, tables.md, scores.csv, k_shot.csv, config.json and"
-        " log.txt. What was scored stays in scores/, and the same command measures from there.",
+        " log.txt. Scores are kept in scores/, and the same command computes the metrics from there.",
     )
     add_options(parser, Options)
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="take what earlier runs with the same options, weights, versions and data have scored (always, without"
+        help="reuse what earlier runs with the same options, weights, versions and data have scored (always, without"
         " --fresh)",
     )
     return parser
@@ -185,14 +185,14 @@ def parse_options(arguments: Sequence[str]) -> Options:
         raise InputError("--check_data runs in one process; call it without torchrun")
     if values["compare"] and values["model"] == DEMO_MODEL:
         raise InputError(
-            "--compare: the published figures are those of a CLIP trained on photographs, and the demo backbone was"
+            "--compare: the published figures come from a CLIP trained on photographs, and the demo backbone was"
             f" trained on drawings; leave it out, or use --model {DEFAULT_MODEL}"
         )
     if values.pop("resume") and values["fresh"]:
-        raise InputError("--resume and --fresh say the opposite; leave one of them out")
+        raise InputError("--resume and --fresh contradict each other; leave one of them out")
     dataset = values["dataset"]
     if not dataset or "/" in dataset or "\\" in dataset or dataset in (".", "..") or printable(dataset) != dataset:
-        raise InputError(f"--dataset '{dataset}' is not a name; the folder goes to --data_path")
+        raise InputError(f"--dataset '{dataset}' is not a name; give the folder with --data_path")
     values["data_path"] = values["data_path"] or default_root(dataset)
     values["save_path"] = values["save_path"] or Path("results") / dataset
     _refuse_repeated("--k_shot", values["k_shot"])
@@ -209,10 +209,10 @@ def parse_options(arguments: Sequence[str]) -> Options:
 
 
 def _check_variants(options: Options) -> None:
-    """Raises: InputError: if a variant is unknown or there twice, or does not go with another option."""
+    """Raises: InputError: if a variant is unknown, repeated, or incompatible with another option."""
     named = options.variant or options.variant_steps or ()
     if options.variant and options.variant_steps:
-        raise InputError("--variant and --variant_steps name variants both; leave one of them out")
+        raise InputError("--variant and --variant_steps both name variants; leave one of them out")
     variants = options.variants
     if options.variant and len(variants) < len(named):
         raise InputError(f"--variant {' '.join(named)} names a variant more than once; give each once")
@@ -226,7 +226,7 @@ def _check_variants(options: Options) -> None:
     if not options.image_only:
         return
     if any(options.k_shot or ()) or options.reference_list:
-        raise InputError("--image_only has no windows, which references are compared by; leave out --k_shot above 0")
+        raise InputError("--image_only has no windows, by which references are compared; leave out --k_shot above 0")
     for name in ("save_maps", "report"):
         if getattr(options, name):
             raise InputError(f"--image_only makes no maps, so --{name} has no meaning; leave one of them out")
@@ -235,10 +235,10 @@ def _check_variants(options: Options) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The content of the config.json of a run; its ``options`` are an object, what they hold is not checked.
+    """The content of a run's config.json; ``options`` is an object whose content is not checked.
 
     Raises:
-        InputError: if the file cannot be read, or is something else.
+        InputError: if the file cannot be read, or holds no options.
     """
     try:
         content = read_json(path, "--config")
@@ -250,7 +250,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _options_of_run(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
-    """The options that a config.json names, as the parser gives them; not where the run wrote and started from."""
+    """The options in a config.json, as the parser gives them, but for ``config``, ``save_path`` and ``fresh``."""
     found = {}
     for name, value in read_config(path)["options"].items():
         if name in ("config", "save_path", "fresh"):
@@ -260,7 +260,7 @@ def _options_of_run(parser: argparse.ArgumentParser, path: Path) -> dict[str, An
         except (KeyError, ValueError) as error:
             raise InputError(
                 f"--config {path}: option {reprlib.repr(name)} cannot be {reprlib.repr(value)};"
-                " mend it, or run again without --config"
+                " correct it, or run again without --config"
             ) from error
     return found
 

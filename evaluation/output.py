@@ -1,4 +1,4 @@
-"""The files of a run, the log among them."""
+"""The output files of a run, including its log."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("winclip")
 
-# The first says that the others are complete.
+# The first marks the others as complete.
 _FILES = (
     "config.json",
     "results.csv",
@@ -60,7 +60,7 @@ _FILES = (
 )
 
 
-# Options that config.json does without where they are not given.
+# Options that config.json omits unless they are given.
 _UNNAMED = ("variant", "variant_steps", "image_only")
 
 
@@ -81,13 +81,13 @@ class Output:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        # Before this run's takes its place.
+        # Read before this run's config replaces it.
         self._before = read_config(options.config) if options.config else None
         self._started = time.monotonic()
         self._begun = False
         self._log = _Lines()
         self._left_out: dict[str, None] = {}
-        # How many test images this run has scored, and how many were there.
+        # How many test images this run has scored, and how many it found scored.
         self.scored: dict[str, Any] = {}
 
     def log_to_terminal(self) -> None:
@@ -96,13 +96,13 @@ class Output:
 
     @contextmanager
     def ending_logged(self) -> Iterator[None]:
-        """Make what ends a run early the last line of log.txt, unless that is still an earlier run's."""
+        """Write the error that ends a run early as the last line of log.txt, unless that is still an earlier run's."""
         try:
             yield
         except BaseException as error:
             self._log.emit(logging.LogRecord("winclip", logging.ERROR, __file__, 0, ending(error), None, None))
             if self._begun or not (self._options.save_path / "log.txt").exists():
-                with suppress(InputError):  # as where the disk is full, which the error says already
+                with suppress(InputError):  # as when the disk is full, which the error already says
                     self._write_log()
             raise
 
@@ -120,7 +120,7 @@ class Output:
                 continue
             for path in folder.glob("*.npz"):
                 remove_file(path)
-            with suppress(OSError):  # where others put files
+            with suppress(OSError):  # not empty: others put files there
                 folder.rmdir()
         with suppress(OSError):
             (save / "maps").rmdir()
@@ -146,14 +146,14 @@ class Output:
     def write(
         self, model: WinCLIP, words: dict[str, str], results: Results, machine: dict[str, Any], finished: bool
     ) -> None:
-        """Write what is known so far in place of what was written before.
+        """Write the results so far over those written before.
 
         Args:
-            model: that scored.
+            model: the one that scored.
             words: what prompts call each class.
-            results: so far.
-            machine: that scored.
-            finished: whether this is all.
+            results: those so far.
+            machine: the one that scored.
+            finished: whether these are all results.
         """
         made = {"versions": versions(), "weights_sha256": model.backbone.weights_sha256, "machine": machine}
         if finished and self._before is not None:
@@ -183,7 +183,7 @@ class Output:
         self._write_log()
 
     def write_steps(self, shown: Sequence[Table], rows: str) -> list[Path]:
-        """Write steps.md and steps.csv; gives the path of the first."""
+        """Write steps.md and steps.csv, and return the path of the first."""
         save = self._options.save_path
         write_atomically(save / "steps.csv", rows)
         write_atomically(save / "steps.md", tables_text(self._options, shown))

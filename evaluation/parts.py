@@ -1,9 +1,9 @@
-"""What a run has scored, in parts below ``SAVE_PATH/scores``: files that are complete or absent, and stay.
+"""The scores of runs, kept in parts below ``SAVE_PATH/scores``: files that are complete or absent.
 
 ``scores/ID/made_with.json`` says what the parts beside it were made with, ID being its checksum. The parts of a class
-are ``scores/ID/CLASS/FILES-CHECKSUM.safetensors``: FILES tells the list of the class's images, masks and references
-and the state of these files from any other, and CHECKSUM is that of the part itself. A part holds some of the test
-images, in some settings; several together make the whole.
+are ``scores/ID/CLASS/FILES-CHECKSUM.safetensors``: FILES identifies the list and the state of the class's images, masks
+and references, and CHECKSUM the part itself. A part holds some of the test images in some settings; together the parts
+make the whole.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from winclip.support.files import file_sha256, remove_file, write_atomically
 from winclip.variants import REFERENCE
 
 FOLDER = "scores"
-# At most this much work is lost when a run is killed, or one batch, whichever takes longer.
+# A killed run loses at most this much work, or one batch if that takes longer.
 SECONDS = 5.0
 _MADE_WITH = "made_with.json"
 
@@ -68,12 +68,12 @@ class ClassScores:
         return np.array([item.anomaly for item in self.items])
 
     def without_score(self) -> list[Item]:
-        """The images whose score is no number in some setting."""
+        """The images whose score is not finite in some setting."""
         good = np.logical_and.reduce([np.isfinite(scores) for scores in self.scores.values()])
         return [item for item, fine in zip(self.items, good) if not fine]
 
     def without(self, left_out: Sequence[Item]) -> ClassScores:
-        """The same without some images."""
+        """The scores without some images."""
         return self.at([number for number, item in enumerate(self.items) if item not in left_out], self.scores)
 
     def at(self, positions: Sequence[int], settings: Iterable[Setting]) -> ClassScores:
@@ -90,15 +90,15 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Part:
-    """What is known of some test images of a class in some settings.
+    """The scores of some test images of a class in some settings.
 
     Attributes:
-        positions: in the class's list of test images, of those that could be read.
-        scores: theirs, in every setting of the part, also where no image could be read.
-        unreadable: position and reason of the others.
-        unreadable_references: path and reason of references that others took the place of.
+        positions: of the images that could be read, in the class's list of test images.
+        scores: their scores in every setting of the part, even if no image could be read.
+        unreadable: position of each other image, and the reason.
+        unreadable_references: path of each replaced reference, and the reason.
         machine: what may change the rounding of a score.
-        oddities: of test images and references, a kind from ``datasets.samples`` and a path each.
+        oddities: kind, from ``datasets.samples``, and path of each odd test image or reference.
     """
 
     positions: list[int]
@@ -113,7 +113,7 @@ class Part:
 
 
 def join(parts: Sequence[Part], settings: Iterable[Setting]) -> Part:
-    """Parts of a class as one, in settings that all of them have."""
+    """Join parts of a class, in settings that all of them have."""
     scores = [part.scores for part in parts]
     settings = list(settings)
     return Part(
@@ -133,7 +133,7 @@ def join(parts: Sequence[Part], settings: Iterable[Setting]) -> Part:
 
 @dataclass(frozen=True)
 class Listing:
-    """What tells the files of a class from others: checksums with the times of the files, and without.
+    """Checksums that identify the files of a class, with and without the times of the files.
 
     Copies of a data set on several machines need not share the times.
     """
@@ -143,15 +143,15 @@ class Listing:
 
 
 class Parts:
-    """The parts that belong to a run; in a ``with`` statement, what is not yet written is written at its end."""
+    """The parts of a run; the end of a ``with`` statement writes those that are not yet written."""
 
     def __init__(self, folder: Path, made_with: dict[str, Any], listings: Mapping[str, Listing]) -> None:
-        """Take what was said about the scores; nothing is read or written yet.
+        """Set up the parts; nothing is read or written yet.
 
         Args:
-            folder: of all parts, ``SAVE_PATH/scores``.
-            made_with: everything but the files that scores depend on, from ``winclip.made_with``.
-            listings: of the classes.
+            folder: the folder of all parts, ``SAVE_PATH/scores``.
+            made_with: everything that scores depend on except the files, from ``winclip.made_with``.
+            listings: the listing of each class.
         """
         self._all = folder
         self._made_with = made_with
@@ -163,7 +163,7 @@ class Parts:
 
     @classmethod
     def of(cls, folder: Path) -> Parts:
-        """Those that an earlier run left in ``scores/ID``.
+        """The parts that an earlier run left in ``scores/ID``.
 
         Raises:
             InputError: if there are none.
@@ -176,7 +176,7 @@ class Parts:
         )
 
     def begin(self, fresh: bool) -> None:
-        """On rank 0: say what was made with something else, which stays, and state what this run is made with.
+        """On rank 0: log which parts were made with something else, and write what those of this run are made with.
 
         Args:
             fresh: remove everything that earlier runs have scored.
@@ -195,8 +195,7 @@ class Parts:
         for name, listing in self._listings.items():
             if name in known and known[name] != asdict(listing):
                 _log.warning(
-                    "%s: its images, masks, references or words for prompts are others than before, so it is scored"
-                    " anew",
+                    "%s: its images, masks, references or words for prompts have changed, so it is scored again",
                     name,
                 )
             for path in self._paths(name):
@@ -208,7 +207,7 @@ class Parts:
         write_atomically(self.folder / _MADE_WITH, json.dumps(content, indent=2) + "\n")
 
     def follow(self, rank: int) -> None:
-        """On another rank, after rank 0 has begun: see that it does the same.
+        """On another rank, after rank 0 has begun: check that both do the same.
 
         Raises:
             InputError: naming the rank and what differs.
@@ -239,11 +238,11 @@ class Parts:
         return found
 
     def unreadable_references(self, name: str) -> dict[str, str]:
-        """Path and reason of the references of a class that others took the place of, as far as parts know."""
+        """Path of each replaced reference of a class and the reason, as far as the parts hold them."""
         return {path: reason for part in self._paths(name) for path, reason in _header(part)["unreadable_references"]}
 
     def add(self, name: str, part: Part) -> None:
-        """Take in further images of a class, and save what came since the last time if that is a while ago.
+        """Add images of a class, and save those added since the last save if it is ``SECONDS`` ago.
 
         Raises:
             InputError: if it cannot be saved.
@@ -267,17 +266,17 @@ class Parts:
         self._saved_at = time.monotonic()
 
     def read(self, name: str, settings: Sequence[Setting]) -> Part:
-        """All that is known of a class, its images in the order of their list.
+        """The joined parts of a class, its images in the order of their list.
 
         Args:
             name: the class.
-            settings: for each, the parts know every image.
+            settings: those in which the parts hold every image.
         """
         parts = [_unpacked(path, settings) for path in self._paths(name)]
         scores, maps = {}, {}
         for setting in settings:
             whole = join([part for part in parts if setting in part.scores.scores], [setting])
-            # Parts overlap where a setting was scored in a run that was not finished, and again with others.
+            # Parts overlap if an unfinished run scored a setting and a later run scored it again beside others.
             _, order = np.unique(whole.positions, return_index=True)
             joined = whole.scores.at(order.tolist(), [setting])
             scores[setting], maps[setting] = joined.scores[setting], joined.maps[setting]
@@ -314,14 +313,14 @@ class Parts:
         return sorted(pattern.parent.glob(pattern.name))
 
     def _described(self, folder: Path) -> str:
-        """What else was scored, in what it differs and how large it is."""
+        """A folder of other scores: how it differs, and its size."""
         names = differing(_read_json(folder / _MADE_WITH).get("made_with", {}), self._made_with)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         return f"{folder} stays, made with another {', '.join(names)}, {size / 1e6:.1f} MB"
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder of parts, and what else is in it."""
+    """Remove a folder of parts with all its content."""
     try:
         shutil.rmtree(folder, ignore_errors=not folder.exists())
     except OSError as error:
@@ -329,13 +328,13 @@ def _remove(folder: Path) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """What was stated; nothing where there is no such file, or one that was damaged."""
+    """The content of a JSON file; empty if it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        _log.warning("%s cannot be read (%s), so nothing that lies beside it counts", path, error)
+        _log.warning("%s cannot be read (%s), so the files beside it are ignored", path, error)
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -347,7 +346,7 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def _packed(part: Part) -> bytes:
-    """A part as bytes of a .safetensors file; masks take a bit a pixel."""
+    """A part as bytes of a .safetensors file; masks take one bit per pixel."""
     scores = part.scores
     masks = [mask for mask in scores.masks if mask is not None]
     side = len(masks[0]) if masks else 0
@@ -375,7 +374,7 @@ def _packed_setting(setting: Setting) -> list[Any]:
 
 
 def _unpacked(path: Path, settings: Sequence[Setting]) -> Part:
-    """A part, in those of the settings that it has."""
+    """A part, in the given settings that it has."""
     known = _header(path)
     side = known["side"]
     with safetensors.safe_open(str(path), framework="pt") as file:

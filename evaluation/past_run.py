@@ -1,4 +1,4 @@
-"""What a run of test.py left behind, read again."""
+"""Reads the output of an earlier run of test.py."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Scores = dict[str, dict[str, tuple[int, float]]]
 
 @dataclass(frozen=True)
 class Run:
-    """What a run left behind.
+    """The output of an earlier run.
 
     Attributes:
-        folder: where.
+        folder: its output folder.
         dataset, data_path, aupro, metrics: its options.
         config: all of its config.json.
         scores: per setting.
-        finished: whether it came to its end.
+        finished: whether it ran to its end.
     """
 
     folder: Path
@@ -46,7 +46,7 @@ class Run:
         return {name: {path: label for path, (label, _) in images.items()} for name, images in scores.items()}
 
     def settings(self, k_shot: int | None, variant: str | None = None) -> list[Setting]:
-        """Those of a variant with a number of shots, one for each seed; either may be left open if there is one only.
+        """The settings of a variant and a number of shots, one per seed; either may be None if the run has only one.
 
         Raises:
             InputError: if there are none, or several.
@@ -88,10 +88,10 @@ def read_rows(path: Path, what: str) -> list[dict[str, str]]:
 
     Args:
         path: the file.
-        what: it holds, for messages.
+        what: what it holds, for messages.
 
     Raises:
-        InputError: if it cannot be read, or is no CSV.
+        InputError: if it cannot be read, or is not CSV.
     """
     try:
         return list(csv.DictReader(io.StringIO(read_text(path, what), newline="")))

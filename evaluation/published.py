@@ -10,7 +10,7 @@ from datasets.registry import DATA_SETS, STATED_MEANS, with_published_tables
 from winclip.support.errors import InputError
 
 SOURCE = "Accurate-WinCLIP, README tables"
-# Of means, by who states them.
+# The sources of published means.
 STATED = {
     "paper": "Jeong et al., CVPR 2023, means over 5 draws where few-shot; zero-shot F1 as caoyunkang/WinClip quotes it",
     "caoyunkang": "README of caoyunkang/WinClip",
@@ -25,7 +25,7 @@ def require_published(dataset: str) -> None:
 
 
 def published_table(dataset: str, k_shot: int) -> dict[str, dict[str, float]]:
-    """Per-class figures in per cent of the reference reimplementation, by class and metric.
+    """Figures of the reference reimplementation in per cent, by class and metric.
 
     Returns:
         An empty table if none was published for this data set and number of shots.
@@ -35,7 +35,7 @@ def published_table(dataset: str, k_shot: int) -> dict[str, dict[str, float]]:
 
 
 def published_mean(table: dict[str, dict[str, float]], objects: Sequence[str], metric: str) -> float | None:
-    """Mean of a published column over the classes of a run; the published mean itself if it ran all."""
+    """Mean of a published column over the classes of a run; the published mean itself if the run has all classes."""
     if {*objects, "mean"} == table.keys():
         return table["mean"].get(metric)
     values = [table[name][metric] for name in objects if metric in table.get(name, {})]
@@ -43,7 +43,7 @@ def published_mean(table: dict[str, dict[str, float]], objects: Sequence[str], m
 
 
 def stated_means(dataset: str, k_shot: int) -> dict[str, dict[str, float]]:
-    """By who states them, means in per cent by metric; none are empty."""
+    """Published means in per cent, by source and metric; a source without any is left out."""
     found = {name: _figures(path, dataset, k_shot) for name, path in STATED_MEANS.items()}
     return {name: table["mean"] for name, table in found.items() if table}
 

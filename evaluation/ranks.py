@@ -1,7 +1,7 @@
 """The processes of a run: one, or several ranks that torchrun starts and that divide the images among them.
 
-Ranks meet in the files below ``scores/`` and share nothing else but whether all is well. Rank 0 measures, writes the
-results and speaks; another rank says only why it failed, if it was the first to fail.
+Ranks exchange scores as files below ``scores/``, and otherwise only whether one has failed. Rank 0 computes the
+metrics, writes the results and logs; another rank only reports its error, if it was the first to fail.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# The longest that ranks wait for each other, as for one that downloads weights or takes the metrics of a large class.
-# The death of a process is noticed at once, by the end of its connections; only a machine that falls silent takes this.
+# The longest that ranks wait for each other, for example while one downloads weights or measures a large class.
+# A dead process is noticed at once, because its connections close; only an unreachable machine takes this long.
 _PATIENCE = timedelta(minutes=30)
-# How long a rank that has nothing to say waits for torchrun to end it, after the one that says why.
+# How long a rank without an error of its own waits for torchrun to end it, while the failed one reports its error.
 _GRACE_SECONDS = 30
 
 
 class _OtherRankFailed(InputError):
-    """Another rank says why."""
+    """Another rank reports the error."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Ranks:
     """This process among those of the run.
 
     Attributes:
-        number, count: of this rank, from 0, and of all.
+        number, count: the number of this rank, from 0, and how many ranks there are.
         local_number, local_count: the same on this machine.
     """
 
@@ -56,13 +56,13 @@ class Ranks:
         return self.number == 0
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """This rank's part, contiguous; those of all ranks, in their order, make the whole."""
+        """This rank's contiguous share; the shares of all ranks, in order, make the whole."""
         size = len(items)
         return items[size * self.number // self.count : size * (self.number + 1) // self.count]
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Do something on every rank and wait for the others; what one raises as InputError ends all of them."""
+        """Do something on every rank and wait for the others; an InputError on one rank ends all."""
         error = None
         try:
             yield
@@ -72,10 +72,10 @@ class Ranks:
         if error is not None and failed.index(True) == self.number:
             raise error
         if any(failed):
-            raise _OtherRankFailed("another rank says why")
+            raise _OtherRankFailed("another rank reports the error")
 
     def _meet(self, failed: bool) -> list[bool]:
-        """Of every rank, whether it failed."""
+        """Whether each rank failed."""
         if self.count == 1:
             return [failed]
         import torch
@@ -106,8 +106,8 @@ class Ranks:
         options = replace(options, device=own_device(options.device, self.local_number, self.local_count))
         torch.set_num_threads(max(1, usable_cores() // self.local_count))
         loaded: list[WinCLIP] = []
-        # One rank of a machine measures its linear layers before the others, which find what it found, and does so with
-        # the threads of a process that is alone, which may have measured them already.
+        # One rank of a machine times its linear layers, and the others then read the result. It does so with the
+        # threads of a single process, which may have timed them already.
         for turn in (True, False):
             with self.together(), self.all_threads():
                 if turn is (self.local_number == 0):
@@ -116,7 +116,7 @@ class Ranks:
 
     @contextlib.contextmanager
     def all_threads(self) -> Iterator[None]:
-        """With as many threads as a process that is alone, for what may round otherwise with fewer."""
+        """Use as many threads as a single process, because fewer may round differently."""
         import torch
 
         from winclip.pictures.reading import usable_cores
@@ -132,7 +132,7 @@ class Ranks:
 
 @contextlib.contextmanager
 def joined_ranks() -> Iterator[Ranks]:
-    """The processes of this run, several only where torchrun has started them."""
+    """The processes of this run, several only if torchrun has started them."""
     if not _under_torchrun():
         yield Ranks()
         return
@@ -148,10 +148,10 @@ def joined_ranks() -> Iterator[Ranks]:
         except RuntimeError as error:
             raise InputError(f"the ranks cannot reach each other ({str(error).splitlines()[0]})") from error
         yield ranks
-        # Not after an error: the others learn of it by the end of this process, whatever they wait for.
+        # Not after an error: the end of this process tells the others, whatever they wait for.
         distributed.destroy_process_group()
     except _OtherRankFailed:
-        # torchrun ends all ranks as soon as one has, and the one that failed may still be on its way to say why.
+        # torchrun ends all ranks as soon as one has ended, and the failed one may not have reported its error yet.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(_GRACE_SECONDS)
         raise SystemExit(2) from None
@@ -161,14 +161,14 @@ def joined_ranks() -> Iterator[Ranks]:
             raise SystemExit(128 + (signal.SIGTERM if terminated else signal.SIGINT)) from None
         if terminated:
             raise Terminated(
-                "torchrun does so when another rank has ended, which may have said why; the same command goes on where"
-                " this one stopped"
+                "torchrun does so when another rank has ended, which may have reported why; the same command goes on"
+                " where this one stopped"
             ) from None
         raise
 
 
 def own_device(device: str, local_number: int, local_count: int) -> str:
-    """The device of a rank for an option value: of CUDA devices each rank takes one.
+    """The device of a rank for an option value; each rank takes a CUDA device of its own.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` and so on.
@@ -176,7 +176,7 @@ def own_device(device: str, local_number: int, local_count: int) -> str:
         local_count: how many ranks the machine has.
 
     Raises:
-        InputError: if there are fewer CUDA devices than ranks, or one is named.
+        InputError: if there are fewer CUDA devices than ranks, or the value names one.
     """
     import torch
 

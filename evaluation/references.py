@@ -1,4 +1,4 @@
-"""Which train images every setting of a run uses, and their memory bank."""
+"""The train images that each setting of a run uses, and their memory banks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Plan:
         return [item for orders in self.orders.values() for order in orders.values() for item in order[:most]]
 
     def possible(self, class_name: str) -> list[Item]:
-        """Every reference that a class may use; drawn ones in one order whatever the seeds."""
+        """Every reference that a class may use; drawn ones in the same order for all seeds."""
         every = dict.fromkeys(item for order in self.orders[class_name].values() for item in order)
         return [*every] if self.listed else sorted(every, key=lambda item: item.img_path)
 
@@ -54,9 +54,9 @@ class References:
         class_name: the class.
         items: every reference once, in the order of the bank.
         chosen: per setting, positions in ``items``; none for zero-shot.
-        unreadable: path and reason of those that others took the place of.
-        oddities: as of ``evaluation.parts.Part``, once they are read.
-        banks: their memory banks, one for each view, by ``encoding`` of variants; empty while they are not encoded.
+        unreadable: path of each replaced reference, and the reason.
+        oddities: as in ``evaluation.parts.Part``, once the images are read.
+        banks: their memory banks, one for each view, by ``encoding`` of variants; empty before they are encoded.
     """
 
     class_name: str
@@ -71,8 +71,8 @@ def plan_references(options: Options, index: DatasetIndex, classes: Sequence[str
     """Draw the references of every class, or read the list that ``--reference_list`` names.
 
     Raises:
-        InputError: if a class has fewer train images than shots are asked for, or the list is malformed
-            or does not say how many shots are meant.
+        InputError: if a class has fewer train images than the shots asked for, or the list is malformed
+            or leaves the number of shots open.
     """
     if options.reference_list is not None:
         return _plan_listed(options, read_reference_list(options.reference_list, index, classes))
@@ -82,7 +82,7 @@ def plan_references(options: Options, index: DatasetIndex, classes: Sequence[str
         train = index.train.get(name, [])
         for seed in options.seed:
             draw_references(train, name, max(k_shots), seed)
-        # All of them, so that others can take the place of those that cannot be read.
+        # All of them: later ones replace those that cannot be read.
         orders[name] = {seed: draw_references(train, name, len(train), seed) for seed in options.seed}
     return Plan(_settings(options, k_shots, options.seed), orders)
 
@@ -146,7 +146,7 @@ def oddities(paths: Sequence[str], truths: Sequence[Truth]) -> list[tuple[str, s
 
 def refuse_unreadable(reason: str) -> NoReturn:
     """Raises: InputError: with the reason and the way out."""
-    raise InputError(f"{reason}; mend it, or go on without such images with --skip_unreadable")
+    raise InputError(f"{reason}; repair it, or leave such images out with --skip_unreadable")
 
 
 def choose_references(
@@ -155,7 +155,7 @@ def choose_references(
     """Take the first k images of every order, without encoding them.
 
     Raises:
-        InputError: if too few are left without those that are known to be unreadable.
+        InputError: if too few are left without the unreadable ones.
     """
     taken = {setting: _first(plan.orders[class_name], setting, class_name, unreadable) for setting in settings}
     items = list(dict.fromkeys(item for part in taken.values() for item in part))

@@ -1,4 +1,4 @@
-"""The report of a run: the curves, and every test image with what each setting says about it."""
+"""The report of a run: the curves, and every test image with its result in each setting."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from winclip.report.curves import ClassCurves, measure_class
 from winclip.report.page import LARGEST, LARGEST_HEAT, LONGEST_OUTLINE, heat_picture
 from winclip.support.names import counted
 
-# Bytes of the page's pictures; with more test images, the worst of each class are shown.
+# Limit of the page's pictures in bytes; beyond it, only the worst test images of each class are shown.
 PAGE_BYTES = 40_000_000
 
 _WORDS = Wording(
@@ -46,15 +46,15 @@ _WORDS = Wording(
     + "; row chance: what guessing gives on these images.",
 )
 _NOTES = (
-    "Scores above the threshold count as defective. The threshold is, for each class, the one with the best F1 on these"
-    " very images, so right and wrong are on the optimistic side.",
+    "Scores above the threshold count as defective. Each class has the threshold with the best F1 on these very images,"
+    " so right and wrong are counted optimistically.",
     "The worst come first: the wrong ones by their distance from the threshold, then the right ones nearest to it. Heat"
     " maps have one colour scale for the whole page, from 0 to 1; higher values are drawn as 1.",
 )
 
 
 class RunPictures:
-    """What the report needs of a run: curves and grid maps, of the first seed of every number of shots."""
+    """What the report needs from a run: curves and grid maps, from the first seed of every number of shots."""
 
     def __init__(self, root: Path, settings: list[Setting], upright: bool = False, white: int | None = None) -> None:
         first_seeds: dict[str, Setting] = {}
@@ -67,7 +67,7 @@ class RunPictures:
         self._classes: dict[str, ClassScores] = {}
 
     def add(self, name: str, scored: ClassScores, measured: ClassMetrics) -> None:
-        """Take the curves of a class in a setting and keep its small maps; settings not shown are passed over."""
+        """Take the curves of a class in a setting and keep its small maps; settings not shown are ignored."""
         setting = measured.setting
         if setting not in self._curves:
             return
@@ -82,13 +82,13 @@ class RunPictures:
         kept.scores[setting], kept.maps[setting] = scored.scores[setting], scored.maps[setting]
 
     def report(self, title: str, tables: Sequence[Table], facts: Sequence[tuple[str, str]], results: Results) -> Report:
-        """The page's content; images and masks are read when their turn comes.
+        """The page's content; images and masks are read one after the other.
 
         Args:
             title: heading of the page.
             tables: figures of the run.
             facts: names and values shown under the title.
-            results: the same figures, and those of the types of defects.
+            results: the same figures, and the figures by type of defect.
         """
         notes = [*_NOTES]
         if not self._all_shown:
@@ -139,7 +139,7 @@ class RunPictures:
 
 
 def types_table(results: Results) -> Table | None:
-    """Image AUROC and AUPRO of each type of defect with every number of shots, the hardest first; None without any."""
+    """Image AUROC and AUPRO of each type of defect with every number of shots, hardest first; None without types."""
     groups = dict(sorted(by_shots(results).items(), key=lambda group: group[0].k_shot))
     tables = {shots: over_seeds([results.types[s] for s in settings]) for shots, settings in groups.items()}
     last, counts = [*tables][-1], type_counts(results)
@@ -164,14 +164,14 @@ def types_table(results: Results) -> Table | None:
         return None
     note = (
         "Images of each type against the good images of their class alone; the type with the lowest image AUROC with"
-        f" {counted(last.k_shot, 'reference')} comes first. An image AUROC of 50 is that of guessing."
+        f" {counted(last.k_shot, 'reference')} comes first. Guessing gives an image AUROC of 50."
     )
     header = ["type of defect", "images", *(f"{metric} {shots.shots}" for metric, shots in columns)]
     return Table("Types of defects, the hardest first", header, rows, notes=[note], bars=True)
 
 
 def growth(results: Results) -> list[Growth]:
-    """Each figure of the mean and of every class over the first variant's numbers of shots; nothing if it has one."""
+    """Each figure of the mean and of every class over the first variant's numbers of shots; empty if it has one."""
     of_first = {
         shots.k_shot: of for shots, of in by_shots(results).items() if shots.variant == results.settings[0].variant
     }
@@ -195,8 +195,8 @@ def growth(results: Results) -> list[Growth]:
 def rank(label: int, score: float, threshold: float | None) -> tuple[float, float]:
     """The place of an image in the gallery, the smallest first; arguments as for ``judge``.
 
-    Wrong ones come first, those farthest from their threshold before others; then right ones, those nearest
-    to it first. Images without threshold or score are last, the highest scores first.
+    Wrong ones come first, the farthest from their threshold leading; then right ones, the nearest leading.
+    Images without threshold or score are last, the highest scores leading.
     """
     if threshold is None or not math.isfinite(score):
         return 2.0, -score if math.isfinite(score) else math.inf

@@ -23,14 +23,14 @@ from winclip.support.names import cell, csv_line
 from winclip.variants import REFERENCE
 
 if TYPE_CHECKING:
-    # They bring torch, which tables do without.
+    # They import torch, which tables do not need.
     from evaluation.measuring import ClassMetrics
     from evaluation.parts import ClassScores
     from evaluation.references import References
 
 INTERVALS_NOTE = f"[low, high]: 95 % bootstrap interval over images, {RESAMPLES:,} resamples."
 CHANCE_MARK = "†"
-CHANCE_NOTE = f"{CHANCE_MARK}: cannot be told from guessing, whose figure (of a class, its own) is in the interval."
+CHANCE_NOTE = f"{CHANCE_MARK}: cannot be told from guessing, whose figure (for a class, its own) is in the interval."
 
 Column = dict[str, float]
 Part = TypeVar("Part")
@@ -45,12 +45,12 @@ class Results:
         dataset: its name.
         settings: in the order of the run.
         figures: per setting and class, the metrics that are defined, as fractions.
-        types: per setting, by class and type of defect, those of its metrics that are defined.
-        resampled: per setting and class, of each of these its values in resamples, see ``ClassMetrics``.
+        types: per setting, by class and type of defect, its metrics that are defined.
+        resampled: per setting and class, each figure's values in resamples, see ``ClassMetrics``.
         scores: per setting, the test images and their scores.
         references: per setting, the reference images used.
-        chance: per class, what guessing gives on it.
-        metrics: those that tables show.
+        chance: per class, the figures of guessing.
+        metrics: the ones that tables show.
     """
 
     dataset: str
@@ -71,7 +71,7 @@ class Results:
         self.references = {setting: [] for setting in self.settings}
 
     def add(self, scored: ClassScores, measured: ClassMetrics, references: References) -> None:
-        """Take in a class in a setting."""
+        """Add a class in a setting."""
         setting = measured.setting
         self.figures[setting][scored.class_name] = measured.figures
         self.types[setting] |= {(scored.class_name, name): column for name, column in measured.types.items()}
@@ -83,7 +83,7 @@ class Results:
 
     @property
     def variants(self) -> bool:
-        """Whether there is a variant beside the reference, so that files name it."""
+        """Whether files name the variant, as they do if any is not the reference."""
         return any(setting.variant != REFERENCE.name for setting in self.settings)
 
     @property
@@ -122,7 +122,7 @@ def intervals(results: Results, settings: Sequence[Setting]) -> dict[str, dict[s
     """Per class and of their mean, the intervals of the figures' means over some settings.
 
     Resample for resample, figures are averaged as the tables average them: over the classes, then over
-    the settings. One that is not known has no interval. Nothing, if nothing was resampled.
+    the settings. A figure that is not known has no interval, nor has any without resampling.
     """
     tables = []
     for setting in settings:
@@ -145,7 +145,7 @@ def averaged(columns: Sequence[dict[str, Float64]], required: Callable[[Iterable
 
 
 def by_shots(results: Results) -> dict[Setting, list[Setting]]:
-    """The settings of each variant and number of shots, by one without a seed."""
+    """The settings of each variant and number of shots, keyed by one without a seed."""
     groups: dict[Setting, list[Setting]] = {}
     for setting in results.settings:
         groups.setdefault(replace(setting, seed=None), []).append(setting)
@@ -153,7 +153,7 @@ def by_shots(results: Results) -> dict[Setting, list[Setting]]:
 
 
 def _csv_of_settings(results: Results, header: Sequence[str], rows: Iterable[tuple[Setting, Sequence[Any]]]) -> str:
-    """CSV of rows with their settings, which begin with the variant where there are any."""
+    """CSV of rows with their settings; the variant comes first if the run has variants."""
     if not results.variants:
         return csv_text(header, (row for _, row in rows))
     return csv_text(["variant", *header], ([cell(setting.variant), *row] for setting, row in rows))
@@ -202,7 +202,7 @@ def _per_cent(column: Column, metrics: Sequence[str]) -> list[str]:
 def _with_seeds_joined(
     results: Results, tables: Mapping[Setting, dict[Key, Column]]
 ) -> Iterator[tuple[Setting, str, dict[Key, Column]]]:
-    """Variant with shots, seed and table of every setting; behind several seeds their ``mean`` and ``std``."""
+    """Variant with shots, seed and table of every setting; after several seeds also their ``mean`` and ``std``."""
     for shots, settings in by_shots(results).items():
         for setting in settings:
             yield shots, setting.seed_text, tables[setting]
@@ -260,7 +260,7 @@ def tables(results: Results, compare: bool) -> list[Table]:
     """A table per number of shots, per cent with one decimal.
 
     With several seeds a cell is the mean over the seeds and the population standard deviation. Where
-    images were resampled, the interval stands behind it, and ``CHANCE_MARK`` if that holds what guessing gives.
+    images were resampled, the interval follows, and ``CHANCE_MARK`` if it holds the figure of guessing.
     """
     shown = []
     guessed = with_mean(results.chance)
@@ -294,7 +294,7 @@ def tables(results: Results, compare: bool) -> list[Table]:
 
 
 def rows_of_class(results: Results, name: str) -> Iterator[str]:
-    """The rows of a class in the first variant, to be read while others are scored."""
+    """The rows of a class in the first variant, shown while other classes are scored."""
     for shots, settings in by_shots(results).items():
         if shots.variant == results.settings[0].variant:
             mean, _ = over_seeds([{name: results.figures[setting][name]} for setting in settings])
@@ -303,7 +303,7 @@ def rows_of_class(results: Results, name: str) -> Iterator[str]:
 
 
 def _mean_notes(table: dict[str, Column]) -> list[str]:
-    """Which means leave classes out, because these have no such figure."""
+    """Which means leave out classes that lack the figure."""
     classes = [column for name, column in table.items() if name != "mean"]
     metrics: dict[int, list[str]] = {}
     for metric in METRICS:
@@ -331,7 +331,7 @@ def markdown(tables: Iterable[Table]) -> str:
 
 def _cell(mean: Column, deviation: Column, limits: Mapping[str, Interval], guessed: Column, metric: str) -> str:
     both = limits.get(metric) if metric in mean else None
-    # Rounding moves an end that is the figure of guessing itself, as that of F1 often is.
+    # Rounding may move an end that equals the figure of guessing, as it often does for F1.
     known = both is not None and metric in guessed and both[0] - 1e-9 <= guessed[metric] <= both[1] + 1e-9
     return figure_text(mean, deviation, metric) + interval_text(both) + (CHANCE_MARK if known else "")
 
@@ -344,7 +344,7 @@ def figure_text(mean: Column, deviation: Column, metric: str) -> str:
 
 
 def interval_text(limits: Interval | None, sign: str = "") -> str:
-    """An interval as it stands behind its figure, per cent: `` [89.8, 92.9]``; empty if there is none."""
+    """An interval as it follows its figure, per cent: `` [89.8, 92.9]``; empty if there is none."""
     return "" if limits is None else f" [{100 * limits[0]:{sign}.1f}, {100 * limits[1]:{sign}.1f}]"
 
 

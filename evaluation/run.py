@@ -51,10 +51,10 @@ class Outcome:
 
 
 def run(options: Options) -> Outcome:
-    """Score what is not scored yet, measure, and write the files; those of every class as soon as it is done.
+    """Score what is not scored yet, measure, and write the files, anew after each class.
 
     Raises:
-        InputError: if anything given is wrong; what was scored before is kept.
+        InputError: if an option or file is wrong; earlier scores are kept.
     """
     output = Output(options)
     with joined_ranks() as ranks, ExitStack() as held:
@@ -142,7 +142,7 @@ def _score_and_measure(
         return Outcome("", 0)
     if turned:
         _log.warning(
-            "EXIF would turn %s, the first is %s; they are read as they are stored, as masks mostly are; --upright"
+            "EXIF would turn %s, the first is %s; they are read as they are stored, as most masks are; --upright"
             " turns them",
             counted(len(turned), "image"),
             task.index.root / min(turned),
@@ -150,7 +150,7 @@ def _score_and_measure(
     if unscored:
         raise InputError(
             f"{counted(len(unscored), 'image has', 'images have')} no score, the first is"
-            f" {task.index.root / unscored[0].img_path}; no class of such images is among the results."
+            f" {task.index.root / unscored[0].img_path}; the results leave out their classes."
             " Try --precision fp32 or other weights, or leave such images out with --skip_bad_scores"
         )
     shown, files = tables(results, options.compare), [options.save_path / "tables.md"]
@@ -168,7 +168,7 @@ def _score_and_measure(
 
 
 def _made_with(options: Options, task: Task, model: WinCLIP) -> dict[str, Any]:
-    """Everything but the files that a score depends on."""
+    """Everything that a score depends on except the files."""
     packages = {f"{package} version": version for package, version in versions().items() if package != "winclip"}
     # Scores of a variant say its name.
     prompts, device = asdict(load_prompt_set(options.prompt_set)), model.backbone.device.type
@@ -196,14 +196,14 @@ def _log_task(options: Options, task: Task, model: WinCLIP, ranks: Ranks) -> Non
     unnamed = [name for name, words in task.words.items() if is_only_a_number(words)]
     if unnamed:
         _log.warning(
-            "prompts call class %s by its number, which says nothing of what its pictures show; give words with %s",
+            "prompts call class %s by its number, which does not say what its pictures show; give words with %s",
             ", ".join(unnamed),
             "--class_names",
         )
 
 
 def _checked_task(options: Options) -> Task:
-    """Find out what to do, and see that everything for it is there."""
+    """Find out what to do, and check that everything needed is there."""
     index = load_index(options.data_path)
     classes = published_order(options.dataset, select_classes(index, options.classes))
     plan = plan_references(options, index, classes)
@@ -220,20 +220,20 @@ def _checked_task(options: Options) -> Task:
 
 
 def _overlap(options: Options, index: DatasetIndex, plan: Plan) -> str:
-    """What to warn of if test images are among those that references are taken from."""
+    """A warning if test images are among those that references are taken from, else empty."""
     names = plan.orders if plan.wanted() else ()
     pairs = [pair for name in names for pair in same_pictures(index.root, plan.possible(name), index.test[name])]
-    # Files that are no pictures can have the same bytes, and their own error.
+    # Unreadable files can have the same bytes, and have an error of their own.
     pairs = [pair for pair in pairs if _readable(index.root / pair[0])]
     if not pairs:
         return ""
     images = counted(len({path for path, _ in pairs}), "test image is", "test images are")
     text = (
-        f"{images} among the train images, as the same file or the same bytes, so that an image can be its own"
+        f"{images} among the train images, as the same file or the same bytes, so an image can be its own"
         f" reference; the first is {index.root / pairs[0][0]}, as {index.root / pairs[0][1]}"
     )
     if not options.allow_overlap:
-        raise InputError(f"{text}; take them out of one part, or go on with --allow_overlap")
+        raise InputError(f"{text}; take them out of one split, or accept them with --allow_overlap")
     return text
 
 
@@ -253,7 +253,7 @@ def _method(options: Options) -> MetricOptions:
     return MetricOptions(options.aupro, options.metrics, options.intervals, options.image_only)
 
 
-# Imported late, because scikit-learn and what draws a page take a second that most runs can do without.
+# Imported late: scikit-learn and the code that draws a page take a second that most runs need not spend.
 def _metric_check(options: Options) -> MetricCheck | None:
     if not options.check_metrics:
         return None

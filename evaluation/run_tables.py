@@ -1,4 +1,4 @@
-"""One table over many runs: the means over classes of every data set and number of shots, and what is published."""
+"""One table over many runs: the means over classes of every data set and number of shots, and published ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OPTIONS = (
     *("model", "pretrained", "image_size", "prompt_set", "class_names", "scales", "temperature"),
     *("device", "precision", "seed", "reference_list", "aupro", "metrics"),
 )
-# What the rows of published figures are called, and where they are from.
+# Names and sources of the rows of published figures.
 _PUBLISHED = {"Accurate-WinCLIP": SOURCE, **STATED}
 _NAMES = ["dataset", "k_shot", "source"]
 _HEADINGS = [(metric.group, metric.title) for metric in REGISTRY]
@@ -36,22 +36,22 @@ _GROUPS = [
 ]
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
-    # Behind a line's end LaTeX takes the first three for an option; two hyphens in a row would be drawn as a dash.
+    # After a line break LaTeX reads the first three as an option; two hyphens in a row would be drawn as a dash.
     | {character: f"{{{character}}}" for character in "[]*-"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\symbol{34}"}
 )
-# Letters that need no font encoding but LaTeX's first, and the sign in our notes.
+# Letters of LaTeX's default font encoding, and the sign in the notes.
 _ACCENTED = {"±", *map(chr, {*range(0xC0, 0x100)} - {0xD0, 0xD7, 0xDE, 0xF0, 0xF7, 0xFE})}
 
 
 @dataclass(frozen=True)
 class RunTable:
-    """All rows of a table in their order, and what to know of them.
+    """All rows of a table in their order, and notes on them.
 
     Attributes:
         frame: as the CSV has it: data set, number of shots and source (a run's folder, or who published the figures);
-            of every metric the figure, its deviation over seeds and the ends of its interval; per cent or NaN.
+            for every metric the figure, its deviation over seeds and the ends of its interval; per cent or NaN.
         notes: paragraphs below it.
     """
 
@@ -63,10 +63,10 @@ class RunTable:
         return self.frame[[metric + end for metric in METRICS]].set_axis([*METRICS], axis=1)
 
     def best(self) -> pd.DataFrame:
-        """For every row and metric, whether no row of its group has more, as far as one decimal shows.
+        """For every row and metric, whether the figure is the largest of its group, at one decimal.
 
-        A group are the rows of a data set with one number of shots; in a data set that has one row for each
-        number of shots, all its rows.
+        A group is the rows of a data set with the same number of shots, or all rows of a data set that has one
+        row for each number of shots.
         """
         dataset, k_shot = self.frame["dataset"], self.frame["k_shot"]
         several = self.frame.duplicated(["dataset", "k_shot"]).groupby(dataset).transform("any")
@@ -74,7 +74,7 @@ class RunTable:
         return shown == shown.groupby([dataset, k_shot.where(several, -1)]).transform("max")
 
     def _texts(self, name: Callable[[str], str], bold: str, std: str) -> pd.DataFrame:
-        """Names as a function gives them, figures with their deviations and the best in bold, from formats of both."""
+        """Names as the function gives them; figures with deviations, the best in bold, in the given formats."""
         figures, deviations = self._part(""), self._part("_std")
         texts = figures.map("{:.1f}".format).where(figures.notna(), "-")
         texts = texts.mask(self.best(), texts.map(bold.format))
@@ -82,7 +82,7 @@ class RunTable:
         return self.frame[_NAMES].map(lambda text: name(from_cell(str(text)))).join(texts)
 
     def _limits(self) -> pd.DataFrame:
-        """Intervals as they stand behind their figures; empty text where there is none."""
+        """Intervals as they follow their figures; empty text if there is none."""
         low, high = self._part("_low") / 100, self._part("_high") / 100
         texts = {metric: [*map(interval_text, zip(low[metric], high[metric]))] for metric in METRICS}
         return pd.DataFrame(texts).where(low.notna(), "")
@@ -119,19 +119,19 @@ class RunTable:
 
 
 def latex_text(text: str) -> str:
-    """Text of any origin for LaTeX; what its oldest fonts do not have is written as ``\\u4e2d``."""
+    """Any text, escaped for LaTeX; characters that its oldest fonts lack are written as ``\\u4e2d``."""
     plain = (one if one.isascii() or one in _ACCENTED else ascii(one)[1:-1] for one in printable(text))
     return "".join(plain).translate(_LATEX)
 
 
 def tabulate_runs(folders: Sequence[Path]) -> RunTable:
-    """Read runs and join them, data sets in the order in which they come first.
+    """Read runs and join them, data sets in order of first appearance.
 
     Args:
         folders: output folders of test.py.
 
     Raises:
-        InputError: if one is none or is named twice, or two runs of a data set have other classes or images.
+        InputError: if a folder holds no run or is named twice, or two runs of a data set differ in classes or images.
     """
     for number, folder in enumerate(folders):
         if folder.resolve() in [other.resolve() for other in folders[:number]]:
@@ -140,7 +140,7 @@ def tabulate_runs(folders: Sequence[Path]) -> RunTable:
     datasets = dict.fromkeys(run.dataset for run in runs)
     rows = [row for name in datasets for row in _rows([run for run in runs if run.dataset == name])]
     frame = pd.DataFrame(rows, columns=[*_NAMES, *(m + end for m in METRICS for end in ("", "_std", "_low", "_high"))])
-    notes = ["Bold: the best of a data set with the same number of shots; of the data set, where none has two rows."]
+    notes = ["Bold: the best of a data set with the same number of shots, or of the data set if none has two rows."]
     if frame.filter(like="_std").notna().any(axis=None):
         notes.append("±: population standard deviation over the seeds of a run.")
     if frame.filter(like="_low").notna().any(axis=None):
@@ -149,18 +149,18 @@ def tabulate_runs(folders: Sequence[Path]) -> RunTable:
     notes += [f"{name}: published figures ({origin})." for name, origin in _PUBLISHED.items() if name in sources]
     parts = [run for run in runs if not run.finished]
     counts = [counted(len(run.labels), "class", "classes") for run in parts]
-    notes += [f"{run.folder} did not come to its end: means over {count}." for run, count in zip(parts, counts)]
+    notes += [f"{run.folder} did not finish: means over {count}." for run, count in zip(parts, counts)]
     return RunTable(frame, [*notes, *_made_with(runs)])
 
 
 def _rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Those of all runs of a data set and what is published of it, by number of shots."""
+    """The rows of all runs of a data set and of its published figures, by number of shots."""
     dataset, labels = runs[0].dataset, runs[0].labels
     for run in runs:
         differing = [name for name in {**labels, **run.labels} if labels.get(name) != run.labels.get(name)]
         if differing:
             raise InputError(
-                f"{runs[0].folder} and {run.folder} have other classes or images of {dataset}: {', '.join(differing)};"
+                f"{runs[0].folder} and {run.folder} differ in classes or images of {dataset}: {', '.join(differing)};"
                 " give runs of the same data and --classes, or another --dataset name to one of them"
             )
     rows = [row for run in runs for row in _rows_of_run(run)]
@@ -207,7 +207,7 @@ def _means(path: Path, what: str) -> dict[tuple[str, int, str], dict[str, float]
 
 
 def _made_with(runs: Sequence[Run]) -> list[str]:
-    """For every run, in what it differs from others."""
+    """For every run, the options and versions in which runs differ."""
     facts = []
     for run in runs:
         made = {f"--{name}": run.config["options"].get(name) for name in _OPTIONS}

@@ -41,7 +41,7 @@ class Task:
         index, classes, plan: what is scored.
         variants, prompts: by name, and the prompt set of each.
         words: what prompts call each class.
-        overlap: warns of references in test.
+        overlap: a warning if test images are train images, else empty.
     """
 
     index: DatasetIndex
@@ -55,12 +55,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Missing:
-    """What is to score of a class.
+    """What remains to be scored of a class.
 
     Attributes:
-        positions: of test images.
-        settings: in which each of them is scored.
-        begun: references that could not be read by an earlier run, if one has begun with any of the settings.
+        positions: of the test images to score.
+        settings: in which to score each of them.
+        begun: references that an earlier run could not read; None if none has begun with any of the settings.
     """
 
     positions: list[int]
@@ -85,7 +85,7 @@ def missing_scores(task: Task, parts: Parts) -> dict[str, Missing]:
 def score_missing(
     options: Options, task: Task, model: WinCLIP, parts: Parts, missing: dict[str, Missing], ranks: Ranks
 ) -> Iterator[str]:
-    """Score this rank's share of what is missing; gives the name of each class when all ranks are done with it.
+    """Score this rank's share of what is missing; yields each class when all ranks are done with it.
 
     Raises:
         InputError: if an image cannot be read, without ``--skip_unreadable``, or a part cannot be written.
@@ -117,8 +117,8 @@ def _score_class(
     references = encode_references(reader, model.backbone, task.plan, name, left.settings, encodings)
     if left.begun is not None and left.begun != [*references.unreadable]:
         raise InputError(
-            f"class {name}: other references can be read than when its scoring began; mend them, or start over with"
-            " --fresh"
+            f"class {name}: other references can be read than when its scoring began; restore them, or start over"
+            " with --fresh"
         )
     cache = None if options.no_cache else cache_folder("text")
     with ranks.all_threads():
@@ -147,13 +147,13 @@ def score_batch(
     """Encode images once for every way to prepare them, and score them in every setting.
 
     Args:
-        batch: positions of N test images of a class, and what is known of them; N may be 0.
+        batch: N test images of a class by position; N may be 0.
         items: all test images of the class.
-        backbone: encodes.
-        variants: by name, those of the settings.
-        texts: of each variant (2, embed_dim) of the class.
+        backbone: the encoder.
+        variants: the settings' variants by name.
+        texts: text embeddings of the class by variant, (2, embed_dim) each.
         references: of the class, with the positions that each setting uses.
-        windows: whether they are encoded too, which maps take.
+        windows: whether to encode windows too, which maps need.
 
     Raises:
         InputError: if an image has a tile that a reference lacks.
@@ -183,7 +183,7 @@ def score_batch(
 
 
 def listings(task: Task) -> dict[str, Listing]:
-    """Of every class, what tells its words, its lists of test images and references, and their files from others."""
+    """By class, checksums of its words, of its lists of test images and references, and of their files."""
     return {
         name: Listing(_checksum(task, name, times=True), _checksum(task, name, times=False)) for name in task.classes
     }
@@ -197,7 +197,7 @@ def _checksum(task: Task, name: str, times: bool) -> str:
 
 
 def _states(root: Path, item: Item, times: bool) -> list[tuple[int, int] | None]:
-    """Size and, or else 0, time of an item's image and mask; None where there is none."""
+    """Size and time (0 without ``times``) of an item's image and mask; None for a missing file."""
     states: list[tuple[int, int] | None] = []
     for path in (item.img_path, *mask_files(root, item.mask_path)):
         try:

@@ -15,11 +15,11 @@ def steps_of(results: Results, first: str, last: str) -> tuple[list[Table], str]
     """The chain from one variant to another, as tables and as CSV.
 
     Args:
-        results: of a run in all variants of the chain.
+        results: those of a run in all variants of the chain.
         first, last: as ``parse_variant`` takes them.
 
     Returns:
-        A table for each number of shots: of every step the means over classes and seeds, with the difference to the
+        A table for each number of shots: for every step the means over classes and seeds, with the difference from the
         step before, per cent; and steps.csv, with six decimals, empty where undefined.
     """
     groups = by_shots(results)
@@ -38,7 +38,7 @@ def steps_of(results: Results, first: str, last: str) -> tuple[list[Table], str]
             lines.append([cell(results.dataset), k_shot, change, cell(variant.name), *figures])
             before = now
         note = (
-            "Means over classes, per cent, and the difference to the line above; 0.0 without a sign is no difference."
+            "Means over classes, per cent, and the difference from the line above; 0.0 without a sign is no difference."
         )
         title = f"{results.dataset}, {k_shot}-shot, from {first} to {last}"
         tables.append(Table(title, ["switch", *results.metrics], rows, notes=[note]))

@@ -1,4 +1,4 @@
-"""Images as variants see and encode them: in one view or several, each compared with the same one of the references."""
+"""Images in the views that variants encode; each view is compared with the same view of the references."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from winclip.variants import REFERENCE, Variant
 
 
 class View(NamedTuple):
-    """The first, the second, or another view of those of a batch's images that have it.
+    """The first, second or a later view of the images of a batch that have it.
 
     Attributes:
-        images: V numbers of images.
-        boxes: where in each of them it is.
+        images: the numbers of the V images.
+        boxes: where the view lies in each of them.
         pixels: (V, S, S, 3).
     """
 
@@ -53,17 +53,17 @@ def encode_views(
     references: bool = False,
     windows: bool = True,
 ) -> dict[Variant, list[tuple[View, Embeddings]]]:
-    """Encode each view of a batch's images once for every way that they are prepared in.
+    """Encode each view of a batch's images once for every way to prepare them.
 
     Args:
-        backbone: encodes.
-        batch: of one image at least.
-        encodings: of variants.
+        backbone: the encoder.
+        batch: at least one image.
+        encodings: the variants' encodings.
         references: whether the images are references, or else test images.
-        windows: whether they are encoded too.
+        windows: whether to encode windows too.
 
     Returns:
-        By encoding the views with their embeddings.
+        By encoding, the views with their embeddings.
     """
     encoded: dict[Variant, list[tuple[View, Embeddings]]] = {}
     found = {}
@@ -83,7 +83,7 @@ def encode_views(
 def memory_banks(
     backbone: Backbone, batches: Sequence[Batch[Any, Truth]], encodings: Iterable[Variant]
 ) -> dict[Variant, list[MemoryBank]]:
-    """By encoding the memory bank of each view of references, as far as all of them have it."""
+    """By encoding, the memory bank of each view that all references have."""
     encodings = list(encodings)
     encoded = [encode_views(backbone, batch, encodings, references=True) for batch in batches]
     banks = {}
@@ -103,7 +103,7 @@ def bank_of_view(banks: Sequence[MemoryBank], number: int) -> MemoryBank | None:
     """
     if banks and number >= len(banks):
         raise InputError(
-            f"prepare=tiles compares tile {number + 1} of an image with that of every reference, and a reference is not"
-            " wide enough to have one; use pictures of one shape, or add prepare=straight to the variant"
+            f"prepare=tiles compares tile {number + 1} of an image with the same tile of every reference, and a"
+            " reference is too narrow to have it; use pictures of one shape, or add prepare=straight to the variant"
         )
     return banks[number] if banks else None

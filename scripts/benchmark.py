@@ -59,7 +59,7 @@ Row = tuple[str, str, float, str, float]
 
 
 def medians(functions: Functions, repeats: int) -> dict[str, float]:
-    """Median seconds of each function; they take turns, after one turn that does not count."""
+    """Median seconds of each function; they take turns, after one turn that is not counted."""
     turns = [[timeit(function, number=1) for function in functions.values()] for _ in range(repeats + 1)]
     return dict(zip(functions, map(median, zip(*turns[1:]))))
 
@@ -94,7 +94,7 @@ def exact_operations(config: ClipConfig) -> int:
 
 
 def random_backbone(model: str, precision: str = "fp32") -> tuple[ClipBackbone, open_clip.CLIP, torch.Tensor]:
-    """A backbone on the CPU with seeded random weights, open_clip's own model with the same ones, and an image.
+    """A backbone on the CPU with seeded random weights, open_clip's own model with the same weights, and an image.
 
     The image is of seeded noise, (1, size, size, 3) uint8.
     """
@@ -246,7 +246,7 @@ def write_pictures(folder: Path, count: int) -> list[Item]:
 
 
 def benchmark_pipeline(options: argparse.Namespace) -> list[Row]:
-    """Everything but the encoder, a picture: each step, and all of them with stored embeddings in its place."""
+    """Seconds a picture of everything but the encoder: each step, and all of them with stored embeddings."""
     backbone, _, pixels = random_backbone(options.model)
     size = backbone.image_size
     embeddings, text = random_case(backbone, pixels)
@@ -298,13 +298,13 @@ def benchmark_start(options: argparse.Namespace) -> list[Row]:
 
 
 def machine() -> str:
-    """The machine and versions that the figures belong to."""
+    """The machine and versions behind the figures."""
     cores = f"{os.cpu_count()} CPUs, {torch.get_num_threads()} threads"
     return f"{processor()} ({instruction_sets()}), {cores}, torch {torch.__version__}"
 
 
 def print_rows(rows: list[Row]) -> None:
-    """Print rows as a table. The last column is how many times as long as ours the baseline takes, or its part."""
+    """Print rows as a table. The last column is the baseline's time divided by ours."""
     header = ["benchmark", "what", "seconds", "baseline", "its seconds", "baseline / ours"]
     cells = [[*row, row[4] / row[2]] for row in rows]
     print(tabulate(cells, header, tablefmt="pipe", floatfmt=("", "", ".4f", "", ".4f", ".2f")))

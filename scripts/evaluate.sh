@@ -25,7 +25,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-# Where "setup.sh --here" has installed into the environment that is active, that is taken.
+# Use the active environment if "setup.sh --here" has installed into it.
 environment="${VIRTUAL_ENV:-${CONDA_PREFIX:-}}" here=--here
 if [ -z "$environment" ] || [ ! -f "$environment/winclip-installed-plain" ]; then
     environment="$root/.venv" here=
@@ -38,14 +38,14 @@ if [ -z "${NPROC:-}" ] && [ -z "$device" ] && command -v nvidia-smi >/dev/null; 
 fi
 case "${NPROC:=1}" in
 *[!0-9]* | 0*)
-    echo "error: NPROC is '$NPROC', which is no number of processes; leave it out, or give 1 or more" >&2
+    echo "error: NPROC is '$NPROC', which is not a number of processes; leave it out, or give 1 or more" >&2
     exit 2
     ;;
 esac
 start=("$python")
 [ "$NPROC" = 1 ] || start=("$environment/bin/torchrun" --standalone --nproc_per_node "$NPROC")
 
-module() { # NAME [ARGUMENT ...]: a module of the repository, found whatever lies in the user's folder
+module() { # NAME [ARGUMENT ...]: a module of the repository, found whatever the current folder holds
     (cd "$root" && "$python" -m "$@")
 }
 
@@ -69,7 +69,7 @@ for name in $names; do
         data="$(cd "$data" && pwd)"
         evaluate "$name" "$data" "$name" || status=$?
     elif [ -n "${!variable:-}" ]; then
-        echo "error: $variable is '$data', which is no folder" >&2
+        echo "error: $variable is '$data', which is not a folder" >&2
         exit 2
     fi
 done

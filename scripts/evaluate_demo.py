@@ -22,12 +22,12 @@ from winclip.model import WinCLIP
 
 SEEDS = (0, 1, 2)
 TEST_GOOD, TEST_DEFECTIVE = 12, 20
-"""Of a class and seed; more than the sample holds, so that the figures are steadier."""
+"""Images per class and seed; more than the sample holds, for steadier figures."""
 SHOTS = 4
 
 
 def measure(model: WinCLIP, name: str, seed: int) -> dict[str, dict[str, float]]:
-    """Figures of a class of a sample, as shares: the metrics by number of references."""
+    """Figures of a class of a sample, as fractions: the metrics by number of references."""
     references = [draw_pair(name, seed, "train/good", index)[0] for index in range(SHOTS)]
     pairs = [draw_pair(name, seed, "test/good", index) for index in range(TEST_GOOD)]
     for defect, index in numbered_defects(name, TEST_DEFECTIVE):

@@ -48,22 +48,22 @@ Compared = tuple[GridScores, Associations]
 
 
 def former(own: LeftOut, score: Array, text: Array, reference: Array) -> Flags:
-    """The rule of version 0.1.0: a normal prediction interval of logits of the score, 1.47 times as far."""
+    """The rule of version 0.1.0: a normal prediction interval of logits of the score, 1.47 times as wide."""
     logits = [math.log(value / (1 - value)) for value in own.score]
     reach = 1.47 * float(stdtrit(len(logits) - 1, 1 - FALSE_ALARM_RATE)) * math.sqrt(1 + 1 / len(logits))
     return np.log(score / (1 - score)) > fmean(logits) + reach * stdev(logits)
 
 
 def of_parts(own: LeftOut, score: Array, text: Array, reference: Array) -> Flags:
-    """The rule that is used."""
+    """The rule of the current version."""
     found = from_leave_one_out(own)
     assert found.text is not None and found.reference is not None
     return (text > found.text) | (reference > found.reference)
 
 
-# Of the references, which are all good, the share that the rule leaves out as standing out.
+# Share of the references, which are all good, that the rule leaves out as outliers.
 ASIDE = "references left aside"
-# Each says of N pictures whether it calls them anomalous.
+# Each tells for N pictures whether they count as anomalous.
 RULES: dict[str, Callable[[LeftOut, Array, Array, Array], Flags]] = {
     "former": former,
     "score": lambda own, score, text, reference: score > upper_bound(own.score, 1.0, FALSE_ALARM_RATE),
@@ -73,7 +73,7 @@ RULES: dict[str, Callable[[LeftOut, Array, Array, Array], Flags]] = {
 
 
 def pictures(seed: int, photos: Sequence[Path]) -> Iterator[tuple[str, list[ImageLike], int, int]]:
-    """Each class with its pictures, how many of them can be references, which come first, and how many are good."""
+    """Each class with its pictures (possible references first), the number of those, and the number of good ones."""
     for folder in photos:
         train, test = (list_pictures([str(folder / part)]) for part in ("train/good", "test"))
         good = [path for path in test if Path(path).parent.name == "good"]
@@ -104,7 +104,7 @@ def compared(backbone: Backbone, name: str, images: Sequence[ImageLike], good: i
 
 
 def measure(found: Compared, references: Sequence[int]) -> tuple[LeftOut, GridScores]:
-    """What every reference scores against the others, and what all images score."""
+    """The scores of every reference against the others, and of all images."""
     zero, associations = found
     own = []
     for one in references:
@@ -116,7 +116,7 @@ def measure(found: Compared, references: Sequence[int]) -> tuple[LeftOut, GridSc
 
 
 def rates(found: Compared, count: int, draws: int, random: np.random.RandomState, good: int) -> dict[str, Array]:
-    """By rule, the shares of false alarms and of defects found, in per cent, (2,); and that of ``ASIDE``."""
+    """By rule, the shares of false alarms and of defects found, in per cent, (2,); also for ``ASIDE``."""
     pool, shares = found[1].patch.shape[1], defaultdict(list)
     for _ in range(draws):
         references = random.permutation(pool)[:count].tolist()
@@ -134,9 +134,9 @@ def rates(found: Compared, count: int, draws: int, random: np.random.RandomState
 def main() -> int:
     """Measure every class, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=2, help="of the pictures and draws (2)")
-    parser.add_argument("--draws", type=int, default=50, help="of references, for each class and number (50)")
-    parser.add_argument("--photos", type=Path, nargs="+", default=[], metavar="DIR", help="classes of your own")
+    parser.add_argument("--seed", type=int, default=2, help="seed of the pictures and draws (2)")
+    parser.add_argument("--draws", type=int, default=50, help="draws of references for each class and number (50)")
+    parser.add_argument("--photos", type=Path, nargs="+", default=[], metavar="DIR", help="folders of your own classes")
     add_options(parser, ModelOptions)
     parser.set_defaults(model=DEMO_MODEL)
     options = parser.parse_args()

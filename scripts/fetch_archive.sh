@@ -28,8 +28,8 @@ case "$source" in *://*)
     until curl --fail --location --retry 5 --connect-timeout 30 --speed-limit 1 --speed-time 60 \
         --continue-at - --output "$archive" "$source"; do
         case $?:$((tries -= 1)) in
-        18:[1-9]) ;;                 # broke off: go on
-        33:[1-9]) rm -f "$archive" ;; # the server cannot go on: from the start
+        18:[1-9]) ;;                 # broke off: resume
+        33:[1-9]) rm -f "$archive" ;; # the server cannot resume: start again
         *) fail "cannot fetch $source; call this again to resume, or fetch it and give the file as the argument" ;;
         esac
     done

@@ -21,7 +21,7 @@ from winclip.support.files import write_atomically
 
 
 def main(arguments: list[str]) -> int:
-    """Fetch and return the exit status: 0, or one of ``run_command``, which is 2 too without network."""
+    """Fetch and return the exit status: 0, or one of ``run_command``, which is also 2 without network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=DEFAULT_MODEL, help=f"open_clip model name ({DEFAULT_MODEL})")
     parser.add_argument("--pretrained", default=DEFAULT_PRETRAINED, help=f"open_clip tag ({DEFAULT_PRETRAINED})")

@@ -1,11 +1,11 @@
-"""One table over runs of test.py, data sets by numbers of shots, beside what is published of them.
+"""One table over runs of test.py, data sets by numbers of shots, beside published figures.
 
     python -m scripts.make_tables results/mvtec results/visa
     python -m scripts.make_tables results/mvtec results/other --format latex > table.tex
 
 A row holds the means over the classes of a run with a number of shots, with standard deviations over seeds and
-intervals where the run has them. Runs of one data set need the same classes and images; where runs were made with other
-models, weights or options, notes below the table say so. The LaTeX needs the package booktabs.
+intervals where the run has them. Runs of one data set need the same classes and images; notes below the table say where
+runs differ in models, weights or options. The LaTeX needs the package booktabs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
 
 
 def make_tables(runs: list[Path], form: str) -> int:
-    """Print the table in a format and return 0; a CSV has its notes on standard error.
+    """Print the table in a format and return 0; the notes of a CSV go to standard error.
 
     Raises:
         InputError: if anything given is wrong.

@@ -18,8 +18,8 @@ if [ $# -gt 0 ]; then
     wait "$types"
     exec .venv/bin/python -m pytest "$@"
 fi
-# Tests are shared out among as many processes as there are cores, 4 at most, each of one thread: threads that wait for
-# each other on taken cores take many times as long.
+# Tests run in as many processes as there are cores, 4 at most, each with one thread: threads that wait for each other
+# on busy cores take many times as long.
 export OMP_NUM_THREADS=1
 shared=(-n auto --maxprocesses 4 --durations 10)
 .venv/bin/python -m pytest "${shared[@]}" --dist loadfile -m "not slow"
@@ -36,8 +36,8 @@ if ! command -v chromium >/dev/null; then
             "run and are skipped" >&2
     fi
 fi
-# The other runtimes, and Ray, are loaded in processes of their own: with them in the process of all tests, the kernel ends
-# it at times with a segmentation fault while Python does nothing but wait for a child process; why is not known.
+# The tests of the other runtimes and of Ray run in processes of their own: in one process, all tests end at times with
+# a segmentation fault while Python only waits for a child process; the cause is not known.
 apart=(tests/test_export.py tests/test_collection.py tests/test_app.py)
 .venv/bin/python -m pytest "${shared[@]}" --dist worksteal -m slow "${apart[@]/#/--ignore=}" tests
 .venv/bin/python -m pytest "${shared[@]}" --dist worksteal -m slow "${apart[@]}"

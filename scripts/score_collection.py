@@ -43,7 +43,7 @@ _BOX = ("box_x", "box_y", "box_w", "box_h")
 _COLUMNS = {"path": "string", "class_name": "string", "score": "float64", "threshold": "float64", "anomalous": "bool"}
 _COLUMNS |= {"area": "float64", **dict.fromkeys(_BOX, "int32"), "reason": "string"}
 _COLUMNS |= {"text_score": "float64", "reference_score": "float64"}
-# Path and class of a row; of a picture also its content, or where that is.
+# Path and class of a row; for a picture also its content or place.
 Key = tuple[str, str]
 Picture = tuple[str, str, Any]
 
@@ -54,26 +54,26 @@ class Options:
 
     input: str = option("a folder of pictures, Parquet or tar files, or one such file", required=True, metavar="PLACE")
     memory: tuple[str, ...] = option(
-        "of references, or a folder of such; repeat it", (), action="append", metavar="[CLASS=]FILE"
+        "memory file, or a folder of them; can be repeated", (), action="append", metavar="[CLASS=]FILE"
     )
-    image_only: bool = option("in the place of a memory: zero-shot scores at 8 %% of the operations, no maps", False)
+    image_only: bool = option("instead of --memory: zero-shot scores at 8 %% of the operations, no maps", False)
     class_name: str | None = option("what pictures show, with --image_only", metavar="NAME")
     class_from: str | None = option("folder, a Parquet column, or an ending in tar files (one class)", metavar="WHERE")
-    path_column: str = option("of Parquet files (path)", "path", metavar="NAME")
-    image_column: str = option("of Parquet files (image)", "image", metavar="NAME")
+    path_column: str = option("paths in Parquet files (path)", "path", metavar="NAME")
+    image_column: str = option("images in Parquet files (image)", "image", metavar="NAME")
     output: str = option("a folder; the same command goes on there", required=True, metavar="PLACE")
-    rows_per_file: int = option("pictures that are done together (256)", 256, metavar="N")
-    workers: int | None = option("processes with the model (as there is room)", group="workers", metavar="N")
-    cpus_per_worker: int = option("cores, and threads, of each (1)", 1, group="workers", metavar="N")
+    rows_per_file: int = option("pictures scored together (256)", 256, metavar="N")
+    workers: int | None = option("processes with the model (as many as fit)", group="workers", metavar="N")
+    cpus_per_worker: int = option("cores and threads of each (1)", 1, group="workers", metavar="N")
     gpus_per_worker: float | None = option("(1 where there are GPUs, else 0)", group="workers", metavar="N")
     model: ModelOptions
     reading: ReadingOptions
 
     def __post_init__(self) -> None:
-        """Raises: InputError: if a number is too small, or it is not said what pictures are compared with."""
+        """Raises: InputError: if a number is too small, or no option says what pictures are compared with."""
         if self.image_only == bool(self.memory) or self.image_only != bool(self.class_name):
             raise InputError(
-                "say --memory, or --image_only with --class_name, which has no windows that references are compared by"
+                "give --memory, or --image_only with --class_name, which has no windows to compare with references"
             )
         for name in ("rows_per_file", "workers", "cpus_per_worker"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
@@ -93,7 +93,7 @@ def reach(address: str) -> tuple[Any, str, str]:
 def dataset(options: Options) -> Any:
     """The pictures of ``--input`` as Ray Data reads them; InputError if there are none, or of several kinds.
 
-    Those that are files are opened by the workers: one that cannot be would end ``read_binary_files``.
+    Workers open the files: an unreadable one would end ``read_binary_files``.
     """
     import pyarrow.dataset
     import ray.data
@@ -131,7 +131,7 @@ def dataset(options: Options) -> Any:
 
 
 def load_models(options: Options) -> tuple[dict[str, WinCLIP], dict[str, Any]]:
-    """Of each class, as pictures are labelled, the model with text and references; and what all rows are made with."""
+    """By class, as pictures are labelled, the model with text and references; and what all rows are made with."""
     backbone, models, classes = options.model.load().backbone, dict[str, WinCLIP](), dict[str, Any]()
     for given in options.memory:
         label, place = given.split("=", 1) if re.match("[^/=]+=", given) else ("", given)
@@ -166,8 +166,8 @@ class Scorer:
         Args:
             options: of the run.
             source: where the input is, as ``reach`` says.
-            done: refers to the keys of rows.
-            intake: of all workers, an actor.
+            done: Ray's reference to the keys of rows.
+            intake: an actor that all workers share.
         """
         import ray
 
@@ -179,7 +179,7 @@ class Scorer:
         self._reader = BatchReader(backbone.image_size, options.reading.batch(backbone), threads)
 
     def __call__(self, table: Any) -> Any:
-        """The rows of what has none yet, a pyarrow table, for a table that ``dataset`` reads."""
+        """Score the pictures of a table from ``dataset`` that have no row yet; returns rows as a pyarrow table."""
         import pyarrow as pa
 
         pictures = [picture for picture in self._pictures(table.to_pylist()) if picture[:2] not in self._done]
@@ -240,7 +240,7 @@ class Scorer:
 
 
 def read_done(files: Any, folder: str) -> tuple[set[Key], int]:
-    """Keys of the rows in a folder, and how many have no score; removes broken files and rows that are there twice."""
+    """Keys of the rows in a folder, and how many have no score; removes broken files and duplicate rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from pyarrow.fs import FileSelector
@@ -265,7 +265,7 @@ def read_done(files: Any, folder: str) -> tuple[set[Key], int]:
 
 
 def check(files: Any, path: str, settings: dict[str, Any]) -> None:
-    """Say in a file what rows are made with; InputError if those that are there were made with something else."""
+    """Say in a file what rows are made with; InputError if existing rows were made with something else."""
     if not files.get_file_info(path).is_file:
         with files.open_output_stream(f"{path}.new") as stream:
             stream.write(json.dumps(settings, indent=2).encode())
@@ -283,7 +283,7 @@ def score(options: Options) -> int:
     if gpus is None:
         gpus = float(there.get("GPU", 0) >= 1 and options.model.device != "cpu")
     how: dict[str, Any] = {"num_cpus": options.cpus_per_worker, "num_gpus": gpus}
-    # One CPU is left for what reads.
+    # One CPU is left for reading.
     room = min((there["CPU"] - 1) // options.cpus_per_worker, there.get("GPU", 0) // gpus if gpus else there["CPU"])
     with lock_folder(Path(output), "--output") if files.type_name == "local" else contextlib.nullcontext():
         made: Any = ray.remote(**how)(lambda: load_models(options)[1]).remote()
@@ -297,7 +297,7 @@ def score(options: Options) -> int:
             batch_size=options.rows_per_file,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=options.workers or max(int(room), 1)),
-            # A worker that dies costs what it was at; what kills every worker that takes it ends the run.
+            # A batch is repeated if its worker dies; one that kills every worker ends the run.
             max_task_retries=3,
             **how,
         ).write_parquet(f"{output}/rows", filesystem=files, ray_remote_args={"num_cpus": 0})
@@ -309,8 +309,8 @@ def score(options: Options) -> int:
 
 
 def run(options: Options) -> int:
-    """``score`` with the Ray that ``RAY_ADDRESS`` names, or one that is here until the end."""
-    # Nothing is told to anybody, and what Ray says is in its own folder.
+    """``score`` with the Ray that ``RAY_ADDRESS`` names, or one that is started here and ends with the run."""
+    # Ray reports no usage, and logs to a folder of its own.
     for name, value in (("USAGE_STATS_ENABLED", "0"), ("DATA_LOG_LEVEL", "CRITICAL"), ("BACKEND_LOG_LEVEL", "fatal")):
         os.environ.setdefault(f"RAY_{name}", value)
     import pyarrow
@@ -320,7 +320,7 @@ def run(options: Options) -> int:
     # Of arguments that have no other name yet.
     warnings.simplefilter("ignore")
     heard, cpus = signal.getsignal(signal.SIGTERM), (options.workers or 0) * options.cpus_per_worker
-    # The CPUs of a Ray that starts here: those of the workers, and two for what reads.
+    # The CPUs of a Ray that starts here: those of the workers, and two for reading.
     how: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": max(usable_cores() + 1, cpus + 2)}
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **how)

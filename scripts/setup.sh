@@ -2,7 +2,7 @@
 # Make .venv and install the project into it, editable; does nothing when that is done already.
 # usage: setup.sh [--cpu] [--here] [EXTRA ...]   with the extras of pyproject.toml: app, export, scale, dev
 #   --cpu    torch's CPU build; its index could not be reached where this was written, so this was not tried with it
-#   --here   into the environment that is active, of venv or conda, in place of .venv
+#   --here   into the environment that is active, of venv or conda, instead of .venv
 # WINCLIP_PYTHON names the interpreter that makes .venv (python3).
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -24,7 +24,7 @@ for word in "$@"; do
         ;;
     *)
         [ -f "$root/requirements-$word.txt" ] ||
-            fail "setup.sh takes --cpu, --here, app, export, scale and dev, and not '$word'"
+            fail "setup.sh takes --cpu, --here, app, export, scale and dev, not '$word'"
         extras="${extras:+$extras,}$word"
         ;;
     esac
@@ -52,7 +52,7 @@ have_pip() {
     "$environment/bin/python" -m pip --version >/dev/null 2>&1
 }
 
-# Once of the CPU build, always: requirements that changed do not fetch the other.
+# Once the CPU build, always the CPU build: changed requirements do not fetch the other.
 [ ! -f "$(done_with cpu)" ] || cpu=cpu
 if [ -z "$here" ] && [ -n "${WINCLIP_PYTHON:-}" ] && [ -x "$environment/bin/python" ]; then
     check_python
@@ -72,7 +72,7 @@ check_python
 echo "installing requirements${extras:+ and those of $extras} into $environment; this happens once" >&2
 if ! compgen -G "$environment/lib/python3*/site-packages/torch" >/dev/null; then
     more="${extras:+, and up to 0.5 GB for each of $extras}"
-    # Measured with torch 2.14 on Linux; macOS has no other than the CPU build.
+    # Measured with torch 2.14 on Linux; macOS has only the CPU build.
     if [ -n "$cpu" ] || [ "$(uname)" != Linux ]; then
         echo "about 0.4 GB are fetched and take 1.6 GB$more" >&2
     else
@@ -96,8 +96,8 @@ install() { # ARGUMENT ...
 }
 
 if [ -n "$cpu" ]; then
-    # From that index alone: pip would look into those of its configuration as well, and take torchvision with CUDA.
-    # What is there then satisfies the rest.
+    # From that index alone: with the indexes of its configuration, pip would also find torchvision with CUDA.
+    # What is installed then satisfies the other requirements.
     # shellcheck disable=SC2046
     PIP_EXTRA_INDEX_URL="$index" PIP_FIND_LINKS="$index" \
         install --index-url "$index" $(grep -E '^torch(vision)?([^a-z]|$)' "$root/requirements.txt") ||
@@ -108,9 +108,9 @@ if [ -n "$cpu" ]; then
             "$environment/bin/python -m pip uninstall torch torchvision"
 fi
 install -e "$root${extras:+[$extras]}" || fail "pip could not install the requirements; call this again to go on"
-# pip compiles on one core. Packages hold templates that are no Python, which it passes over as well.
+# pip compiles on one core. Some packages hold templates that are not Python; it skips them.
 "$environment/bin/python" -m compileall -qq -j 0 "$environment/lib" || true
-# Last, so that an installation that was broken off is taken up again.
+# Last, so that an interrupted installation is resumed.
 for part in plain $cpu ${extras//,/ }; do
     made_from >"$(done_with "$part")"
 done

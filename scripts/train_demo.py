@@ -8,7 +8,7 @@ whole images and of WinCLIP's windows onto them. The result is one open_clip con
 (.safetensors, fp16).
 
 The same seed and steps give the same run on the same machine; a run ended by --minutes depends on the machine's speed.
-The weights in the repository are of a longer training with more textures, which the history has.
+The weights in the repository come from a longer training with more textures, found in the git history.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CONFIG: dict[str, Any] = {
 TEMPERATURE = 0.07
 PAIRS_FOR_WINDOWS = 6
 PAIRS_AS_WHOLE = 4
-"""Pairs of a step: a good and a defective image of one scene. A part of them goes through the tower as a whole."""
+"""Pairs of a step: a good and a defective image of one scene. Some of them go through the tower as whole images."""
 WIDE = 6
 """Side in patches of windows that WinCLIP does not use; they lead the class token from windows to whole images."""
 WINDOWS_PER_IMAGE = {2: 10, 3: 10, WIDE: 2}
@@ -59,12 +59,12 @@ DEFECTIVE_PIXELS = 20
 DISTANCE, DISTANCE_SCALE = 0.2, 0.06
 """Association with the good image of the pair at which an anomaly is as likely as not, and the step of its logit."""
 WEIGHTS = {"image": 3.0, "patch": 0.5, "raw": 0.5, "near": 1.0, "near2": 0.5, "near3": 0.5}
-"""Of the terms of the loss; the others weigh 1."""
+"""Weights of terms of the loss; the others weigh 1."""
 WARMUP_STEPS = 100
 AVERAGE_DECAY = 0.997
 SAVED_EVERY = 256
 START_BATCHES = 20
-"""Of the training images, from which the patch projection is set."""
+"""Batches of training images that set the patch projection."""
 TEXT_STEPS = 300
 TEXT_BATCH = 64
 
@@ -121,7 +121,7 @@ def window_sequences(tokens: torch.Tensor, chosen: torch.Tensor, grid: int, size
 
 
 def loss_of(logits: torch.Tensor, share: torch.Tensor, weight: float = 1.0) -> torch.Tensor:
-    """Cross-entropy of logits of an anomaly, (B, N), with what is wanted; ``weight`` is that of defective ones."""
+    """Cross-entropy of anomaly logits, (B, N), with the wanted probabilities; ``weight`` weighs defective ones."""
     weights = (1 + (weight - 1) * (share > 0)) * (share < FULL_SHARE)
     total = F.binary_cross_entropy_with_logits(logits, wanted(share), weights, reduction="sum")
     return total / weights.sum()

@@ -1,6 +1,6 @@
 """The stream of procedurally drawn images that trains the demo backbone.
 
-Textures and objects are drawn here and only here; none of them is one of the sample's (sample.py draws its own).
+Textures and objects are drawn only here; none of them is one of the sample's (sample.py draws its own).
 Defects come from procedural.py, as the sample's do, with sizes and strengths varied more widely.
 """
 
@@ -216,7 +216,7 @@ def _calm(rng: np.random.RandomState) -> Image:
 
 
 def objects(rng: np.random.RandomState) -> Scene:
-    """One to nine alike objects with bevel, decoration and openings on a calm ground."""
+    """One to nine similar objects with bevel, decoration and openings on a calm ground."""
     background, surface = _calm(rng), _calm(rng)
     while abs(float(surface.mean()) - float(background.mean())) < 0.12:
         surface = np.clip(surface + rng.uniform(-0.6, 0.6), 0.02, 0.98).astype(np.float32)
@@ -261,7 +261,7 @@ def draw_scene(rng: np.random.RandomState) -> Scene:
 
 
 def _moved(scene: Scene, rng: np.random.RandomState) -> Scene:
-    """The scene turned by any angle, scaled and shifted a little: no two images of a class are alike in place."""
+    """The scene turned by any angle, scaled and shifted a little: no two images of a class have the same layout."""
     image, region, background = scene
     full = bool(region.all())
     reach = 40 if full else 10

@@ -1,7 +1,7 @@
 """Check an archive and unpack it into a folder: python -m scripts.unpack ARCHIVE SHA256 FOLDER MARKER
 
-MARKER is a pattern that the content matches, such as "*/train": with it one folder wrapped around a data set is
-recognised and left away. What is in FOLDER already stays as it is. Needs nothing but Python.
+MARKER is a pattern that the content matches, such as "*/train": it tells whether one folder is wrapped
+around the data set, which is then dropped. What is in FOLDER already stays as it is. Needs nothing but Python.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def unpack(archive: Path, sha256: str, folder: Path, marker: str) -> None:
     """Unpack an archive beside the folder's content as a whole, then move it there.
 
     Raises:
-        ValueError: if the checksum is another, nothing in it matches the marker, or Python is too old.
+        ValueError: if the checksum differs, nothing in it matches the marker, or Python is too old.
         OSError, EOFError, tarfile.TarError, lzma.LZMAError: if it is damaged or the disk is full.
     """
     digest = hashlib.sha256()
@@ -25,7 +25,7 @@ def unpack(archive: Path, sha256: str, folder: Path, marker: str) -> None:
         while block := file.read(1 << 20):
             digest.update(block)
     if digest.hexdigest() != sha256:
-        raise ValueError(f"its sha256 is {digest.hexdigest()}, expected {sha256}; remove it to fetch it anew")
+        raise ValueError(f"its sha256 is {digest.hexdigest()}, expected {sha256}; remove it to fetch it again")
     if not hasattr(tarfile, "data_filter"):  # refuses links and paths that lead out of the folder
         raise ValueError("that needs Python 3.10.12, 3.11.4 or newer")
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder) as temporary:

@@ -1,4 +1,4 @@
-"""Small stand-ins that many tests share: the tiny backbone's checkpoint and a data set to match."""
+"""Small fixtures that many tests share: the tiny backbone's checkpoint and a matching data set."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Predict = Callable[..., int]
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Text embeddings of the tests are kept apart from the user's."""
+    """Keep text embeddings of the tests apart from the user's."""
     with pytest.MonkeyPatch.context() as patch:
         home = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(home))
@@ -61,7 +61,7 @@ def evaluation_main() -> Main:
 
 @pytest.fixture(scope="session")
 def evaluate(evaluation_main: Main, checkpoint: Path) -> Callable[..., int]:
-    """Calls test.py's main with the tiny model; gives the exit status."""
+    """Calls test.py's main with the tiny model; returns the exit status."""
 
     def call(data: Path, save: Path, *more: str) -> int:
         model = [] if "--model" in more else ["--model", str(CONFIG)]
@@ -74,7 +74,7 @@ def evaluate(evaluation_main: Main, checkpoint: Path) -> Callable[..., int]:
 
 @pytest.fixture
 def run(checkpoint: Path) -> Predict:
-    """Calls predict.py's main with the tiny model; gives the exit status."""
+    """Calls predict.py's main with the tiny model; returns the exit status."""
 
     def call(*arguments: str | Path, class_name: str | None = "bolt") -> int:
         model = ["--model", str(CONFIG), "--pretrained", str(checkpoint), "--device", "cpu", "--batch_size", "2"]
@@ -103,7 +103,7 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
-    """What the project's log says during the test, whatever an entry point did to the log before."""
+    """The project's log during the test, whatever an entry point did to it before."""
     messages: list[str] = []
 
     class Keep(logging.Handler):

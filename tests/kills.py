@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments and started again, and what their files have to be."""
+"""Runs that are killed at random moments and started again, and what their files must hold."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def prediction_command(data: Path, save: Path) -> list[str]:
 
 
 def check_kills(command: Callable[[Path, Path], list[str]], data: Path, folder: Path, kills: int) -> None:
-    """Kill a run at moments of the time that an undisturbed one takes, until the same command ends; then begin anew.
+    """Kill a run at moments within the time of an undisturbed one, until the same command ends; then begin anew.
 
-    After every kill each file has to be whole, and in the end all have to hold the bytes of the undisturbed run.
+    After every kill each file must be whole, and in the end all must hold the bytes of the undisturbed run.
     """
     moments, start, save = random.Random(0), time.monotonic(), folder / "killed"
     run(command(data, folder / "alone"))
@@ -65,14 +65,14 @@ def run(command: list[str], moment: float | None = None) -> bool:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a run by its name, but those of test.py that hold times, and those that it measures from."""
+    """Every file of a run by name, without those of test.py that hold times or stored scores."""
     files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
     left_out = ("config.json", "log.txt", "scores")
     return {name.as_posix(): path.read_bytes() for name, path in files.items() if name.parts[0] not in left_out}
 
 
 def broken(folder: Path) -> list[Path]:
-    """Files that are not whole. Hidden ones are passed over: the next run sees to them."""
+    """Files that are not whole. Hidden ones are ignored: the next run deals with them."""
     return [path for path in folder.rglob("[!.]*") if path.is_file() and not _is_whole(path)]
 
 

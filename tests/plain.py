@@ -1,4 +1,4 @@
-"""The method written out in plain loops over open_clip's own modules: slow, and sharing nothing with winclip."""
+"""The method written out in plain loops over open_clip's own modules: slow, and without any code of winclip."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = npt.NDArray[np.float64]
 def preprocess(
     image: Image.Image, size: int, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
 ) -> torch.Tensor:
-    """(3, size, size) float32: what the image tower takes of an image."""
+    """(3, size, size) float32: an image as the image tower takes it."""
     return normalise(torch.tensor(resized_pixels(image, size))[None], mean, std)[0]
 
 
@@ -116,17 +116,17 @@ def harmonic(values: list[float]) -> float:
 
 
 def cosine(one: Array, other: Array) -> float:
-    """Of the angle between two vectors."""
+    """Cosine of the angle between two vectors."""
     return float(one @ other / np.sqrt((one @ one) * (other @ other)))
 
 
 def as_array(embedding: torch.Tensor) -> Array:
-    """In float64."""
+    """An embedding in float64."""
     return embedding.double().numpy()
 
 
 def assert_embeddings_close(actual: Embeddings, expected: Embeddings, relative: float = 1e-4) -> None:
-    """Every part agrees to a part of its largest entry."""
+    """Every part agrees to a fraction of its largest entry."""
     assert actual.scales == expected.scales
     parts = ((one.cls, *one.windows, one.patch) for one in (actual, expected))
     for one, other in zip(*parts, strict=True):

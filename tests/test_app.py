@@ -1,4 +1,4 @@
-"""The page: its judgement, its limits, and the page itself over HTTP and in a browser."""
+"""The page: its verdicts, its limits, and the page itself over HTTP and in a browser."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FILES = [str(path) for path in PICTURES]
 
 @pytest.fixture
 def good(tmp_path: Path) -> list[str]:
-    """Three pictures that differ little."""
+    """Three pictures that hardly differ."""
     paths = []
     for number in range(3):
         paths.append(str(tmp_path / f"good{number}.png"))
@@ -90,7 +90,7 @@ def test_several_pictures_are_a_list_with_the_highest_score_first(
     assert [one["name"] for one in content["pictures"]] == ordered
     assert content["threshold"] == json.loads(json.dumps(asdict(threshold)))
     assert content["failures"][0]["name"] == "bad.png"
-    # One scale for all.
+    # One colour scale for all.
     low, high = threshold.colours(highest=max(float(out.maps.max()) for out in outs.values()))
     assert found.count(f'<div class="legend">{low:.2f}<img') == found.count(f">{high:.2f}</div>") == 3
     places = [found.index(f"· {html.escape(name)}</summary>") for name in ordered]
@@ -168,7 +168,7 @@ def uploads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(checkpoint: Path, uploads: Path) -> Iterator[str]:
-    """A page that runs, with the tiny model; afterwards its folder has to be gone."""
+    """A running page with the tiny model; afterwards its folder must be gone."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -200,7 +200,7 @@ def test_page_answers_over_http(address: str, tmp_path: Path) -> None:
 
 
 def post(url: str, content: object) -> bytes:
-    """What a server answers to JSON."""
+    """A server's answer to JSON."""
     request = urllib.request.Request(url, json.dumps(content).encode(), {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         return bytes(answer.read())
@@ -209,7 +209,7 @@ def post(url: str, content: object) -> bytes:
 @pytest.mark.slow
 def test_page_takes_uploads_alone_and_serves_nothing_else(address: str) -> None:
     call, others = f"{address}gradio_api/call/judge", str(ROOT / "docs" / "figures" / "sample.jpg")
-    # Without the mark, Gradio looks at no path.
+    # Without the mark, Gradio ignores paths.
     for mark in ({"meta": {"_type": "gradio.FileData"}}, {}):
         data = [[{"image": {"path": others, **mark}}], "bolt", None, 0.5]
         event = json.loads(post(call, {"data": data}))["event_id"]

@@ -90,7 +90,7 @@ def test_checkpoint_formats_give_the_same_weights(tmp_path: Path, kind: str) -> 
         torch.save({"epoch": 3, "state_dict": wrapped}, path)
     else:
         state = {name: value.half() for name, value in state.items()}
-        # As before torch 1.6.
+        # The format before torch 1.6.
         torch.save(state, path, _use_new_zipfile_serialization=kind != "old")
     read = read_checkpoint(path)
     assert set(read) == set(state) - {"logit_scale"}

@@ -32,7 +32,7 @@ def test_known_numbers_are_met_in_fp32_and_nearly_in_bf16(capsys: pytest.Capture
 
 
 class CudaInName(TorchFunctionMode):
-    """What CUDA is to hold is on the CPU, so that there are numbers."""
+    """Tensors for CUDA stay on the CPU, so that they hold numbers."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

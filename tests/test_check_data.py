@@ -139,7 +139,7 @@ def test_turned_images_and_doubtful_masks_are_found(evaluate: Evaluate, data: Pa
     assert text["gone"] == "felt/masks/scratch/2.png of felt/test/scratch/2.png has 1 defect pixel, and none at 96 x 96"
     assert text["inverted"] == "felt: 2 of 3 masks"
     assert found("--upright") == of_masks
-    # What is gone depends on the size of the model.
+    # Which defects vanish depends on the input size of the model.
     cases = ((["--image_size", "1200"], 0), (["--model", "ViT-L-14-336"], 1), (["--model", "demo-vit-240"], 1))
     for model, gone in cases:
         assert [kind for kind, _ in found("--upright", *model)].count("gone") == gone

@@ -1,4 +1,4 @@
-"""The textbook metrics, and the check of a run that is made of them."""
+"""The textbook metrics, and the check of a run against them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""score_collection.py: rows as predict.py has them whatever is killed, from every kind of input."""
+"""score_collection.py: the rows of predict.py from every kind of input, whatever process is killed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ test.score_collection.Scorer = test.Killing; sys.exit(test.score_collection.main
 
 
 class Killing(score_collection.Scorer):
-    """Kills its worker when it comes to one picture and, when there are rows, the driver at another, each once."""
+    """Kills its worker at one picture and, once there are rows, the driver at another; each once."""
 
     def __call__(self, table: Any) -> Any:
         for name, process in (("bolt/test/good/2", os.getpid()), ("felt/test/scratch/0", int(os.environ["DRIVER"]))):
@@ -44,8 +44,8 @@ class Killing(score_collection.Scorer):
 
 @pytest.fixture
 def options(data: Path, backbone: Backbone, checkpoint: Path) -> list[str]:
-    """A memory of each class of the small data set, whose 34 pictures are scored, one of them damaged; the model."""
-    # With one reference, pictures are ranked and not judged.
+    """A memory for each class of the small data set, its 34 pictures, one of them damaged, and the model."""
+    # With one reference, pictures are ranked without a threshold.
     for name, count in (("bolt", 4), ("felt", 1)):
         model = WinCLIP(backbone)
         model.set_class(name)
@@ -66,7 +66,7 @@ def test_rows_are_those_of_predict_although_worker_and_driver_are_killed(
     assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
     assert len(list(tmp_path.glob("* test *"))) == 2
     assert 0 < len(list((tmp_path / "out" / "rows").iterdir())) < 17
-    # As a kill leaves a file that is being written, and a worker that outlives its driver.
+    # What a kill leaves of a file being written, and of a worker that outlives its driver.
     (tmp_path / "out" / "rows" / "broken.parquet").write_bytes(b"PAR1")
     shutil.copy(next((tmp_path / "out" / "rows").glob("*_*.parquet")), tmp_path / "out" / "rows" / "again.parquet")
     subprocess.run(command, env=environment, check=True)

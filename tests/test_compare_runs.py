@@ -1,4 +1,4 @@
-"""scripts/compare_runs.py: pairing against a plain loop, what it leaves out and says, and bad input."""
+"""scripts/compare_runs.py: pairing against a plain loop, what it leaves out and notes, and bad input."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def runs(evaluate: Evaluate, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 @pytest.fixture
 def copies(runs: tuple[Path, Path, Path], tmp_path: Path) -> tuple[Path, Path]:
-    """Both runs, to be changed."""
+    """Copies of both runs, which tests may change."""
     for run in runs[1:]:
         shutil.copytree(run, tmp_path / run.name)
     return tmp_path / "zero", tmp_path / "one"
@@ -136,7 +136,7 @@ def test_what_only_one_run_has_is_left_out_and_said(
     out = capsys.readouterr().out
     assert set(rows(tmp_path / "out" / "comparison.csv")) == {(n, m) for n in ("bolt", "mean") for m in METRICS}
     for note in (
-        f"{one} did not come to its end.",
+        f"{one} did not finish.",
         "The runs have --aupro exact and steps, exact is taken.",
         "Left out, since only the first run has them: felt.",
         "Left out, since only the first run has them: 1 image of the other classes.",

@@ -81,7 +81,7 @@ def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path: Path, monkeypatch:
 def test_index_keeps_the_order_of_the_file_and_is_written_sorted(tmp_path: Path) -> None:
     content = small_meta()
     content["test"]["nut"].reverse()
-    content["test"]["nut"][0]["img_path"] = "nut/..u..png"  # dots inside of a name are no way out
+    content["test"]["nut"][0]["img_path"] = "nut/..u..png"  # dots inside a name do not lead out
     del content["train"]["own class"]
     write_meta(tmp_path, "\ufeff" + json.dumps(content))
     index = load_index(tmp_path)
@@ -119,7 +119,7 @@ def test_meta_json_that_is_no_json(content: bytes, tmp_path: Path) -> None:
         load_index(tmp_path)
 
 
-# A content, and the place that the error names.
+# Content, and the place that the error names.
 WRONG_SHAPES: list[tuple[object, str]] = [
     ([], "expected {"),
     ({"train": {}}, "test: "),
@@ -229,7 +229,7 @@ def test_draws_are_nested_without_replacement_and_depend_on_seed_and_class_alone
         assert draw_references(items[::-1], "nut", k, seed=10) == whole[:k]
     assert draw_references(items, "nut", 8, seed=11) != whole[:8]
     assert draw_references(items, "bolt", 8, seed=10) != whole[:8]
-    # The same on every machine, and whatever the global state is, which is kept.
+    # The same on every machine and for any global state, which is not changed.
     np.random.seed(1)  # noqa: NPY002
     before = repr(np.random.get_state())  # noqa: NPY002
     drawn = draw_references(train_items(209, "bottle"), "bottle", 4, seed=10)
@@ -282,7 +282,7 @@ PATTERN = np.array([[0, 1, 0], [1, 0, 1]], dtype=np.uint8)
 
 
 def mask_images() -> dict[str, tuple[Image.Image, str]]:
-    """PATTERN in every mode, with 1 or little more as the defect's value."""
+    """PATTERN in every mode, with 1 or slightly more as the defect's value."""
     grey = Image.fromarray(PATTERN)
     palette = Image.fromarray(PATTERN)
     palette.putpalette([0, 0, 0, 0, 0, 1] + [255] * 762)
@@ -322,7 +322,7 @@ def test_mask_of_any_mode(tmp_path: Path) -> None:
 
 
 def blobs(*values: float, side: int = 60) -> npt.NDArray[np.float64]:
-    """Discs and a bar, one of each value, that do not touch."""
+    """Discs and a bar that do not touch, each with a value of its own."""
     rows, columns = np.mgrid[:side, : side * len(values)]
     whole = np.zeros(rows.shape)
     for number, value in enumerate(values):
@@ -370,7 +370,7 @@ def test_graded_masks_are_cut_at_half_of_the_largest_value(tmp_path: Path) -> No
         path = written(tmp_path / f"mask.{suffix}", stored, **how)
         mask, graded = read_graded(path)
         assert graded, name
-        # Most of what was a defect, none far from it; any value above 0 takes more.
+        # Most of the defect, nothing far from it; all values above 0 would be more.
         assert (mask != (true > 0)).mean() < 0.03, name
         again = written(tmp_path / "again.png", Image.open(path).convert("L")) if stored.mode == "L" else path
         assert read_graded(again)[1], name

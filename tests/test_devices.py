@@ -1,4 +1,4 @@
-"""What would go wrong on a GPU, found without one: tensors that have a device and a shape but no values."""
+"""Errors of a GPU found without one, with tensors that have a device and a shape but no values."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class Forbidden(Exception):
 
 
 class Watch(TorchDispatchMode):
-    """Refuses what fails or waits on a GPU, counts copies between it and the CPU, and adds up what its tensors take.
+    """Refuses operations that fail or wait on a GPU, counts copies between it and the CPU, and sums tensor memory.
 
     Attributes:
         to_host: copies from a GPU to the CPU.
         waiting: copies to a GPU that wait until they are done.
         held: bytes that tensors on a GPU take.
-        peak: most of them so far.
+        peak: the largest value of ``held`` so far.
     """
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ def tokenize_in_earnest(backbone: ClipBackbone, prompts: Sequence[str]) -> Any:
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
-    """Everything within is computed on fake tensors and watched."""
+    """Code inside it computes on fake tensors and is watched."""
     monkeypatch.setattr(ClipBackbone, "_tokenize", tokenize_in_earnest)
     window_patches.cache_clear()
     with FakeTensorMode(allow_non_fake_inputs=True), Watch() as watch:
@@ -157,7 +157,7 @@ def test_the_whole_method_runs_on_a_gpu(watch: Watch, model: str, precision: str
         watch.to_host = watch.waiting = 0
         results = score_images(backbone.encode(pixels(2, backbone)), text, bank, [[], [0], [1, 4], range(6)])
         assert watch.to_host == 1
-        # The numbers of the windows' patches go to the device with the first batch.
+        # The patch indices of the windows go to the device with the first batch.
         assert turn == 0 or watch.waiting == 0
     watch.to_host = 0
     results.append(leave_one_out(bank, text))
@@ -205,7 +205,7 @@ def test_a_defect_that_is_put_back_is_found(
 
 
 def test_copies_among_references_are_found_in_two_transfers(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The first and the last have one class token and differ in their patches.
+    # The first and the last share the class token and differ in their patches.
     cls, patches = torch.eye(3)[[0, 1, 0, 2, 1, 0]], torch.zeros(6, 4, 2)
     patches[5] = 1
     moved: list[torch.Size] = []
@@ -284,7 +284,7 @@ OUT_OF_MEMORY = [
 
 
 def with_less_memory(backbone: ClipBackbone, room: int, error: RuntimeError) -> tuple[ClipBackbone, list[int]]:
-    """One that holds ``room`` images at once and raises for more, and the numbers of images that it is given."""
+    """A backbone that raises for more than ``room`` images, and the numbers of images that it was given."""
     smaller, seen = replace(backbone), list[int]()
 
     def encode(images: torch.Tensor, *how: bool) -> Embeddings:

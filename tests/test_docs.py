@@ -31,13 +31,13 @@ _INLINE = re.compile(r"`((?:\w+=\S+ )*(?:python|bash|winclip) [^`]+)`")
 
 
 def anchors(page: str) -> set[str]:
-    """The names of a page's headings, as they are linked to."""
+    """The names of a page's headings, as links spell them."""
     headings = re.findall(r"^#+ (.+)$", _CODE.sub("", page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def broken_links(page: str, folder: Path) -> list[str]:
-    """Links to files or headings that are not there; links to other sites are not followed."""
+    """Links to missing files or headings; links to other sites are not followed."""
     broken = []
     for link in _LINK.findall(_CODE.sub("", page)):
         if link.startswith(("http://", "https://")):
@@ -61,7 +61,7 @@ def called(page: str) -> list[list[str]]:
 
 @cache
 def help_text(*command: str) -> str:
-    """What ``--help`` prints, here in this process, which has imported what most programs import."""
+    """The output of ``--help``, in this process, which has already imported most modules."""
     said, status = io.StringIO(), 1
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
         try:
@@ -119,7 +119,7 @@ def test_the_examples_of_the_command_can_be_called() -> None:
 
 
 def shown(cell: nbformat.NotebookNode) -> set[tuple[str, ...]]:
-    """The kinds of a cell's outputs; a kernel parts its text in any number of them."""
+    """The kinds of a cell's outputs; a kernel may split text over any number of them."""
     outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     return {(output.output_type, *sorted(output.get("data", ()))) for output in outputs}
 

@@ -32,7 +32,7 @@ VISA_FILES = {
 
 
 def make_archive(path: Path, files: dict[str, bytes], wrapper: str = "") -> str:
-    """Pack files, in folders that cannot be written to, and return the archive's sha256."""
+    """Pack files in read-only folders, and return the archive's sha256."""
     source = path.with_suffix(".source")
     for name, content in files.items():
         (source / wrapper / name).parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def test_download_goes_on_where_it_broke_off(
 
 def test_what_cannot_be_fetched_or_unpacked(mvtec: tuple[Path, Path, dict[str, str]], tmp_path: Path) -> None:
     archive, root, variables = mvtec
-    # Neither a file that was given nor one that was fetched is unpacked where its checksum is another.
+    # With a wrong checksum, neither a given nor a fetched file is unpacked.
     for given, url, left in ((str(archive), "", []), ("", archive.as_uri(), ["mvtec.tar.xz.part"])):
         done = run("mvtec", given, MVTEC_URL=url, MVTEC_ROOT=str(root))
         assert done.returncode == 2

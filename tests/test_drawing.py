@@ -1,4 +1,4 @@
-"""Maps in colours, and what is measured of them."""
+"""Maps in colours, and measurements of them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_legend_is_below_the_picture_and_marks_the_threshold(size: tuple[int
     low, middle, above = (np.asarray(with_legend(picture, (0.3, 0.7), value)) for value in (0.3, 0.5, 0.9))
     assert low.shape[0] > size[1] and low.shape[1] == size[0]
     assert (middle[: size[1]] == 120).all()
-    # Outside of the scale there is no mark; inside it is where it belongs.
+    # A value outside the scale has no mark; one inside has it at its place.
     np.testing.assert_array_equal(low, above)
     columns = np.nonzero((middle != low).any(axis=(0, 2)))[0]
     assert (len(columns) > 0) == (size[0] >= 200)

@@ -119,7 +119,7 @@ def test_damaged_or_missing_package(site: Path, tmp_path: Path, capsys: Capture)
     (site / "elpv_dataset" / "data" / "labels.csv").write_text(LABELS)
     assert main(["elpv", "--root", str(root)]) == 2
     assert str(root) in capsys.readouterr().err and root.read_text() == "a file"
-    # A module of that name that is no package stands for one that is not installed.
+    # A module of that name stands for a package that is not installed.
     shutil.rmtree(site / "elpv_dataset")
     (site / "elpv_dataset.py").write_text("")
     importlib.invalidate_caches()

@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 
 @dataclass(frozen=True)
 class Done:
-    """What a command did."""
+    """The outcome of a command."""
 
     status: int
     out: list[str]
@@ -30,7 +30,7 @@ class Done:
 
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Calls what mvtec.py and visa.py call, on the test's folder."""
+    """Calls the main of mvtec.py and visa.py on the test's folder."""
 
     def call(name: str, *options: str) -> Done:
         status = main([name, "--root", str(tmp_path), *options])
@@ -83,7 +83,7 @@ def test_script_lists_without_torch_or_numpy(
 
 
 def mvtec_tree(root: Path) -> None:
-    """Two classes; the images of bottle/broken have a gap that position matching would fall into."""
+    """Two classes; the names of bottle/broken have a gap, where matching by position would fail."""
     touch(
         root,
         "bottle/train/good/001.png",
@@ -186,7 +186,7 @@ def test_mvtec_accounts_for_every_file(tmp_path: Path, run: Callable[..., Done])
     done = run("mvtec")
     assert load_index(tmp_path).train["bottle"][-1].img_path == "bottle/train/good/002.webp"
     assert done.out[5] == "34 files: 17 are listed as images or masks, 17 left out:"
-    # Of each reason, how many files and the first.
+    # For each reason, how many files and the first.
     assert [(line.split()[0], line.split("the first is ")[1]) for line in done.out[6:-1]] == [
         ("1", "bottle/test/broken/circle.png"),
         ("1", "bottle/test/000.png"),
@@ -238,7 +238,7 @@ def test_mvtec_folders_that_sound_good(tmp_path: Path, run: Callable[..., Done])
         root = tmp_path / str(number)
         mvtec_tree(root)
         touch(root, f"bottle/test/{name}/7.png", f"bottle/train/{name}/8.png")
-        # Also where masks are not asked for, or are there.
+        # Also if masks are not required, or exist.
         touch(root, f"bottle/ground_truth/{name}/7_mask.png")
         for options in ((), ("--allow_missing_masks",)):
             done = run("mvtec", "--root", str(root), *options)
@@ -268,7 +268,7 @@ def test_mvtec_masks_under_other_names(tmp_path: Path, run: Callable[..., Done])
         masks = [one.mask_path for one in load_index(tmp_path).test["bottle"] if one.anomaly]
         assert masks == [f"bottle/ground_truth/broken/{name.format(stem)}" for stem in ("000", "002", "010")]
         (tmp_path / "meta.json").unlink()
-    # Not one to one: one more, one fewer, names of two kinds, and the end of another number.
+    # Not one to one: one mask more, one fewer, two kinds of names, and the end of another number.
     touch(broken, "003_MASK.PNG")
     expect_error(run("mvtec"), tmp_path, "no mask", f"{broken} holds 000_MASK.PNG, 002_MASK.PNG, 003_MASK.PNG")
     (broken / "003_MASK.PNG").unlink()
@@ -319,7 +319,7 @@ CSV_ROWS = [
 
 
 def visa_tree(root: Path, rows: list[str], line_end: str = "\n") -> None:
-    """Two classes of the three that the file lists are there."""
+    """Two of the three classes in the file exist."""
     touch(root, "split_csv/1cls.csv", "candle/Data/Images/Normal/a, b.JPG", "candle/Data/Images/Normal/0001.JPG")
     touch(root, *(f"pcb1/Data/Images/Normal/000{number}.JPG" for number in (1, 2, 3)))
     touch(root, *(f"pcb1/Data/Images/Anomaly/{number}.JPG" for number in ("002", "010")))
@@ -413,7 +413,7 @@ def test_visa_unknown_classes(tmp_path: Path, run: Callable[..., Done]) -> None:
     assert list(load_index(tmp_path).test) == ["candle", "mine", "pcb1"]
 
 
-# Rows of the file, and what the error says, with the number of the line where one is wrong.
+# Rows of the file, and the error, with the line number if a row is wrong.
 VISA_ERRORS: list[tuple[list[str], str]] = [
     (["object,split,label,image", *CSV_ROWS[1:]], "column mask is missing"),
     ([""], "column object, split, label, image, mask is missing"),

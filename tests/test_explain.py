@@ -1,4 +1,4 @@
-"""What explain.py says of a picture: its numbers against the method's own, and the page that shows them."""
+"""Explanations of a picture: their numbers against the method's own, and the page that shows them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FILES = [str(path) for path in PICTURES]
 
 @pytest.fixture
 def run(checkpoint: Path, tmp_path: Path) -> Run:
-    """Calls explain.py's main with the tiny model; gives the exit status."""
+    """Calls explain.py's main with the tiny model; returns the exit status."""
 
     def call(*arguments: str, part: tuple[str, ...] = ("--class_name", "bolt")) -> int:
         model = ["--model", str(CONFIG), "--pretrained", str(checkpoint), "--device", "cpu"]
@@ -44,11 +44,11 @@ def test_parts_of_all_prompts_add_up_to_the_score(backbone: Backbone, prompts: P
     np.testing.assert_array_equal(found.map, out.maps[0])
     cosine = found.normal.part[0].sum(), found.anomalous.part[0].sum()
     assert 1 / (1 + np.exp((cosine[0] - cosine[1]) / model.temperature)) == pytest.approx(found.score, abs=1e-6)
-    # The strongest window, the second query, likewise.
+    # The same for the strongest window, which is the second query.
     best = max(window.max() for window in [found.windows[n][w.row, w.column] for n, w in enumerate(found.strongest)])
     logit = (found.anomalous.direction[1] - found.normal.direction[1]) / model.temperature
     assert 1 / (1 + np.exp(-logit)) == pytest.approx(best, abs=1e-6)
-    # A prompt that occurs twice is one of the list and counts twice.
+    # A prompt that occurs twice is listed once and counts twice.
     assert len(found.normal.prompts) == len(set(prompts.normal("bolt"))) == found.normal.cosine.shape[1]
 
 
@@ -117,14 +117,14 @@ def test_page_without_references_and_from_a_memory(
     assert "--reference beside --memory shows them" in capsys.readouterr().out
     without = (tmp_path / "out" / "image_0.png.html").read_text()
     assert re.search(r"reference [12], whose picture is not in the memory file", without)
-    # Pictures beside it are shown if the memory is of them, whatever their order.
+    # Pictures beside it are shown if the memory was made from them, in any order.
     pictures = [word for path in (FILES[4], FILES[1], FILES[3]) for word in ("--reference", path)]
     assert run(FILES[0], *pictures, part=memory) == 0
     said = capsys.readouterr()
     assert "image_1.png is not in the memory, and left out" in said.err and "--reference beside" not in said.out
     page = (tmp_path / "out" / "image_0.png.html").read_text()
     assert "not in the memory file" not in page and "<dd>2</dd>" in page and "image_1.png" not in page
-    # Nothing else is other.
+    # Nothing else differs.
     names = re.findall(r"<td>(image_[34]\.png), patch", page)
     assert (
         names == [f"image_{2 + int(number)}.png" for number in re.findall(r"<td>reference (\d), patch", without)] != []

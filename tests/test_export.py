@@ -26,7 +26,7 @@ from winclip.network.backbone import Backbone
 from winclip.pictures.images import resized_pixels
 
 Pixels = npt.NDArray[np.uint8]
-# As a graph takes them.
+# In the form that a graph takes.
 PIXELS: Pixels = np.stack([resized_pixels(image, 96).transpose(2, 0, 1) for image in golden_images()])
 # Largest difference of few-shot scores and maps to those of torch in fp32.
 BOUNDS = {"onnx-fp32": 1e-5, "onnx-fp16": 3e-3, "openvino-fp32": 1e-5, "openvino-bf16": 3e-2}
@@ -66,7 +66,7 @@ def words(checkpoint: Path) -> list[str]:
 
 
 def load(folder: Path) -> Callable[[Pixels], Prediction]:
-    """What ``export`` wrote to a folder, in its runtime with the settings that it is meant to have."""
+    """The export in a folder, loaded in its runtime with the intended settings."""
     about = json.loads((folder / "model.json").read_text())
     file = folder / about["file"]
     if file.suffix == ".onnx":
@@ -88,7 +88,7 @@ def load(folder: Path) -> Callable[[Pixels], Prediction]:
 
 
 def prediction(found: dict[str, Any]) -> Prediction:
-    """Of the outputs of a graph by their names."""
+    """The outputs of a graph by name."""
     return Prediction(found["scores"], found["maps"], found["text_scores"], found.get("reference_scores"))
 
 
@@ -148,7 +148,7 @@ def test_few_shot_graphs_agree(few_shot: WinCLIP, graphs: dict[str, Path]) -> No
     assert sorted(path.name for path in graphs["openvino-fp32"].glob("model.*")) == [
         "model.bin", "model.json", "model.xml",
     ]  # fmt: skip
-    # OpenVINO reports its use unless it is kept from it.
+    # OpenVINO reports its use unless it is prevented.
     assert sys.modules["openvino_telemetry"] is None
 
 
@@ -179,7 +179,7 @@ def test_example_needs_the_runtime_alone(
     folder = graphs[f"{runtime}-fp32"]
 
     def python(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        # Without the module site, site-packages are out of sight.
+        # Without the module site, Python does not find site-packages.
         command, outside = [sys.executable, "-S", *map(str, arguments)], {"PYTHONPATH": str(borrowed)}
         return subprocess.run(command, env=outside, cwd=tmp_path, capture_output=True, text=True, check=False)
 

@@ -1,4 +1,4 @@
-"""Every write fails in turn: files are the former ones or whole, the error names one, and the run can go on."""
+"""Every write fails in turn: each file is the old one or whole, the error names one, and the run can go on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def faults(steps: int) -> list[tuple[int, int]]:
 
 
 class Disk:
-    """Counts the writes below a folder, keeps what was written, and makes one of them fail if it is told to."""
+    """Counts the writes below a folder, keeps their content, and makes one of them fail on request."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.start(Path("nowhere"))
@@ -137,7 +137,7 @@ def test_every_write_of_predict_fails_in_turn(
     sound = {path.relative_to(whole).as_posix(): versions for path, versions in disk.written.items()}
     for name, content in contents(former).items():
         sound[name].append(content)
-    # And the tables of a run that ends after no or one of the rows, before the picture that cannot be read.
+    # Also the tables of a run that ends after no row or one, before the unreadable picture.
     lines = wanted[JOURNAL].splitlines(keepends=True)
     for rows in range(3):
         (save / JOURNAL).parent.mkdir(exist_ok=True)
@@ -179,7 +179,7 @@ def test_every_write_of_an_evaluation_fails_in_turn(
     for name, content in contents(former).items():
         sound.setdefault(name, []).append(content)
     steps, wanted = disk.steps, stable(whole)
-    # 2 of each: the log, what parts are made with, of both classes its part, the maps and 7 files, and these last.
+    # 2 of each: the log, made_with.json, for both classes the part, the maps and 7 files, and these at the end.
     assert steps == 2 * (2 + 2 * (1 + 1 + 7) + 7)
     for number, error in faults(steps):
         shutil.rmtree(save, ignore_errors=True)
@@ -199,5 +199,5 @@ def test_every_write_of_an_evaluation_fails_in_turn(
 
 
 def stable(save: Path) -> dict[str, bytes]:
-    """The files of a run that do not tell the time."""
+    """The files of a run that do not hold times."""
     return {name: content for name, content in contents(save).items() if name not in ("config.json", "log.txt")}

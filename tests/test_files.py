@@ -1,4 +1,4 @@
-"""One run per output folder, what a killed run leaves there, and files that cannot be read."""
+"""One run per output folder, the remains of a killed run, and files that cannot be read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from filelock import FileLock
 from winclip import InputError
 from winclip.support.files import lock_folder, read_json, write_atomically
 
-# Holds the folder until it is killed, as a run that is at work does, with a file half written.
+# Locks the folder until it is killed, like a run in progress, with a file half written.
 HOLD = """
 import sys
 from pathlib import Path

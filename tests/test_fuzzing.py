@@ -1,4 +1,4 @@
-"""Damaged and hostile files of every kind: each is taken, or refused in one short line that is safe to print."""
+"""Damaged and hostile files of every kind: each is accepted, or refused in one short line that is safe to print."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def changed_json(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 class Kinds:
-    """A whole file of every kind, what reads it, and what it is called; made once."""
+    """An intact file of every kind, its reader, and its name; made once."""
 
     def __init__(self, folder: Path) -> None:
         data = make_data(folder / "data")
@@ -146,7 +146,7 @@ def test_damaged_files_are_taken_or_refused(kinds: Kinds, tmp_path: Path, name: 
     content, read = kinds.kinds[name]
     path = tmp_path / name
     path.write_bytes(content)
-    read(path)  # the whole one is taken
+    read(path)  # the intact one is accepted
     changed = damaged(content) | changed_json(content) if name.endswith("json") else damaged(content)
 
     @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -171,7 +171,7 @@ def test_an_image_that_claims_an_enormous_size_is_refused(kinds: Kinds, tmp_path
 
 def test_links_that_lead_out_of_the_data_set_are_refused(data: Path, tmp_path: Path) -> None:
     index = load_index(data)
-    # A link to the data set itself, and one within it, lead nowhere else.
+    # Links to the data set itself, or within it, do not lead out of it.
     (tmp_path / "link").symlink_to(data)
     (data / "bolt" / "test" / "good" / "1.png").unlink()
     (data / "bolt" / "test" / "good" / "1.png").symlink_to("0.png")
@@ -181,5 +181,5 @@ def test_links_that_lead_out_of_the_data_set_are_refused(data: Path, tmp_path: P
     (data / "felt" / "masks").rename(tmp_path / "elsewhere")
     (data / "felt" / "masks").symlink_to(tmp_path / "elsewhere")
     refuse_links(index, ["bolt"], index.train["felt"])
-    with pytest.raises(InputError, match=r"felt/masks/scratch/0\.png is .*elsewhere/scratch/0\.png.*--allow_links"):
+    with pytest.raises(InputError, match=r"masks/scratch/0\.png leads by .*elsewhere/scratch/0\.png.*--allow_links"):
         refuse_links(index, index.test)

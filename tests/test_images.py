@@ -1,4 +1,4 @@
-"""Images of every kind become the same RGB pixels, and what is no image is named."""
+"""Images of every kind become the same RGB pixels, and errors name files that are no images."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_normalising_a_batch_gives_the_bytes_of_one_image_alone() -> None:
         assert torch.equal(normalise(pixels, mean, std), expected)
 
 
-# SHA-256 of the bytes that one call of Pillow 12.3 gives, which resizes the width first whatever the shape.
+# SHA-256 of the bytes from one call of Pillow 12.3, which resizes the width first for every shape.
 RESIZED = {
     (97, 131): "1c962a68767b346e",
     (60, 500): "bbe0ae1fa54c97b8",

@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits, and of several pages: read by what is white, and what is odd is said once."""
+"""Pictures of more than 8 bits, and of several pages: scaled by their white value, and warned of once."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_white_gives_the_picture_of_8_bits(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(np.asarray(read_image(path, intake=intake)), expected)
     np.testing.assert_array_equal(np.asarray(read_image(path, upright=True, intake=intake)), expected)
     assert (intake.highest, intake.odd()) == ({str(path): 3980}, {})
-    # In full range as before: rounded of grey, the upper 8 bits of colours.
+    # In full range as before: grey is rounded, colours keep their upper 8 bits.
     plain = Intake()
     whole = DEEP >> 8 if not grey else (np.stack([DEEP[..., 0]] * 3, axis=2).astype(int) * 255 + 32767) // 65535
     np.testing.assert_array_equal(np.asarray(read_image(path, intake=plain)), whole)
@@ -92,7 +92,7 @@ def test_what_is_odd_is_said_once_a_kind(logged: list[str]) -> None:
 
 
 def deep_data(data: Path) -> None:
-    """Make of the pictures of a data set those of a camera of 12 bits."""
+    """Turn the pictures of a data set into those of a 12-bit camera."""
     for path in data.glob("*/t*/*/*.png"):
         save(path, np.asarray(Image.open(path).convert("L")).astype(np.uint16) * 16)
 
@@ -138,7 +138,7 @@ def test_predict_gives_what_pictures_of_8_bits_give(run: Predict, pictures: Path
     assert scores["a"] == scores["b"] != scores["c"]
     heat = [np.asarray(Image.open(pictures / name / "heatmaps/0.png.jpg")) for name in "ab"]
     np.testing.assert_array_equal(heat[0], heat[1])
-    # The memory is of no white.
+    # The memory has no white value.
     given = [pictures / "deep", "--memory", memory, "--save_path", pictures / "d", "--white", "4095"]
     assert run(*given, class_name=None) == 2
     assert "white is None, not 4095" in capsys.readouterr().err

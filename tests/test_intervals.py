@@ -1,4 +1,4 @@
-"""Bootstrap intervals: how often they hold the truth, against a plain loop, and what a run writes of them."""
+"""Bootstrap intervals: how often they hold the truth, a comparison with a plain loop, and the files of a run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_intervals_hold_the_known_auroc_as_often_as_they_say() -> None:
-    # Of normal scores around 0 and 1 with deviation 1: the difference of two is above 0 with this probability.
+    # For normal scores around 0 and 1 with deviation 1, the difference of two is above 0 with this probability.
     truth, labels = 0.7602499389065233, np.repeat([0, 1], 60)
     held = 0
     for number in range(100):
@@ -56,7 +56,7 @@ def test_draws_are_within_good_and_defective_images_and_always_alike() -> None:
     assert (draws[:, labels == 0].sum(axis=1) == 4).all() and (draws[:, labels == 1].sum(axis=1) == 2).all()
     np.testing.assert_array_equal(draws, draw(labels, "bolt"))
     assert (draws != draw(labels, "felt")).any()
-    # Each image is drawn once on average, and all are drawn alike.
+    # Each image is drawn once on average, all with equal probability.
     np.testing.assert_allclose(draws[1:].mean(axis=0), 1, atol=0.1)
     with pytest.raises(UndefinedMetric, match="1 good, 2 defective"):
         draw([0, 1, 1], "bolt")
@@ -92,7 +92,7 @@ def test_the_figure_of_guessing_is_marked_whatever_rounding_does_to_a_mean() -> 
 
 
 def case(seed: int, shift: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
-    """Labels, masks and maps of 10 good and 10 defective images, each map moved by a part of ``shift``."""
+    """Labels, masks and maps of 10 good and 10 defective images, each map moved by a fraction of ``shift``."""
     generator = np.random.RandomState(seed)
     labels = np.repeat([0, 1], 10)
     masks = (generator.rand(20, 40, 40) > 0.95) & (labels == 1)[:, None, None]
@@ -109,7 +109,7 @@ def test_pixel_metrics_agree_with_a_plain_loop(mode: str, monkeypatch: pytest.Mo
     values = resampled_pixel_metrics(draws, label_defects(masks), lambda images: maps[images], 1.0, mode)
     for number, row in enumerate(draws):
         expected = pixel_metrics(label_defects(np.repeat(masks, row, axis=0)), np.repeat(maps, row, axis=0), mode)[0]
-        # A step of the curve more or less, where one threshold's rate is 0.3 within a bin.
+        # One step of the curve more or less if the rate of a threshold is 0.3 within a bin.
         error = 0.005 if mode == "steps" else 1e-4
         assert values["aupro"][number] == pytest.approx(expected.pop("aupro"), abs=error)
         assert {name: values[name][number] for name in expected} == pytest.approx(expected, abs=1e-4)

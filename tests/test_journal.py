@@ -1,4 +1,4 @@
-"""The journal of predict: what is read from it, and what is not."""
+"""The journal of predict: which rows are read from it, and which are not."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROWS = [
 
 @pytest.fixture
 def save(tmp_path: Path) -> Path:
-    """A folder with a journal of two rows, and the heat maps."""
+    """A folder with a journal of two rows and their heat maps."""
     assert prepare(tmp_path, SETTINGS, resume=True) == (False, None)
     with Journal(tmp_path) as journal:
         for row in ROWS:
@@ -111,7 +111,7 @@ def test_a_map_keeps_a_row_until_its_heat_map_is_drawn(save: Path) -> None:
     kept.parent.mkdir()
     kept.write_bytes(packed_map(np.zeros((4, 4), np.float32)))
     assert prepare(save, SETTINGS, resume=True)[0] and read_rows(save) == ROWS
-    # And goes with it.
+    # A fresh start removes the map.
     assert not prepare(save, SETTINGS, resume=False)[0] and not kept.exists()
 
 

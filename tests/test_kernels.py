@@ -17,7 +17,7 @@ from winclip.network.linear import Rates, linear_rates, packed_linear
 
 @pytest.fixture(autouse=True)
 def kernels_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where measurements of a test are kept; none is there at its start, none is remembered after it."""
+    """An empty folder for the measurements of a test; none is remembered after it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     linear_rates.cache_clear()  # the name imported here stays the real one
     yield tmp_path / "winclip" / "kernels"
@@ -25,7 +25,7 @@ def kernels_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 def load(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, full: Rates, half: Rates | None = None) -> ClipBackbone:
-    """The tiny model where measurements come out as given, in fp32 or, with ``half``, in bf16."""
+    """The tiny model with given measurements, in fp32 or, with ``half``, in bf16."""
 
     def rates(width: int, hidden: int, dtype: torch.dtype) -> Rates:
         return full if half is None or dtype == torch.float32 else half

@@ -1,4 +1,4 @@
-"""Checkpoints as they are found in the world: other layouts, wrappers, prefixes, and files that are no weights."""
+"""Checkpoints from other sources: other layouts, wrappers, prefixes, and files that are no weights."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def prefixed(prefix: str, state: State) -> State:
     ids=range(9),
 )
 def test_every_layout_gives_the_weights_of_open_clips(tmp_path: Path, content: Any) -> None:
-    # Safetensors hold tensors alone; some call them .bin.
+    # Safetensors hold only tensors; some are named .bin.
     wrapped = any(isinstance(value, dict) for value in content.values())
     for ending in (".pt", ".bin") if wrapped else (".pt", ".safetensors", ".bin"):
         path = tmp_path / f"weights{ending}"
@@ -117,7 +117,7 @@ def test_half_of_a_layout_is_named_and_not_joined(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "half.pt")
     with pytest.raises(InputError, match=r"half\.pt does not fit model .*in_proj_bias is missing in the file"):
         load_backbone(str(CONFIG), str(tmp_path / "half.pt"), device="cpu")
-    # A file that says it holds more than it does.
+    # A file whose header promises more than it holds.
     state["vision_model.encoder.layers.0.self_attn.q_proj.weight"] = torch.zeros(1).expand(10**6, 10**6)
     torch.save(state, tmp_path / "huge.pt")
     with pytest.raises(InputError, match="is no plain tensor of finite numbers"):

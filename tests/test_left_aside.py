@@ -1,4 +1,4 @@
-"""Files that predict.py does not take are counted, formats are read by what is installed, and the package is named."""
+"""Files that predict.py skips are counted, installed packages read more formats, and a missing package is named."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from winclip.pictures.images import read_image
 from winclip.prediction.pictures import RUN_FILE, Watch, about_files, list_pictures
 
 Capture = pytest.CaptureFixture[str]
-# Beginnings of files of cameras and phones.
+# First bytes of files from cameras and phones.
 HEIC, AVIF = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", b"\0\0\0\x1cftypavif\0\0\0\0mif1avif"
 
 
@@ -83,7 +83,7 @@ def test_a_watch_counts_too(pictures: Path) -> None:
 def test_the_package_that_would_read_a_picture_is_named(
     tmp_path: Path, content: bytes, ending: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By what the file holds: phones call it .jpg at times."""
+    """By content: phones sometimes name it .jpg."""
     path = tmp_path / "photo.jpg"
     path.write_bytes(content)
     monkeypatch.setitem(defaults.MISSING, ending, package)

@@ -1,4 +1,4 @@
-"""The listers of datasets/, each on a small tree in its data set's layout, and on trees in another."""
+"""The listers of datasets/, each on a small tree in its data set's layout, and on trees in other layouts."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Capture = pytest.CaptureFixture[str]
 
 @dataclass(frozen=True)
 class Case:
-    """A tree in the layout of a data set, and what becomes of it.
+    """A tree in the layout of a data set, and its expected listing.
 
     Attributes:
-        files: paths; ``*`` behind one is a mask with a defect, ``0`` a black one.
-        listed: part, image, defect type and mask of every item, in the order of meta.json.
-        warned: the first file of each warning, but for that of missing classes.
-        left_out: of each reason, how many files and the first.
+        files: paths; ``*`` after one marks a mask with a defect, ``0`` a black one.
+        listed: split, image, defect type and mask of every item, in the order of meta.json.
+        warned: the first file of each warning, except the one about missing classes.
+        left_out: for each reason, how many files and the first.
     """
 
     files: str
@@ -138,7 +138,7 @@ CASES = {
 
 
 def make_tree(root: Path, files: str) -> None:
-    """Write the files of a case; every picture is another."""
+    """Write the files of a case; no two pictures are the same."""
     generator = np.random.RandomState(0)
     for number, word in enumerate(files.split()):
         path = root / word.rstrip("*0")
@@ -178,7 +178,7 @@ def test_lister(name: str, evaluate: Callable[..., int], tmp_path: Path, capsys:
     assert [line for line in lines if line.startswith(f"{DATA_SETS[name].title}: licence ")]
     counted = [line.split() for line in lines if "the first is" in line]
     assert tuple(f"{words[0]} {words[-1]}" for words in counted) == case.left_out
-    # What is listed can be read: the masks have their images' size, and defects where there have to be some.
+    # Listed files can be read: masks have the size of their images, and defects where required.
     index = load_index(root)
     check_files(index, index.test)
     assert evaluate(root, tmp_path / "out", "--check_data") == 0, json.loads((tmp_path / "out" / FILE).read_text())
@@ -197,7 +197,7 @@ def test_every_data_set_is_tried_and_described() -> None:
         )
 
 
-# A tree in the layout of another data set, and what the error says was expected and is there.
+# A tree in the layout of another data set, and what the error says it expected and found.
 WRONG = {
     "visa": ("mpdd", ("ROOT/split_csv/1cls.csv", "--root")),
     "mvtec_ad_2": ("kolektor_sdd2", ("ROOT/can with train and test_public", "test, train")),
@@ -266,7 +266,7 @@ def test_a_folder_of_masks_is_joined(tmp_path: Path) -> None:
     index = load_index(root)
     (folder / "001.png").rename(tmp_path / "elsewhere.png")
     (folder / "001.png").symlink_to(tmp_path / "elsewhere.png")
-    with pytest.raises(InputError, match=r"logical_anomalies/0/001\.png is .*elsewhere\.png"):
+    with pytest.raises(InputError, match=r"logical_anomalies/0/001\.png leads by a link to .*elsewhere\.png"):
         refuse_links(index, index.test)
     (folder / "001.png").unlink()
     Image.new("L", (9, 9), 1).save(folder / "001.png")

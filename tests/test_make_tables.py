@@ -1,4 +1,4 @@
-"""scripts/make_tables.py: figures, what is bold, what is published, LaTeX that compiles, and bad input."""
+"""scripts/make_tables.py: figures, bold ones, published ones, LaTeX that compiles, and bad input."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Runs = tuple[Path, Path, Path]
 
 @pytest.fixture(scope="module")
 def runs(evaluate: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """A run with shots, seeds and intervals, another one of the same data, and one with names of MVTec AD."""
+    """A run with shots, seeds and intervals, another run of the same data, and one with MVTec AD's names."""
     folder = tmp_path_factory.mktemp("runs_of_100%")
     data = make_data(folder / "data")
     assert evaluate(data, folder / "small", "--k_shot", "0", "1", "--seed", "3", "4", "--intervals") == 0
@@ -36,7 +36,7 @@ def runs(evaluate: Callable[..., int], tmp_path_factory: pytest.TempPathFactory)
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str | Path, status: int = 0) -> str:
-    """What the command says where that status belongs; the other stream is empty."""
+    """The output on the stream that fits the status; the other stream is empty."""
     assert main([*map(str, arguments)]) == status
     out, error = capsys.readouterr()
     assert not (out if status else error) or "csv" in arguments
@@ -48,7 +48,7 @@ def read(table: Path | io.StringIO) -> pd.DataFrame:
 
 
 def check_latex(text: str, folder: Path) -> None:
-    """Rows of one width, braces in pairs, no character that LaTeX takes for something else; compiled where it is."""
+    """Rows of one width, paired braces, no unescaped special character; compiled where LaTeX is installed."""
     for line in re.findall(r"(.*) \\\\\n", text):
         spans = sum(int(number) - 1 for number in re.findall(r"\\multicolumn\{(\d)\}", line))
         assert len(re.split(r"(?<!\\)&", line)) + spans == 3 + len(METRICS)
@@ -71,7 +71,7 @@ def test_rows_are_the_means_of_the_runs(runs: Runs, capsys: pytest.CaptureFixtur
         columns = [metric + end for metric in METRICS for end in ends]
         assert table.loc[[0, 2], columns].to_numpy().tolist() == means[columns].to_numpy().tolist()
     assert [bool(text) for text in table["aupro_std"]] == [False, False, True, False, False]
-    # Published figures are those of the classes of the run: carpet and screw.
+    # Published figures cover the classes of the run: carpet and screw.
     assert float(table["auroc_px"][4]) == pytest.approx((90.9 + 91.1) / 2) and not table["aupro_low"][1]
 
 
@@ -123,7 +123,7 @@ def test_means_of_the_paper_are_those_of_all_classes(runs: Runs, tmp_path: Path)
     table = tabulate_runs([run])
     assert table.frame["source"].tolist() == [str(run), "Accurate-WinCLIP", "paper", "caoyunkang"]
     assert table.frame["auroc_sp"].tolist()[1:] == [90.4, 91.8, 70.17]
-    assert f"{run} did not come to its end: means over 15 classes." in table.notes
+    assert f"{run} did not finish: means over 15 classes." in table.notes
 
 
 def test_bad_input(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +136,7 @@ def test_bad_input(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str
     for content, names in ((without, "felt"), (scores.replace(",felt,", ",cloth,"), "felt, cloth"), (moved, "felt")):
         (changed / "scores.csv").write_text(content)
         error = printed(capsys, small, changed, status=2)
-        assert f"error: {small} and {changed} have other" in error and f" small: {names};" in error
+        assert f"error: {small} and {changed} differ in" in error and f" small: {names};" in error
     (changed / "scores.csv").write_text(scores)
     for content in (results.replace("mean", "median"), results.replace("mean,", "mean,x"), "a,b\n1,2\n", "\0"):
         (changed / "results.csv").write_text(content)

@@ -62,7 +62,7 @@ def test_exact_aupro_is_the_mean_over_curves_of_every_region(levels: int) -> Non
 
 def test_thresholds_of_steps_are_those_of_numpy_arange() -> None:
     generator = np.random.RandomState(0)
-    # In the last, float32 parts the scores so coarsely that steps are rounded and their number with them.
+    # In the last, float32 is so coarse that steps are rounded, and their number with them.
     for scale in (1, 1e-3, 1e-42):
         for lowest, highest in (np.array([[0, 0.4]]) + 0.6 * generator.rand(200, 2)).astype(np.float32) * scale:
             ends = np.array([[lowest], [highest]], np.float32)
@@ -112,7 +112,7 @@ def test_constant_maps() -> None:
     figures, missing = pixel_metrics(label_defects(masks), maps)
     assert [figures[name] for name in ("auroc_px", "ap_px", "f1_px")] == pytest.approx([0.5, 0.25, 0.4])
     assert [*missing] == ["aupro"]
-    # One tie from rate 0 to 1: a straight line, of which the part below 0.3 is taken.
+    # One tie from rate 0 to 1: a straight line, taken below 0.3.
     assert pixel_metrics(label_defects(masks), maps, "exact")[0]["aupro"] == pytest.approx(0.15)
 
 

@@ -1,4 +1,4 @@
-"""The library's face."""
+"""The public interface of the library."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_result_is_what_predict_writes(run: Predict, backbone: Backbone, pictu
         assert result.box == (None if row["box"] is None else tuple(row["box"]))
         drawn = Image.open(io.BytesIO(encoded(result.heat_map(), "JPEG", quality=90)))
         with Image.open(pictures / "out" / row["heat_map"]) as expected:
-            # Only the map that predict keeps until it draws is rounded.
+            # Only the map that predict keeps for drawing is rounded.
             assert np.abs(np.asarray(drawn, np.float32) - np.asarray(expected)).mean() < 1
     assert {result.anomalous if shots else result.box is None for result in out} == {True, False}
 
@@ -297,7 +297,7 @@ def test_a_nan_is_never_a_score(model: WinCLIP, part: str) -> None:
     {"cls": bad.cls, "windows": bad.windows[0], "patch": bad.patch}[part][1].view(-1)[5] = float("nan")
     with pytest.raises(InputError, match="NaN of reference 1 of 3"):
         model.add_references(bad)
-    if part != "patch":  # which zero-shot does not look at
+    if part != "patch":  # which zero-shot ignores
         with pytest.raises(InputError, match="NaN of image 1 of 3"):
             model.score(bad)
     model.add_references(embeddings)

@@ -1,4 +1,4 @@
-"""Names that a terminal, a spreadsheet, a page or a file system would take for something else."""
+"""Names that a terminal, a spreadsheet, a page or a file system would misread."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_long_file_names_are_shortened_and_stay_different() -> None:
     assert file_name(short[0].removesuffix(".jpg"), ".jpg") != short[0]
 
 
-# Windows knows no such file names.
+# Windows does not allow such file names.
 posix = pytest.mark.skipif(sys.platform != "linux", reason="needs file names of any bytes")
 
 

@@ -242,7 +242,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
         assert run(*arguments, broken) == 130
     assert f"stopped by SIGINT; {after} of 5 pictures are scored; the same" in error_line(capsys)
     assert len(rows(broken)) == after
-    # A row that a power cut left half written.
+    # A row left half written by a power cut.
     with (broken / JOURNAL).open("a") as file:
         file.write('{"path": "half a ro')
     for _ in range(2):
@@ -258,7 +258,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
 
 def test_report_says_what_the_table_says(run: Predict, pictures: Path) -> None:
     save, images = pictures / "out", pictures / "images"
-    # Together a path that would end the page's script.
+    # Together they form a path that would end the page's script.
     (images / "<").mkdir()
     (images / "b.png").rename(images / "<" / "script><img src=x>.png")
     arguments = [images, "--save_path", save, "--reference", pictures / "good" / "0.png"]
@@ -307,7 +307,7 @@ def test_report_of_a_resumed_run_covers_all_rows_and_shows_the_highest(
     assert f"{5 - anomalous} not anomalous, {anomalous} anomalous" in page
     content = embedded(page)
     assert [card["name"] for card in content["cards"]] == [row["path"] for row in table[:3]]
-    # A picture that was taken away is there as its heat map.
+    # A removed picture is shown by its heat map.
     for card, result in zip(content["cards"], content["settings"][0]["results"], strict=True):
         assert (card["photo"] == result["heat"]) == (card["name"] == gone)
     assert run("../images", "--save_path", save) == 0
@@ -369,12 +369,12 @@ def test_what_earlier_runs_have_drawn_is_neither_scored_nor_a_reference(run: Pre
         str(path) for path in images.rglob("*.png") if "first" not in path.parts
     )
     assert settings(pictures / "out")["references"] == []
-    # What is named itself is meant.
+    # A file that is named itself is taken.
     assert len(list_pictures([str(images / "first" / "masks")])) == 4
 
 
 def test_huge_pictures_are_named_and_the_others_go_on(run: Predict, pictures: Path) -> None:
-    # The header says the size; nothing more is read.
+    # The header tells the size; nothing more is read.
     header = b"IHDR" + struct.pack(">IIBBBBB", 10010, 10010, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     data = b"\x00\x00\x00\x00IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))

@@ -1,4 +1,4 @@
-"""Runs of several ranks: files as those of one process, a rank that dies, and ranks that do not belong together."""
+"""Runs of several ranks: the files equal those of one process, a rank dies, or ranks do not match."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ runpy.run_path("test.py", run_name="__main__")
 
 @pytest.fixture
 def all_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The one process here takes as many threads as there are cores, and others find in its cache what it measured."""
+    """This process uses as many threads as cores, and other ranks read its cached measurements."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     threads = torch.get_num_threads()
     torch.set_num_threads(usable_cores())
@@ -68,7 +68,7 @@ def all_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 @pytest.fixture
 def odd_data(data: Path) -> Path:
-    """Classes of 5 and 2 test images, and one of either kind that cannot be read."""
+    """Classes of 5 and 2 test images, and one unreadable image of either kind."""
     meta = json.loads((data / "meta.json").read_text())
     del meta["test"]["bolt"][0]
     meta["test"]["felt"] = meta["test"]["felt"][-2:]
@@ -94,7 +94,7 @@ def torchrun(count: int, program: list[str], data: Path, save: Path, weights: Pa
 
 
 def left_out(folder: Path) -> list[str]:
-    """Images and figures that the log says are left out, in order."""
+    """Images and figures that the log reports as left out, in order."""
     lines = (folder / "log.txt").read_text().splitlines()
     return [line.split(" ", 2)[2] for line in lines if "left out" in line]
 
@@ -128,7 +128,7 @@ def test_killed_rank_ends_the_run_and_others_finish_it_with_the_files_and_log_of
 def test_ranks_that_do_something_else_are_refused_in_one_line(
     odd_data: Path, checkpoint: Path, tmp_path: Path, kind: str, named: str
 ) -> None:
-    # With other times, which do not count.
+    # With other file times, which do not count.
     copy = shutil.copytree(odd_data, odd_data.with_name("data-copy"), copy_function=shutil.copyfile)
     meta = json.loads((copy / "meta.json").read_text())
     meta["test"]["felt"].reverse()
@@ -163,7 +163,7 @@ def test_each_rank_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def second_rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """As torchrun starts the second of two ranks, but alone; gives what happens to the group and how long it waits."""
+    """The second of two ranks as torchrun starts it, but alone; returns calls of the group and of sleep."""
     happened: list[str] = []
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
         monkeypatch.setenv(name, "2" if name.endswith("SIZE") else "1")

@@ -1,4 +1,4 @@
-"""The one reader: order, batches, threads, entries that cannot be read, and how it ends."""
+"""The one reader: order, batches, threads, unreadable entries, and its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``--region``: what is outside changes nothing, what is inside is scored as a picture of its own."""
+"""``--region``: pixels outside change nothing, and the inside is scored like a picture of its own."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_box_is_scored_as_a_picture_of_its_own(run: Predict, pictures: Path, r
         with Image.open(whole["path"]) as picture, Image.open(pictures / "whole" / whole["heat_map"]) as heat:
             assert heat.width == picture.width and heat.height > picture.height
             outside = np.ones(picture.size[::-1], np.bool_)
-            # JPEG's blocks reach a little farther.
+            # JPEG's blocks reach a little further.
             outside[: Y + HEIGHT + 16, : X + WIDTH + 16] = False
             plain = encoded(with_legend(picture, about["colours"], pixel), "JPEG", quality=90)
             one, other = (np.asarray(drawn)[: picture.height] for drawn in (heat, Image.open(io.BytesIO(plain))))

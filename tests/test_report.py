@@ -125,7 +125,7 @@ def test_worst_mistakes_come_first() -> None:
     without = [judge(1, score, threshold, IMAGE) for score, threshold in undecided]
     assert sorted(range(3), key=lambda number: without[number].rank) == [2, 0, 1]
     assert [result.outcome for result in without] == ["no threshold", "no score", "no threshold"]
-    # On the threshold is not above it.
+    # A score at the threshold is not above it.
     assert judge(1, 0.5, 0.5, IMAGE).outcome == "missed defect"
 
 
@@ -171,7 +171,7 @@ def test_thumbnails_keep_the_aspect_and_stay_small() -> None:
     assert pixels(thumbnail(Image.new("RGB", (1000, 500)))).shape == (160, 320, 3)
     assert pixels(thumbnail(Image.new("RGB", (30, 50)))).shape == (50, 30, 3)
     assert pixels(thumbnail(Image.new("RGB", (5000, 2)))).shape == (1, 320, 3)
-    # Even where nothing can be compressed, the page keeps to its size.
+    # Even if nothing can be compressed, the page keeps its size limit.
     heat = heat_picture(np.random.RandomState(0).rand(15, 15), (320, 320))
     assert len(thumbnail(Image.fromarray(noise))) <= LARGEST and len(thumbnail(heat)) <= LARGEST_HEAT
     assert len(outline(noise[:, :, 0] > 200)) < 100 < len(outline(noise[:20, :20, 0] > 200))
@@ -264,7 +264,7 @@ def test_references_have_a_line_in_the_histogram() -> None:
     drawn, with_references = score_histogram(measured), score_histogram(known)
     assert with_references.count("var(--ink)") > drawn.count("var(--ink)")
     assert "image score" in drawn and "text part of the score" in with_references
-    # The scale reaches to them.
+    # The scale includes them.
     ticks = [max(map(float, re.findall(r">(0\.\d+)<", svg))) for svg in (drawn, with_references)]
     assert ticks[0] <= 0.5 < ticks[1]
     for one, count in ((measured, 0), (known, 1)):
@@ -288,13 +288,13 @@ def test_report_of_predictions_with_and_without_verdicts(
     listed.sort(key=lambda row: -row["score"])
     words = {None: "not judged", False: "not anomalous", True: "anomalous"}
     assert outcomes == [words[row["anomalous"]] for row in listed]
-    # Without references the text part is the score.
+    # Without references the text score is the score.
     assert references or {row["threshold"] for row in listed} == {0.4 if threshold else None}
     judged = bool(references or threshold)
     assert ("not judged" in outcomes) != judged
     assert ("<td>not judged</td>" in page) != judged and ("not anomalous" in page) == judged
     assert ("references, each against the others" in page) == bool(references)
-    # The histogram is of what decides.
+    # The histogram shows the scores that decide.
     shown = ">score<" if threshold == "0.4" else f">{'reference' if references and not threshold else 'text'} part of"
     assert shown in page
     low, high = json.loads((save / "run.json").read_text())["colours"]

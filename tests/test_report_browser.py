@@ -64,7 +64,7 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def opened_in(browser: Browser, report: Path) -> Iterator[Page]:
-    """A page, light, without network; at the end it must have logged nothing and asked for nothing."""
+    """A page in light mode, without network; at the end it must have logged and requested nothing."""
     context = browser.new_context(color_scheme="light", offline=True)
     opened = context.new_page()
     trouble: list[str] = []

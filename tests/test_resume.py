@@ -1,4 +1,4 @@
-"""What test.py has scored stays in scores/: it goes on where it stopped, and measures again without a network."""
+"""Scores of test.py stay in scores/: a run resumes there, and computes metrics again without the network."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def saved_after_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 def stop_after(
     monkeypatch: pytest.MonkeyPatch, batches: int, error: type[BaseException] = KeyboardInterrupt
 ) -> Callable[[], int]:
-    """Let runs end early; gives the number of batches that were scored since."""
+    """Let runs end early; returns the number of batches scored since."""
     done = itertools.count()
 
     def score(*arguments: Any) -> ClassScores:
@@ -55,7 +55,7 @@ def log_of(save: Path) -> str:
 
 
 def scored(save: Path) -> tuple[int, int]:
-    """How many images the last run has scored, and how many were there."""
+    """How many images the last run has scored, and how many it found scored."""
     config = json.loads((save / "config.json").read_text())["scored"]
     return config["by_this_run"], config["there_before"]
 
@@ -76,7 +76,7 @@ def test_what_ends_a_run_costs_no_batch(
     capsys: pytest.CaptureFixture[str],
     error: type[BaseException],
 ) -> None:
-    # What is not yet written when it ends is written then.
+    # The end of a run writes what is not yet written.
     monkeypatch.setattr(evaluation.parts, "SECONDS", 1e9)
     save = tmp_path / "out"
     with monkeypatch.context() as patch:
@@ -116,7 +116,7 @@ def test_stopped_at_every_batch_it_ends_with_the_same_bytes(
     assert evaluate(data, save, *options) == 0
     capsys.readouterr()
     assert contents(save) == whole
-    # Again, from the parts alone.
+    # Again, only from the parts.
     stop_after(monkeypatch, 0)
     assert evaluate(data, save, *options) == 0
     assert contents(save) == whole
@@ -268,7 +268,7 @@ def test_unreadable_image_is_mended_or_left_out_without_loss(
         assert "--skip_unreadable" in error and "the same command goes on from there" in error
     assert evaluate(data, tmp_path / "skipped", *OPTIONS, "--skip_unreadable") == 0
     assert scored(tmp_path / "skipped") == (4, 8) and "left out" in log_of(tmp_path / "skipped")
-    # Without the option, what it has left out is an error still.
+    # Without the option, the images left out are still an error.
     assert evaluate(data, tmp_path / "skipped", *OPTIONS) == 2
     image.write_bytes(sound)
     assert evaluate(data, tmp_path / "mended", *OPTIONS) == 0
@@ -282,7 +282,7 @@ def test_other_references_are_not_mixed(
     stopped_run(evaluate, data, save, monkeypatch, "--skip_unreadable")
     image = data / "bolt/train/good/0.png"
     state = image.stat()
-    # The same size and time, as where a disk fails.
+    # The same size and time, as after a disk error.
     image.write_bytes(b"\0" * state.st_size)
     os.utime(image, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert evaluate(data, save, *OPTIONS, "--skip_unreadable") == 2

@@ -40,7 +40,7 @@ def edit_meta(data: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def refused(capsys: pytest.CaptureFixture[str], status: int, save: Path) -> str:
-    """The one line of a refused run that wrote nothing."""
+    """The one line of a refused run, which wrote nothing."""
     error = capsys.readouterr().err
     assert status == 2
     assert not list(save.glob("*"))
@@ -58,7 +58,7 @@ def test_files_of_a_run_with_several_shots_and_seeds(
 
     results = rows(save / "results.csv")
     assert list(results[0]) == ["dataset", "k_shot", "seed", "objects", *METRICS]
-    # Other people's scripts read these columns by their places.
+    # Other people's scripts read these columns by position.
     assert [*METRICS][:7] == ["auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp"]
     assert [(row["k_shot"], row["seed"], row["objects"]) for row in results] == [
         (k, seed, name)
@@ -245,7 +245,7 @@ def test_compare_needs_published_tables(
         (["--image_size", "100"], "image size 100 does not work"),
         (["--scales", "9", "2"], "at least 144 for windows of 9 patches a side"),
         (["--scales", "2", "2"], "scales 2 2 do not work"),
-        (["--compare", "--model", "demo-vit-240", "--data_path", "nowhere"], "--compare: the published figures are"),
+        (["--compare", "--model", "demo-vit-240", "--data_path", "nowhere"], "--compare: the published figures come"),
         (["--temperature", "0"], "temperature 0.0 must be above 0"),
         (["--prompt_set", "mine"], "prompt set 'mine' is unknown"),
         (["--batch_size", "0"], "--batch_size 0 must be at least 1"),
@@ -330,10 +330,10 @@ def test_an_image_without_a_score_costs_its_class_alone(
     name = data / "bolt/test/good/1.png"
     error = capsys.readouterr().err
     assert f"warning: {name} has no score: the model makes NaN of it" in error
-    assert f"error: 1 image has no score, the first is {name}; no class of such images is among the results" in error
+    assert f"error: 1 image has no score, the first is {name}; the results leave out their classes" in error
     assert {row["objects"] for row in rows(save / "results.csv")} == {"felt", "mean"}
     assert json.loads((save / "config.json").read_text())["finished"] is False
-    # And so when nothing is left to score.
+    # The same when nothing is left to score.
     assert evaluate(data, save) == 2
     assert {row["objects"] for row in rows(save / "results.csv")} == {"felt", "mean"}
     assert evaluate(data, save, "--skip_bad_scores") == 0
@@ -427,12 +427,12 @@ def test_what_is_odd_about_the_data_is_said_in_every_run(
         Image.open(path).copy().filter(ImageFilter.BoxBlur(1)).save(path)
     save = tmp_path / "out"
     expected = [
-        "bolt: of 3 masks, 1 without a defect pixel; 1 whose defects are gone at 96 x 96 and count as good; 1 with"
+        "bolt: of 3 masks, 1 without a defect pixel; 1 whose defects vanish at 96 x 96 and count as good; 1 with"
         " defects in every pixel; the figures count them as they are",
-        "felt: of 3 masks, 2 with values in between, as JPEG and smoothing leave them, so pixels count as defects above"
-        " half of the largest value",
+        "felt: of 3 masks, 2 with intermediate values, as JPEG and smoothing leave them, so only pixels above half of"
+        " the largest value are defects",
         f"EXIF would turn 5 images, the first is {data / 'bolt/test/good/0.png'}; they are read as they are stored, as"
-        " masks mostly are; --upright turns them",
+        " most masks are; --upright turns them",
     ]
     # Three good and one reference of bolt, and one defective image; from the second time on nothing is read.
     for _ in range(2):
@@ -474,14 +474,14 @@ def test_a_test_image_among_the_train_images_is_refused(
             shutil.copy(data / "bolt/train/good/2.png", tmp_path / "other.png")
             train.unlink()
             (tmp_path / "other.png").rename(train)
-    # Files that are no pictures have another error, and none if they may be left out.
+    # Unreadable files have another error, and none if they may be left out.
     for path in (data / "felt/test/good/0.png", data / "felt/train/good/0.png"):
         path.rename(path.with_suffix(".kept"))
         path.write_text("no image")
     assert evaluate(data, save, "--k_shot", "1", "--skip_unreadable", "--classes", "felt") == 0
     for path in (data / "felt/test/good/0.png", data / "felt/train/good/0.png"):
         path.with_suffix(".kept").replace(path)
-    # No references are taken zero-shot, or of the images of a list.
+    # Zero-shot takes no references; a list takes only its own images.
     assert evaluate(data, save) == 0
     listed = tmp_path / "list.txt"
     listed.write_text("bolt/train/good/0.png\nfelt/train/good/0.png\n")
@@ -528,7 +528,7 @@ def test_mask_of_another_size_is_refused(
     assert evaluate(data, tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert "bolt/masks/scratch/0.png is 10x10 and its image" in error and "is 50x60" in error
-    assert "both need the same size; mend it, or go on without such images with --skip_unreadable" in error
+    assert "both need the same size; repair it, or leave such images out with --skip_unreadable" in error
     assert evaluate(data, tmp_path / "out", "--skip_unreadable") == 0
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["unreadable_images"] == ["bolt/test/scratch/0.png"]

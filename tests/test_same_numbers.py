@@ -1,4 +1,4 @@
-"""The same seed gives the same bytes: a few sample pictures, and every way to run that may not matter."""
+"""The same seed gives the same bytes: a few sample pictures, in every way to run that must not matter."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def sample_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(evaluate: Callable[..., int], sample_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Calls test.py; gives ``files_of`` the run."""
+    """Calls test.py; returns ``files_of`` the run."""
 
     def call(*options: str) -> dict[str, bytes]:
         save = tmp_path_factory.mktemp("run")
@@ -55,14 +55,14 @@ def usual(run: Run) -> dict[str, bytes]:
 
 
 def files_of(save: Path) -> dict[str, bytes]:
-    """The content of a run's files by name, those left out that hold times or are parts cut by time."""
+    """The content of a run's files by name, without those that hold times or are cut by time."""
     left_out = {"config.json", "log.txt", "scores"}
     paths = [path for path in save.rglob("*") if path.is_file() and not left_out & set(path.relative_to(save).parts)]
     return {path.relative_to(save).as_posix(): path.read_bytes() for path in paths}
 
 
 def rows(content: bytes, *classes: str) -> list[list[str]]:
-    """The rows of a CSV file that belong to classes, in the order of their text."""
+    """The rows of a CSV file about classes, sorted as text."""
     return sorted(row for row in csv.reader(content.decode().splitlines()) if set(row) & set(classes))
 
 

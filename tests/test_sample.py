@@ -33,7 +33,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def two_classes(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of them, one texture and one object."""
+    """One texture and one object of the sample."""
     monkeypatch.setattr(sample, "CLASSES", {name: sample.CLASSES[name] for name in ("cowhide", "gear")})
 
 

@@ -115,7 +115,7 @@ def test_without_data_sets_the_sample_runs_with_the_demo_backbone(checkout: Path
 
 @pytest.fixture
 def empty_project(tmp_path: Path) -> Path:
-    """A project with setup.sh that installs nothing but itself."""
+    """A project with setup.sh that installs only itself."""
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts" / "setup.sh", tmp_path / "scripts")
     for name in ("requirements.txt", "requirements-more.txt"):
@@ -144,7 +144,7 @@ def test_setup_installs_once(empty_project: Path) -> None:
     assert "this happens once" in run(["bash", "scripts/setup.sh"], empty_project).stderr
 
 
-# A Python that makes environments of itself; pip notes its arguments, and fails on those that hold $FAILS.
+# A Python that makes environments with itself; its pip logs its arguments, and fails on those with $FAILS.
 STAND_IN = """#!/bin/sh
 case "$*" in
 --version) echo "Python VERSION" ;;
@@ -158,7 +158,7 @@ esac
 
 
 class Setup:
-    """A project in whose PATH python3 is a stand-in."""
+    """A project with a fake python3 in PATH."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -171,7 +171,7 @@ class Setup:
         path.chmod(0o755)
 
     def run(self, *arguments: str, **environment: str) -> tuple[int, str, list[str]]:
-        """Exit status, standard error, and what each call of pip got behind its options."""
+        """Exit status, standard error, and the arguments of each call of pip after its options."""
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
         done = run(["bash", "scripts/setup.sh", *arguments], self.folder, PATH=path, **environment)
         logs = list(self.folder.glob("*/bin/python.log"))

@@ -1,4 +1,4 @@
-"""The whole method with a backbone that is no CLIP: nothing but ``winclip.network.backbone`` is asked of one."""
+"""The whole method with a backbone other than CLIP: it needs only ``winclip.network.backbone``."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ BACKBONE: Backbone = ColourMeans()
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Entry points get this backbone, whatever they ask for."""
+    """Entry points get this backbone, whatever model is named."""
     monkeypatch.setattr("winclip.network.clip_backbone.load_backbone", lambda *_, **__: BACKBONE)
 
 
 def drawn() -> list[Image.Image]:
-    """Four that are alike, and one with a spot."""
+    """Four similar pictures, and one with a spot."""
     generator = np.random.RandomState(0)
     found = [generator.randint(90, 130, (60, 50, 3)).astype(np.uint8) for _ in range(5)]
     found[4][20:40, 20:40] = (255, 0, 0)

@@ -1,4 +1,4 @@
-"""What a run with the demo backbone and cached text may import: little, because imports are most of its start."""
+"""What a run with the demo backbone and cached text may import: little, because imports dominate its start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALLOWED = {
     "cython_runtime", "wcwidth",
 }  # fmt: skip
 
-# Of torch, its compiler: half as long to import as torch itself, and never used here.
+# The compiler of torch takes half as long to import as torch itself, and is never used here.
 COMPILER = {"torch._dynamo", "torch._inductor"}
 
 SCRIPT = """

@@ -17,7 +17,7 @@ from winclip.text import class_embeddings
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Numbers of prompts that go through the text tower, a call each."""
+    """The number of prompts in each call of the text tower."""
     counts: list[int] = []
     original = Clip.encode_text
 

@@ -1,4 +1,4 @@
-"""Where good ends, as figures and as the model gives it."""
+"""Thresholds, as figures and as the model gives them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_what_cannot_be_told_is_no_verdict() -> None:
 def test_colours_go_from_what_is_ordinary_to_the_highest_of_the_run() -> None:
     found = Threshold(0.9, 0.2, 0.5, 0.3, "")
     assert found.colours(0.1, 0.4) == (0.3, 0.4)  # no pixel is above the threshold
-    assert found.colours(0.1, 0.3) == (0.1, 0.3)  # nor above what is ordinary
+    assert found.colours(0.1, 0.3) == (0.1, 0.3)  # nor above the usual values
     assert found.colours(0.1, 0.6) == (0.3, 0.6)
     assert found.colours(0.1, 1.6) == found.colours() == (0.3, 0.7)  # the threshold in the middle
     low, high = found.colours(0.2, 0.2)

@@ -1,4 +1,4 @@
-"""``--tile``: where tiles lie, how they are joined, and what they are compared with."""
+"""``--tile``: positions of tiles, how they are joined, and what they are compared with."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_threshold_is_that_of_references_in_tiles(model: WinCLIP, large: lis
     with BatchReader(96, 4, 0) as reader:
         tiles = Tiles(model, reader, None, 96)
         tiles.add_references(large)
-        # The two tiles of the third are the same.
+        # The two tiles of the third picture are the same.
         assert model.reference_count() == 4 + 6 + 1
         found = tiles.left_out()
     assert found is not None and tiles.names == large
@@ -124,7 +124,7 @@ def test_the_cost_is_stated_before_it_starts(run: Predict, large: list[str], cap
     log, said = capsys.readouterr().err, "4 a picture at most, 4 in 1 picture"
     assert said in log and log.count("info: a tile takes ") == 1
     assert log.index(said) < log.index("info: not judged: ") < log.index("info: a tile takes ")
-    # In the part that counts only two of them are.
+    # Only two of them are in the region that counts.
     assert run(*arguments, "--region", "0,0,150,96") == 0
     assert "2 a picture at most, 2 in 1 picture" in capsys.readouterr().err
     assert run(*arguments, "--reference", large[2]) == 0
@@ -143,7 +143,7 @@ def test_tiles_smaller_than_a_window_are_refused(run: Predict, large: list[str],
 
 @pytest.mark.slow
 def test_a_small_defect_is_found_in_tiles_and_missed_without(tmp_path: Path) -> None:
-    # A texture like cowhide, and a spot of 12 pixels; only a part of the tiles, because all would take minutes.
+    # A texture like cowhide, and a spot of 12 pixels; only some of the tiles, because all would take minutes.
     width, height, region = 4000, 3000, "1300,1600,420,420"
     generator = np.random.RandomState(0)
     relief = smooth_noise(generator, (height, width), 4.5) + np.float32(0.6) * smooth_noise(

@@ -73,7 +73,7 @@ def test_figures_are_those_of_scikit_learn(evaluate: Evaluate, typed: Path, tmp_
     for k, seed in settings:
         for metric in ("auroc_sp", "aupro"):
             assert found[k, seed, "felt", "scratch"][metric] == whole[k, seed, "felt"][metric]
-    # Those of histograms are near.
+    # The figures from histograms are close.
     assert evaluate(typed, tmp_path / "binned", "--metrics", "histogram", "--aupro", "exact") == 0
     assert evaluate(typed, tmp_path / "exact", "--aupro", "exact") == 0
     for one, other in zip(*(rows(tmp_path / name / "types.csv") for name in ("binned", "exact"))):
@@ -90,7 +90,7 @@ def test_undefined_figures_are_empty(metrics: str, evaluate: Evaluate, typed: Pa
     found = {(row["objects"], row["specie_name"]): row for row in rows(tmp_path / "out" / "types.csv")}
     assert [found["bolt", kind]["aupro"] for kind in ("scratch", "'=dent")] == ["", ""]
     assert all(found["bolt", kind]["auroc_sp"] for kind in ("scratch", "'=dent"))
-    # Without good images normal pixels are those of the defective ones.
+    # Without good images, the normal pixels come from defective ones.
     felt = found["felt", "scratch"]
     assert (felt["auroc_sp"], felt["images"], felt["good_images"]) == ("", "3", "0") and float(felt["aupro"]) > 0
 

@@ -1,4 +1,4 @@
-"""The public implementations' ways of computing, against numbers that they themselves gave on the tiny model."""
+"""The computations of public implementations, against their own numbers for the tiny model."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def batch_of(pictures: Sequence[Image.Image], how: str) -> Batch[int, Truth]:
 def scored(
     backbone: ClipBackbone, name: str, pictures: Sequence[Image.Image], size: int = 96
 ) -> dict[str, tuple[GridScores, list[torch.Tensor]]]:
-    """By the name of its references, results of the first three pictures and the association maps of each view."""
+    """By name of the references, results of the first three pictures and the association maps of each view."""
     variant = parse_variant(name)
     encoding, text = variant.encoding, class_embeddings(backbone, "metal_nut", variant.prompts)
     views = encode_views(backbone, batch_of(pictures[:3], variant.prepare), [encoding])[encoding]
@@ -300,7 +300,7 @@ def test_a_run_in_several_variants(evaluate: Callable[..., int], data: Path, tmp
     for name in names:
         assert evaluate(data, alone, "--k_shot", "0", "2", "--variant", name) == 0
         for file in ("results.csv", "scores.csv", "types.csv", "k_shot.csv"):
-            # A variant by itself is named too, the reference is not.
+            # A single variant is named too, the reference is not.
             expected = [{"variant": "reference"} | row for row in rows_of(alone / file)]
             assert [row for row in rows_of(several / file) if row["variant"] == parse_variant(name).name] == expected
     assert (several / "maps" / "caoyunkang-2shot-seed10" / "bolt.npz").exists()
@@ -343,7 +343,7 @@ def test_steps(evaluate: Callable[..., int], data: Path, tmp_path: Path, capsys:
         assert {metric: step[metric] for metric in ("auroc_px", "aupro", "f1_sp")} == {
             metric: row[metric] for metric in ("auroc_px", "aupro", "f1_sp")
         }
-    # Switches of few-shot maps change no zero-shot figure, and the join of both no order.
+    # Switches of few-shot maps change no zero-shot figure, and joining both changes no order.
     for row in rows:
         if row["k_shot"] == "0" and row["switch"].split("=")[0] in ("patch_tokens", "window_mean", "bank_slip", "join"):
             assert float(row["auroc_px_difference"]) == float(row["auroc_sp_difference"]) == 0

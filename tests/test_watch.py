@@ -21,7 +21,7 @@ Steps = Callable[..., None]
 
 @pytest.fixture
 def between(monkeypatch: pytest.MonkeyPatch) -> Steps:
-    """Says what happens in each pause between two looks; in the one after the last, Ctrl-C."""
+    """Says what happens in each pause between two scans; after the last, Ctrl-C."""
 
     def set_steps(*steps: Callable[[], object], end: type[BaseException] = KeyboardInterrupt) -> None:
         left = iter(steps)
@@ -38,7 +38,7 @@ def between(monkeypatch: pytest.MonkeyPatch) -> Steps:
 
 
 def nothing() -> None:
-    """Another look finds the same."""
+    """Another scan finds the same."""
 
 
 def test_complete_pictures_are_given_once_and_again_when_they_change(tmp_path: Path) -> None:
@@ -77,10 +77,10 @@ def test_pictures_are_scored_as_they_come(run: Predict, pictures: Path, capsys: 
     arguments = [watched, "--reference", pictures / "good", "--save_path", save, "--watch", "--report"]
     assert run(*arguments) == 130
     out = capsys.readouterr()
-    # After the first was complete its row is in the table, while the second is to come.
+    # Once the first is complete its row is in the table, before the second arrives.
     assert seen == [[], ["a.png"], ["a.png"]]
     assert [Path(row["path"]).name for row in rows(save)] == ["a.png", "b.png"]
-    # What was cut off when it was looked at is no failure any more.
+    # A file that was incomplete in an earlier scan is no longer a failure.
     assert "passed over: image" in out.err and rows(save, "failures.csv") == []
     lines = out.out.splitlines()
     assert lines[0].endswith(f"  {watched / 'a.png'}") and lines[1].endswith(f"  {watched / 'b.png'}")
@@ -88,7 +88,7 @@ def test_pictures_are_scored_as_they_come(run: Predict, pictures: Path, capsys: 
     assert "stopped by SIGINT; 2 pictures are scored" in out.err
     summary = json.loads((save / "run.json").read_text())
     assert (summary["finished"], summary["scored"], summary["unreadable"]) == (True, 2, 0)
-    # It goes on where it ended, and ends with the files of a run that was not stopped.
+    # It resumes where it ended, and ends with the files of an uninterrupted run.
     between(put("c.png", whole), nothing, nothing, end=Terminated)
     assert run(*arguments, "--resume") == 143
     assert capsys.readouterr().err.count("2 pictures done already, 0 left") == 1
@@ -96,7 +96,7 @@ def test_pictures_are_scored_as_they_come(run: Predict, pictures: Path, capsys: 
     between(nothing, nothing)
     assert run(*arguments[:3], "--save_path", pictures / "undisturbed", "--watch", "--report") == 130
     assert contents(save) == contents(pictures / "undisturbed")
-    # But for the colours, these are those of a run that has all pictures from the beginning.
+    # Except for the colours, the files equal those of a run with all pictures from the beginning.
     assert run(*arguments[:3], "--save_path", pictures / "plain", "--report") == 0
     for name in ("predictions.jsonl", "predictions.csv", "predictions.json", "failures.csv"):
         assert (save / name).read_bytes() == (pictures / "plain" / name).read_bytes()
@@ -116,7 +116,7 @@ def test_heat_maps_are_drawn_at_once_in_one_scale(run: Predict, pictures: Path, 
     colours = seen[0][1]
     assert colours is not None and seen == [(0, colours), (4, colours), (4, colours)]
     assert not (save / "maps").exists()
-    # With either way of going on the scale is that of the heat maps that are there.
+    # However the run resumes, the scale is that of the existing heat maps.
     (images / "d.png").write_bytes((images / "b.png").read_bytes())
     assert run(*arguments, "--resume") == 0
     assert json.loads((save / "run.json").read_text())["colours"] == colours

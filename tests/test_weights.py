@@ -26,13 +26,13 @@ from winclip.network.clip_backbone import load_backbone
 from winclip.network.weights import find_weights
 from winclip.pictures.images import CLIP_MEAN, CLIP_STD
 
-# The hub's client writes 10 MB at a time, and what it holds back is lost when a connection breaks.
+# The hub's client writes 10 MB at a time, and loses unwritten bytes when a connection breaks.
 CONTENT = random.Random(0).randbytes(30_000_000)
 WRITTEN = 10 << 20
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 HUB_FILE = "/org/model/resolve/main/open_clip_pytorch_model.bin"
 NAME = "org--model--open_clip_pytorch_model.bin"
-# Where open_clip has the default weights from; releases differ.
+# The source of open_clip's default weights; releases differ.
 TAG = get_pretrained_cfg("ViT-B-16-plus-240", "laion400m_e31")
 
 
@@ -44,7 +44,7 @@ class Hub(ThreadingHTTPServer):
         sha256: the etag of all of them.
         asked: method, path and Range header of each request.
         break_after: bytes of the coming answers after which the connection is reset, None for whole answers.
-        ranges: whether Range headers are minded.
+        ranges: whether Range headers are honoured.
     """
 
     daemon_threads = True
@@ -75,13 +75,13 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(rest[:end])
         if end is not None:
             self.wfile.flush()
-            # Closing sends a reset in place of an end.
+            # Closing sends a reset instead of an end.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
 
     def answer(self) -> bytes:
         wanted = self.headers.get("Range")
-        if not self.path.startswith("/api/"):  # where the hub's client asks for news of its own
+        if not self.path.startswith("/api/"):  # where the hub's client looks for its own updates
             self.server.asked.append((self.command, self.path, wanted))
         content = self.server.files.get(self.path)
         if content is None:
@@ -116,7 +116,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def serve(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """Let an address stand in for the hub's, which its client takes from the environment when it is imported."""
+    """Replace the hub's address, which its client takes from the environment on import."""
     monkeypatch.setattr(huggingface_hub, "hf_hub_url", lambda *name: f"{address}/{name[0]}/resolve/main/{name[1]}")
 
 
@@ -170,7 +170,7 @@ def test_a_connection_that_breaks_is_taken_up_again(hub: Hub, home: Path) -> Non
     hub.break_after = [20_000_000, 0, 0, 0]
     with pytest.raises(Exception):  # noqa: B017 - the client's own, which differs between its versions
         find()
-    # What came is kept.
+    # The bytes received are kept.
     hub.break_after = [0, 5_000_000]
     assert find() == folder(home) / NAME
     assert find().read_bytes() == CONTENT

@@ -40,7 +40,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that nothing an earlier build left behind counts."""
+    """Built from a copy, so that remains of an earlier build do not count."""
     source, out = tmp_path_factory.mktemp("source") / "winclip", tmp_path_factory.mktemp("wheel")
     leave_out = shutil.ignore_patterns(".*", "__pycache__", "data", "results", "build", "*.egg-info")
     shutil.copytree(ROOT, source, ignore=leave_out)
