@@ -53,29 +53,20 @@ def encode_views(
     references: bool = False,
     windows: bool = True,
 ) -> dict[Variant, list[tuple[View, Embeddings]]]:
-    """Encode each view of a batch's images once for every way to prepare them.
+    """By the ``encoding`` of variants, the views of a batch's images, references or tests, with their embeddings.
 
-    Args:
-        backbone: the encoder.
-        batch: at least one image.
-        encodings: the variants' encodings.
-        references: whether the images are references, or else test images.
-        windows: whether to encode windows too.
-
-    Returns:
-        By encoding, the views with their embeddings.
+    Each view is encoded once for every way to prepare it.
     """
-    encoded: dict[Variant, list[tuple[View, Embeddings]]] = {}
+    encoded: dict[tuple[str, bool, bool], list[tuple[View, Embeddings]]] = {}
     found = {}
     for encoding in encodings:
         bgr, unscaled = encoding.bgr_tests and not references, encoding.unscaled_references and references
-        how = Variant(prepare=encoding.prepare, bgr_tests=bgr, unscaled_references=unscaled)
+        how = encoding.prepare, bgr, unscaled
         if how not in encoded:
             encoded[how] = []
-            for view in views_of(batch, how.prepare):
-                pixels = view.pixels.flip(-1) if how.bgr_tests else view.pixels
-                normalised = not how.unscaled_references
-                encoded[how].append((view, backbone.encode(pixels, normalised=normalised, windows=windows)))
+            for view in views_of(batch, encoding.prepare):
+                pixels = view.pixels.flip(-1) if bgr else view.pixels
+                encoded[how].append((view, backbone.encode(pixels, normalised=not unscaled, windows=windows)))
         found[encoding] = [(view, patch_tokens_of(backbone, part, encoding)) for view, part in encoded[how]]
     return found
 
