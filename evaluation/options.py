@@ -226,7 +226,7 @@ def _check_variants(options: Options) -> None:
     if not options.image_only:
         return
     if any(options.k_shot or ()) or options.reference_list:
-        raise InputError("--image_only has no windows, by which references are compared; leave out --k_shot above 0")
+        raise InputError("--image_only has no windows, which references are compared by; leave out --k_shot above 0")
     for name in ("save_maps", "report"):
         if getattr(options, name):
             raise InputError(f"--image_only makes no maps, so --{name} has no meaning; leave one of them out")
