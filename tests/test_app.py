@@ -52,7 +52,7 @@ def test_judgement_without_and_with_examples(backbone: ClipBackbone, good: list[
     model = WinCLIP(backbone)
     told: list[tuple[float, str]] = []
     found = app.judge(model, FILES[:1], "b&lt", None, 0.3, lambda share, what: told.append((share, what)))
-    assert "Ranked, not judged. A text part of 0.5 is as near to the sentences about a damaged b&amp;lt as" in found
+    assert "Ranked, not judged. A text part of 0.5 is as close to the prompts for a damaged b&amp;lt as" in found
     assert '<span class="verdict">not judged, score' in found and "no good pictures, so no verdict" in found
     assert "opacity: 0.3" in found and found.count("data:image/webp") == 3
     assert told == [(0, "words"), (0.5, "picture 1 of 1")]
@@ -252,7 +252,7 @@ def test_page_in_a_browser(address: str, tmp_path: Path) -> None:
         page.get_by_label("What is it?").fill("bolt")
         page.get_by_role("button", name="Look for anomalies").click()
         expect(result).to_contain_text("2 pictures, ranked")
-        expect(result).to_contain_text("A text part of 0.5 is as near")
+        expect(result).to_contain_text("A text part of 0.5 is as close")
         names = [page.locator("summary").nth(number).inner_text().split(" · ")[1] for number in (0, 1)]
         assert sorted(names) == [path.name for path in own]
         maps = page.locator(".stack .heat")

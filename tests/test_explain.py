@@ -105,7 +105,7 @@ def test_page_without_references_and_from_a_memory(
     run: Run, backbone: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(FILES[0], part=("--class_name", "<i>bolt")) == 0
-    assert "what is nearest in them is left out" in capsys.readouterr().out
+    assert "their nearest patches and windows are left out" in capsys.readouterr().out
     page = (tmp_path / "out" / "image_0.png.html").read_text()
     assert "No good examples were given" in page and "&lt;i&gt;bolt" in page and "<i>bolt" not in page
     model = WinCLIP(backbone)
@@ -121,7 +121,7 @@ def test_page_without_references_and_from_a_memory(
     pictures = [word for path in (FILES[4], FILES[1], FILES[3]) for word in ("--reference", path)]
     assert run(FILES[0], *pictures, part=memory) == 0
     said = capsys.readouterr()
-    assert "image_1.png is not in the memory, and left out" in said.err and "--reference beside" not in said.out
+    assert "image_1.png is not in the memory and is left out" in said.err and "--reference beside" not in said.out
     page = (tmp_path / "out" / "image_0.png.html").read_text()
     assert "not in the memory file" not in page and "<dd>2</dd>" in page and "image_1.png" not in page
     # Nothing else differs.

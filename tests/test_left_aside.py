@@ -48,19 +48,19 @@ def test_the_summary_counts_what_is_left_aside_and_names_where_nothing_is(
     places = [images, empty, f"{pictures}/nothing/*.png", f"{images}/*.txt", "--reference", good, "--save_path"]
     assert run(*places, pictures / "out") == 0
     lines = capsys.readouterr().out.splitlines()
-    aside = "left aside among the pictures: .heic 2, .txt 1, .\\x1b[1m 1, without an ending 1"
-    assert sum(line.startswith("left aside among the pictures: ") for line in lines) == 1
-    (line,) = [line for line in lines if line.startswith("left aside among the pictures: ")]
+    aside = "skipped among the pictures: .heic 2, .txt 1, .\\x1b[1m 1, without an ending 1"
+    assert sum(line.startswith("skipped among the pictures: ") for line in lines) == 1
+    (line,) = [line for line in lines if line.startswith("skipped among the pictures: ")]
     assert sorted(line.split("; ")[0].split(": ")[1].split(", ")) == sorted(aside.split(": ")[1].split(", "))
     assert line.endswith("; python -m pip install pillow-heif lets .heic be read")
-    assert "left aside among the references: .pdf 1" in lines
+    assert "skipped among the references: .pdf 1" in lines
     assert f"no pictures found in {empty}, {pictures}/nothing/*.png, {images}/*.txt" in lines
     assert line in json.loads((pictures / "out" / "run.json").read_text())["notes"]
     for given in ([empty], [empty, "--reference", good]):
         assert run(*given, "--save_path", pictures / "none") == 2
-    with pytest.raises(InputError, match=r"no picture found in .*; left aside among the pictures: \.txt 1"):
+    with pytest.raises(InputError, match=r"no picture found in .*; skipped among the pictures: \.txt 1"):
         list_pictures([f"{images}/*.txt"])
-    # A file that is named itself is not left aside.
+    # A file that is named itself is not skipped.
     notes: list[str] = []
     list_pictures([str(images / "notes.txt"), f"{images}/*.txt"], notes)
     assert notes == [f"no pictures found in {images}/*.txt"]
@@ -71,7 +71,7 @@ def test_a_watch_counts_too(pictures: Path) -> None:
     (pictures / "images" / "a.heic").write_bytes(HEIC)
     watch.pictures()
     watch.pictures()
-    assert about_files(watch.aside, "pictures")[0].startswith("left aside among the pictures: .heic 1")
+    assert about_files(watch.aside, "pictures")[0].startswith("skipped among the pictures: .heic 1")
     file = pictures / "images" / "a.png"
     with pytest.raises(InputError, match="it is a file, and --watch takes folders"):
         Watch([str(file)]).pictures()
@@ -113,7 +113,7 @@ def test_a_folder_in_the_place_of_a_file_and_the_reverse(
         with pytest.raises(InputError, match=r"it is a folder: name the file in it"):
             load_backbone(name, folder, device="cpu")
     (pictures / "weights.pt").mkdir()
-    with pytest.raises(InputError, match=r"weights.pt is no file; it is a folder: name the file in it"):
+    with pytest.raises(InputError, match=r"weights.pt is not a file; it is a folder: name the file in it"):
         load_backbone(str(CONFIG), str(pictures / "weights.pt"), device="cpu")
     for given, said in (
         (["--save_path", image], f"cannot write to {image}"),

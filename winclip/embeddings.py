@@ -1,4 +1,4 @@
-"""What the image tower makes of pictures: one embedding of the whole, one of every window, one of every patch."""
+"""The output of the image tower: one embedding of the whole picture, one of every window, one of every patch."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ class Embeddings:
 
     @property
     def finite(self) -> torch.Tensor:
-        """(N,) bool: whether there is neither NaN nor infinity among the embeddings of an image."""
+        """(N,) bool: whether the embeddings of each image have no NaN and no infinity."""
         parts = (self.cls, *self.windows, self.patch)
         return torch.stack([part.flatten(1).isfinite().all(dim=1) for part in parts]).all(dim=0)
 
     def normalised(self) -> Embeddings:
-        """The same with every embedding of unit length."""
+        """The same embeddings, each scaled to unit length."""
         return self.map(lambda part: F.normalize(part, dim=-1))
 
     @staticmethod
     def concatenate(parts: Sequence[Embeddings]) -> Embeddings:
-        """Join along the images; ``parts`` must not be empty, and all of the same scales."""
+        """Join along the images; ``parts`` must not be empty, and all must have the same scales."""
         windows = tuple(torch.cat(scale) for scale in zip(*(part.windows for part in parts)))
         cls, patch = (torch.cat([getattr(part, name) for part in parts]) for name in ("cls", "patch"))
         return Embeddings(cls, windows, patch, parts[0].scales)

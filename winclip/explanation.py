@@ -1,4 +1,4 @@
-"""Why an image gets its score: what ``score_images`` computes on the way, and what it takes each number from."""
+"""Why an image gets its score: the intermediate results of ``score_images`` and the source of each number."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Map = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Block:
-    """A window, or with ``side`` 1 a patch: its upper left patch, and its sides in patches."""
+    """A window, or with ``side`` 1 a patch: its upper left patch, and its side in patches."""
 
     row: int
     column: int
@@ -35,13 +35,13 @@ class Block:
 
 @dataclass(frozen=True)
 class State:
-    """What the prompts of one state say of Q queries.
+    """Similarities of Q queries to the prompts of one state.
 
     Attributes:
-        prompts: the N distinct ones.
-        cosine: (Q, N) of query and prompt.
-        part: (Q, N) what each prompt adds to ``direction``, as often as it occurs; a row's sum is ``direction``.
-        direction: (Q,) cosine of query and the state's embedding.
+        prompts: the N distinct prompts.
+        cosine: (Q, N) cosines of queries and prompts.
+        part: (Q, N) contribution of each prompt, with its repetitions; each row sums to ``direction``.
+        direction: (Q,) cosines of the queries and the state's embedding.
     """
 
     prompts: list[str]
@@ -62,12 +62,12 @@ class Match:
 
 @dataclass(frozen=True)
 class Memory:
-    """What the references say.
+    """Comparison of the image with the references.
 
     Attributes:
         mean_maps: distances on the patch grid, (grid, grid) for each scale and last for the patches.
         mean: their mean, (grid, grid).
-        matches: the chosen patch, and for each scale the window that holds it and is the farthest from the bank.
+        matches: the chosen patch, and for each scale the window farthest from the bank among those that hold the patch.
     """
 
     mean_maps: tuple[Map, ...]
@@ -77,19 +77,19 @@ class Memory:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Of one image.
+    """Explanation of one image.
 
     Attributes:
         score: as ``WinCLIP.score`` gives it.
         scales: sides of the windows in patches.
-        patch: the chosen one.
-        probability: of the whole image.
-        windows: probability of every window, (grid - side + 1, grid - side + 1) for each scale.
+        patch: the chosen patch.
+        probability: anomaly probability of the whole image.
+        windows: anomaly probability of every window, (grid - side + 1, grid - side + 1) for each scale.
         strongest: for each scale the most anomalous window that holds the chosen patch.
         mean_maps: harmonic means, (grid, grid) for each scale.
         zero: zero-shot map, (grid, grid).
         map: (S, S) float32, as ``WinCLIP.score`` gives it.
-        normal, anomalous: what the prompts say of two queries, the whole image and the strongest window of all scales.
+        normal, anomalous: similarities of two queries, the whole image and the strongest window of all scales.
         memory: None without references.
     """
 
@@ -108,22 +108,22 @@ class Explanation:
 
     @property
     def reference(self) -> float | None:
-        """The part of the score that the references make; None without any."""
+        """The reference part of the score; None without references."""
         return None if self.memory is None else float(self.memory.mean.max())
 
 
 @torch.inference_mode()
 def explain(model: WinCLIP, image: ImageLike, patch: tuple[int, int] | None = None) -> Explanation:
-    """Explain what the class that is set last makes of an image.
+    """Explain the score of an image for the class that was set last.
 
     Args:
-        model: with a class, and its references if there are any.
+        model: with a class, and with its references if any.
         image: as for ``WinCLIP.predict``.
         patch: row and column of a patch; by default the one with the highest map value.
 
     Raises:
         InputError: if no class is set, there is no such patch, the image cannot be read or has no score, or the model's
-            variant computes otherwise than the reference.
+            variant computes differently from the reference.
     """
     check_text_alone(model.variant, "an explanation")
     held, grid, scales = model._get_class(None), model.backbone.grid, model.backbone.scales
@@ -166,11 +166,11 @@ def explain(model: WinCLIP, image: ImageLike, patch: tuple[int, int] | None = No
 
 
 def _state(model: WinCLIP, texts: list[str], queries: torch.Tensor) -> State:
-    """What the prompts of a state say of queries, (Q, embed_dim)."""
+    """Similarities of queries (Q, embed_dim) to the prompts of a state."""
     normalise_each = model._get_class(None).prompts.normalise_each
     prompts, weights, embeddings = prompt_embeddings(model.backbone, texts, normalise_each)
     with float32_products():
-        # The direction is the weighted sum by its length, so each prompt has its own part of every cosine.
+        # The direction is the normalised weighted sum, so each prompt contributes its own part of every cosine.
         dots = F.normalize(queries, dim=-1).double().cpu() @ embeddings.double().cpu().T
         length = (weights @ embeddings).double().norm().cpu()
     cosine = dots / embeddings.double().norm(dim=-1).cpu()

@@ -29,18 +29,17 @@ from winclip.windows import window_patches
 
 INSTALL = "python -m pip install 'winclip[export]', or in a clone: python -m pip install -e '.[export]'"
 
-# Below the smallest probability that cosines can give at the paper's temperature, 4e-13, and in place of an
-# association of 0.
+# Smaller than the smallest probability at the paper's temperature, 4e-13; also replaces an association of 0.
 _SMALLEST = 1e-14
-# A protobuf file holds less than 2 GB; what is nearer to it keeps its weights in a file beside it.
+# A protobuf file holds less than 2 GB; a graph close to that keeps its weights in a separate file.
 _LARGEST_IN_ONE_FILE = 1_800_000_000
 
 
 class Graph(nn.Module):
-    """Pixels to scores and maps: ``WinCLIP.predict`` in tensor operations that can be traced.
+    """From pixels to scores and maps: ``WinCLIP.predict`` in tensor operations that can be traced.
 
-    It computes in float32 what ``winclip.scoring`` computes in float64. Scores and maps differ from
-    those of ``WinCLIP.score`` by less than 1e-5, if the image tower is in float32 too.
+    It computes in float32 what ``winclip.scoring`` computes in float64. Scores and maps differ from the
+    results of ``WinCLIP.score`` by less than 1e-5, if the image tower is in float32 too.
     """
 
     mean: torch.Tensor
@@ -50,13 +49,13 @@ class Graph(nn.Module):
     def __init__(
         self, model: WinCLIP, text: torch.Tensor, bank: MemoryBank | None, dtype: torch.dtype = torch.float32
     ) -> None:
-        """Fold in a class.
+        """Set the class whose embeddings become constants.
 
         Args:
-            model: its backbone's image tower is used, on the CPU in float32, and its temperature.
+            model: its temperature and its backbone's image tower, on the CPU in float32, are used.
             text: (2, embed_dim), L2-normalised class embeddings, normal first.
             bank: references for few-shot; None for zero-shot.
-            dtype: of the image tower; what comes after it is in float32.
+            dtype: dtype of the image tower; later steps are in float32.
         """
         super().__init__()
         check_text_alone(model.variant, "an export")
@@ -81,7 +80,7 @@ class Graph(nn.Module):
             parts of the scores, (N,) float32: text and, few-shot, reference.
         """
         normalised = (images.float() / 255 - self.mean) / self.std
-        # Not ``forward`` of the tower, which takes the images of a batch one by one on the CPU.
+        # Not the tower's ``forward``, which takes the images of a batch one by one on the CPU.
         embeddings: Embeddings = self.tower.embed(normalised.to(self.tower.proj.dtype))
         parts = [self._probability(embeddings.cls)]
         reciprocals = [
@@ -135,16 +134,16 @@ def export(model: WinCLIP, runtime: str, output: Path, precision: str = "fp32") 
         model: on the CPU in float32; the class set last goes into the graph, with its references.
         runtime: ``onnx`` or ``openvino``.
         output: folder that does not exist yet, or is empty.
-        precision: of the image tower: ``fp32``, ``fp16``, or for OpenVINO ``bf16``. Scores stay in float32.
+        precision: precision of the image tower: ``fp32``, ``fp16``, or for OpenVINO ``bf16``. Scores stay in float32.
 
     Returns:
         The content of ``model.json``.
 
     Raises:
-        InputError: as ``check_export``, or if the folder cannot be written.
+        InputError: as in ``check_export``, or if the folder cannot be written.
     """
     check_export(runtime, output, precision)
-    # The text side and the references are the model's own affair everywhere but here.
+    # Outside this module, the text embeddings and the references are private to the model.
     held = model._get_class(None)
     dtype, threshold = PRECISIONS[precision], model.threshold()
     graph = Graph(model, held.text, held.bank, dtype).eval()
@@ -182,7 +181,7 @@ def export(model: WinCLIP, runtime: str, output: Path, precision: str = "fp32") 
 
 
 def check_export(runtime: str, output: Path, precision: str = "fp32") -> None:
-    """Refuse what cannot be done, before anything slow is.
+    """Refuse an impossible export before any slow step.
 
     Raises:
         InputError: if ``output`` is a file or a folder with files, or the runtime is unknown, lacks the precision, or
@@ -196,15 +195,15 @@ def check_export(runtime: str, output: Path, precision: str = "fp32") -> None:
     if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
         raise InputError(f"not installed: {', '.join(missing)}; {INSTALL}")
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise InputError(f"{output} is there already and not empty; remove it or choose another --save_path")
+        raise InputError(f"{output} already exists and is not empty; remove it or choose another --save_path")
 
 
 def write_graph(graph: Graph, folder: Path, runtime: str) -> Path:
-    """Write ``model.onnx``, or for OpenVINO what it makes of that; returns the file to load."""
+    """Write ``model.onnx``, or for OpenVINO the files converted from it; returns the file to load."""
     file, images = folder / "model.onnx", torch.zeros(2, 3, graph.image_size, graph.image_size, dtype=torch.uint8)
     size = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
     with warnings.catch_warnings(), torch.no_grad():
-        # Of window_patches, whose cache is passed over.
+        # torch warns that it bypasses the cache of window_patches.
         warnings.simplefilter("ignore")
         shapes = ({0: torch.export.Dim("batch")},)
         torch.onnx.export(
@@ -218,19 +217,19 @@ def write_graph(graph: Graph, folder: Path, runtime: str) -> Path:
         )
     if runtime == "onnx":
         return file
-    # Statistics of its use go out otherwise.
+    # OpenVINO sends usage statistics otherwise.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     openvino = importlib.import_module("openvino")
-    # In 16 bits the weights would no longer be those of the checkpoint.
+    # In 16 bits the weights would differ from the checkpoint.
     openvino.save_model(openvino.convert_model(file), folder / "model.xml", compress_to_fp16=False)
     for written in folder.glob("model.onnx*"):
         written.unlink()
     return folder / "model.xml"
 
 
-# By itself OpenVINO may compute everything in less than float32, the scores too. A tower in bf16 stays in bf16.
+# By default OpenVINO may compute all steps, even the scores, in less than float32. A bf16 tower stays in bf16.
 _SETTINGS: dict[str, dict[str, str]] = {"onnx": {}, "openvino": {"INFERENCE_PRECISION_HINT": "f32"}}
-# The lines of ``example.py`` that differ.
+# The lines of ``example.py`` that differ between runtimes.
 _LINES = {
     "onnx": {
         "imports": "import onnxruntime",
@@ -238,13 +237,13 @@ _LINES = {
         "run": 'graph.run(names, {"images": images})',
     },
     "openvino": {
-        "imports": 'sys.modules["openvino_telemetry"] = None  # else statistics of its use go out\nimport openvino',
+        "imports": 'sys.modules["openvino_telemetry"] = None  # else usage statistics are sent\nimport openvino',
         "load": 'openvino.Core().compile_model(folder / about["file"], "CPU", about["settings"])',
         "run": '[graph({"images": images})[name] for name in names]',
     },
 }
 _EXAMPLE = """\
-# Scores a picture with the runtime, numpy and Pillow alone: python example.py PICTURE
+# Scores a picture with only the runtime, numpy and Pillow: python example.py PICTURE
 import json
 import sys
 from pathlib import Path
@@ -272,7 +271,7 @@ if threshold["unsure"]:
     print(f"not judged: {{threshold['unsure']}}")
 else:
     above = any(found[name] > limit for name, limit in threshold["any_above"].items())
-    print(f"{{'' if above else 'not '}}anomalous, which a picture is with one above {{threshold['any_above']}}")
+    print(f"{{'' if above else 'not '}}anomalous; a picture is anomalous with one above {{threshold['any_above']}}")
 """
 
 

@@ -1,4 +1,4 @@
-"""What results were made with: stated in one form, compared in one place."""
+"""The settings that produced a result: recorded in one form, compared in one place."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow", "open
 
 
 def made_with(backbone: Backbone, temperature: float, **more: Any) -> dict[str, Any]:
-    """Everything that has to be the same for two results to belong together, as JSON gives it back.
+    """Everything that must be equal for two results to be comparable, as JSON gives it back.
 
     Args:
-        backbone: of the model.
-        temperature: of the softmax.
-        more: what else matters to these results.
+        backbone: the model's backbone.
+        temperature: temperature of the softmax.
+        more: further settings that affect these results.
     """
     stated = {"version": winclip.__version__, **backbone.fingerprint, "temperature": temperature, **more}
     as_read: dict[str, Any] = json.loads(json.dumps(stated))
@@ -35,13 +35,13 @@ def made_with(backbone: Backbone, temperature: float, **more: Any) -> dict[str, 
 
 
 def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The names of what is now other than before; numbers may be rounded otherwise."""
+    """The names of settings that changed; numbers may differ by rounding."""
     return [name for name, value in now.items() if not _same(before.get(name), value)]
 
 
 def _same(before: Any, now: Any) -> bool:
     if isinstance(before, float) and isinstance(now, float):
-        # Another number of threads may round differently.
+        # Another number of threads may change the rounding.
         return math.isclose(before, now, rel_tol=1e-6)
     if isinstance(before, dict) and isinstance(now, dict):
         return before.keys() == now.keys() and all(_same(before[key], value) for key, value in now.items())
@@ -52,7 +52,7 @@ def _same(before: Any, now: Any) -> bool:
 
 @cache
 def versions() -> dict[str, str]:
-    """Of Python, this project and the packages that a score can depend on."""
+    """Versions of Python, this project and the packages that can affect a score."""
     found = {"python": platform.python_version(), "winclip": winclip.__version__}
     for package in _PACKAGES:
         try:
@@ -63,7 +63,7 @@ def versions() -> dict[str, str]:
 
 
 def machine(backbone: Backbone) -> dict[str, Any]:
-    """What may change the rounding of a score, and nothing else."""
+    """Properties that may change only the rounding of a score."""
     return {
         "processor": processor(),
         "instruction_sets": instruction_sets(),

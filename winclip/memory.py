@@ -1,4 +1,4 @@
-"""The memory bank of a class: what its normal reference images look like (paper, section 4.3)."""
+"""The memory bank of a class: the embeddings of its normal reference images (paper, section 4.3)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from winclip.network.devices import to_cpu, to_device
 from winclip.support.errors import InputError
 from winclip.support.files import is_folder, parse_json, write_atomically
 
-# Bounds the largest temporary array of an association, bytes: what is read again at once should still be in a cache.
+# Limits the largest temporary array of an association, in bytes, so that it still is in a cache when it is read again.
 _MAX_SIMILARITY_BYTES = 4 << 20
-# Entries of one picture's embeddings, which are of unit length, differ by less, whatever the batch and the device.
+# Unit-length embeddings of one picture differ by less than this per entry, whatever the batch and the device.
 _SAME = 1e-5
 
-# How far from 1 the length of an embedding normalised in float32 may be.
+# Largest deviation from 1 of the length of an embedding normalised in float32.
 _UNIT_LENGTH = 1e-4
 _SAVE_AGAIN = "save it again from the references"
 
@@ -45,7 +45,7 @@ class MemoryBank:
         return len(self.embeddings)
 
     def extended(self, other: MemoryBank) -> MemoryBank:
-        """This bank with the references of another behind its own."""
+        """This bank followed by the references of another."""
         return MemoryBank(Embeddings.concatenate([self.embeddings, other.embeddings]))
 
     def __getitem__(self, chosen: Sequence[int]) -> MemoryBank:
@@ -53,13 +53,13 @@ class MemoryBank:
         return MemoryBank(self.embeddings[torch.tensor(chosen)])
 
     def different(self, start: int = 0) -> list[int]:
-        """Positions of the references that are not the same picture as one before them.
+        """Positions of the references that do not repeat an earlier picture.
 
         Args:
             start: references before this position are known to differ.
         """
         (cls,) = to_cpu([self.embeddings.cls])
-        # Class tokens first, because they are small; patches of those alone that are alike, together.
+        # Class tokens first, because they are small; then patches, only of references whose class tokens match.
         alike = (torch.cdist(cls[start:], cls, p=math.inf) <= _SAME).tril(start - 1)
         later, earlier = alike.nonzero(as_tuple=True)
         held = torch.cat([later + start, earlier]).unique()
@@ -96,7 +96,7 @@ class Associations:
         return math.isqrt(self.patch.shape[2])
 
     def of_image(self, image: int) -> Associations:
-        """Those of one of the images."""
+        """The associations of one image."""
         chosen = slice(image, image + 1)
         return Associations(tuple(part[chosen] for part in self.windows), self.patch[chosen], self.scales)
 
@@ -110,8 +110,8 @@ class Associations:
 def associate(embeddings: Embeddings, bank: MemoryBank, slip: bool = False) -> Associations:
     """Compare N images with every reference of a bank; see ``Associations``.
 
-    Images are taken one at a time, and references in groups, so that the largest temporary array
-    stays below 4 MB whatever the sizes and an image's result does not depend on its batch.
+    Images are taken one at a time, and references in groups: the largest temporary array
+    stays below 4 MB whatever the sizes, and an image's result does not depend on its batch.
 
     Args:
         embeddings: of the images.
@@ -129,7 +129,7 @@ def associate(embeddings: Embeddings, bank: MemoryBank, slip: bool = False) -> A
 
 
 def write_memory(path: str | PathLike[str], tensors: dict[str, torch.Tensor], made_with: dict[str, Any]) -> None:
-    """Write tensors and what they were made with to a .safetensors file, complete or not at all.
+    """Write tensors and the settings that produced them to a .safetensors file; a partial file is never left.
 
     Raises:
         InputError: if the file cannot be written.
@@ -139,10 +139,10 @@ def write_memory(path: str | PathLike[str], tensors: dict[str, torch.Tensor], ma
 
 
 def read_memory(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """What ``write_memory`` wrote: the tensors, on the CPU, and what they were made with.
+    """The content of a file of ``write_memory``: the tensors, on the CPU, and the settings that produced them.
 
     Raises:
-        InputError: if the file is missing, truncated, damaged, or no memory.
+        InputError: if the file is missing, truncated, damaged, or not a memory.
     """
     if is_folder(path):
         raise InputError(f"memory {path} is a folder; name a file in it")
@@ -158,15 +158,15 @@ def read_memory(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor], dic
 
 
 def check_tensors(tensors: Mapping[str, torch.Tensor], sizes: Mapping[str, Sequence[int]], grid: int) -> None:
-    """See that a memory holds what ``WinCLIP.save_memory`` writes.
+    """Check that a memory holds what ``WinCLIP.save_memory`` writes.
 
     Args:
-        tensors: of the memory.
-        sizes: the shape of one reference's embeddings by their name.
+        tensors: the memory's tensors.
+        sizes: by name, the shape of one reference's embeddings.
         grid: patches along a side of the image.
 
     Raises:
-        InputError: if a tensor is missing or not known, its type or shape is another, the parts hold different
+        InputError: if a tensor is missing or not known, has the wrong type or shape, the parts hold different
             numbers of references, a number is NaN, infinite or out of range, or an embedding is not of unit length.
     """
     first = next(iter(sizes))
@@ -180,7 +180,7 @@ def check_tensors(tensors: Mapping[str, torch.Tensor], sizes: Mapping[str, Seque
     for name, (dtype, shape) in expected.items():
         tensor = tensors[name]
         fits = tensor.dtype == dtype and tensor.shape == shape and tensor.numel() > 0
-        # Of a NaN no comparison is true. Scores reach 1, maps 2.
+        # Comparisons with NaN are false. Scores reach 1, maps 2.
         if fits and name in sizes:
             fits = float((tensor.norm(dim=-1) - 1).abs().max()) <= _UNIT_LENGTH
         elif fits:

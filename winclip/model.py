@@ -1,4 +1,4 @@
-"""The library's face: one object that holds a backbone, and for each class its text side and its references."""
+"""The library's main class: a backbone, and the text embeddings and references of each class."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from winclip.variants import REFERENCE, Variant, check_image_only, parse_variant
 
 _log = logging.getLogger("winclip")
 
-# Raised when a change of this project changes what a memory holds or the scores that come from it.
+# Increased when a change of this project changes the content of a memory or the scores computed from it.
 _MEMORY_FORMAT = "winclip-memory-4"
 
 
 @dataclass
 class _Class:
-    """A class that is set. ``left_out`` holds the leave-one-out results once they were asked for."""
+    """A class that is set. ``left_out`` caches the leave-one-out results."""
 
     name: str
     prompts: PromptSet
@@ -54,7 +54,7 @@ class WinCLIP:
     """Zero-shot and few-shot anomaly scores and maps.
 
     Load a model with ``from_pretrained``, name the class with ``set_class``, add normal reference images with
-    ``add_references`` for few-shot, and call ``predict``. In a notebook ``out[0]`` shows the heat map of the first.
+    ``add_references`` for few-shot, and call ``predict``. In a notebook ``out[0]`` shows the first heat map.
 
     >>> from PIL import Image
     >>> from winclip import WinCLIP
@@ -70,10 +70,10 @@ class WinCLIP:
     >>> out[1].heat_map().size
     (320, 214)
 
-    With two references or more, ``threshold`` finds where good ends, and ``out[0].anomalous`` is a verdict.
+    With two or more references, ``threshold`` finds the decision threshold, and ``out[0].anomalous`` is a verdict.
 
     ``encode`` and ``score`` are the two halves of ``predict``. An image is encoded once for any number
-    of classes; every class that was set stays, with its references, and is named by ``class_name``:
+    of classes; every class that was set stays, with its references, and is selected by ``class_name``:
 
     >>> embeddings = model.encode([good, part])
     >>> model.set_class("wooden board")
@@ -84,7 +84,7 @@ class WinCLIP:
 
     Images are paths (turned as their EXIF orientation says), PIL images, uint8 arrays (H, W) or
     (H, W, 3), or float tensors (3, H, W) or (N, 3, H, W) in [0, 1], of any size, one or several. Colours
-    are RGB; of OpenCV's BGR arrays give ``array[..., ::-1]``:
+    are RGB; convert OpenCV's BGR arrays with ``array[..., ::-1]``:
 
     >>> import numpy as np, torch
     >>> several = model.predict([np.zeros((50, 60), np.uint8), torch.zeros(3, 50, 60), Image.new("L", (60, 50))])
@@ -103,14 +103,14 @@ class WinCLIP:
         """Take a backbone.
 
         Args:
-            backbone: that is loaded; ``from_pretrained`` loads one.
-            temperature: of the softmax, above 0; one that is not the reference's takes the place of the variant's.
+            backbone: a loaded backbone; ``from_pretrained`` loads one.
+            temperature: of the softmax, above 0; a value other than the reference's replaces the variant's.
             white: the value that is white in pictures of more than 8 bits (65535), such as 4095.
             variant: the way of computing.
             image_only: embed the images without windows: the same scores, no maps, and no references.
 
         Raises:
-            InputError: if the temperature makes no sense, or references and images would be encoded differently.
+            InputError: if the temperature is not valid, or references and images would be encoded differently.
         """
         sound = replace(variant, bgr_tests=False, unscaled_references=False)
         if faults := ", ".join(variant.changes(sound)):
@@ -141,11 +141,11 @@ class WinCLIP:
         white: int | None = None,
         variant: str | Variant = "reference",
     ) -> WinCLIP:
-        """Load a model; its weights come from the Hugging Face hub on first use, those of the demo from the package.
+        """Load a model; its weights come from the Hugging Face hub on first use, the demo's from the package.
 
         Args:
             model: an open_clip model name, ``demo-vit-240``, or the path of an open_clip config .json.
-            pretrained: an open_clip tag or the path of a checkpoint (``laion400m_e31``, of the demo its own).
+            pretrained: an open_clip tag or the path of a checkpoint (``laion400m_e31``; the demo has its own weights).
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
             precision: ``auto`` (fp32), ``fp32``, ``tf32`` (CUDA), ``bf16``, ``fp16``.
             image_size: side in pixels, a multiple of the patch size; by default the model's own.
@@ -165,21 +165,21 @@ class WinCLIP:
 
     @property
     def temperature(self) -> float:
-        """Of the softmax over normal and anomalous."""
+        """Temperature of the softmax over normal and anomalous."""
         return self.variant.temperature
 
     def set_class(
         self, class_name: str, prompt_set: str | PromptSet | None = None, *, cache: str | PathLike[str] | None = None
     ) -> None:
-        """Build the text side of a class and make it the one that later calls mean.
+        """Embed the prompts of a class and make it the default for later calls.
 
-        Classes set before are kept with their references. A class set anew starts without references.
+        Earlier classes are kept with their references. A class that is set again starts without references.
 
         Args:
             class_name: what the images show, such as ``metal nut``.
             prompt_set: ``reference``, ``paper``, the path of a prompt set .json, or a ``PromptSet``; by default the
                 variant's.
-            cache: folder that keeps text embeddings from run to run; by default none does.
+            cache: folder that keeps text embeddings between runs; by default none.
 
         Raises:
             InputError: if the name is empty or too long, or the prompt set is unknown or malformed.
@@ -190,7 +190,7 @@ class WinCLIP:
         >>> model.set_class("connector", with_states(PAPER, anomalous_states=["bent", "with a missing pin"]))
         """
         if not isinstance(class_name, str) or not class_name.strip():
-            wrong = "empty" if isinstance(class_name, str) else f"{class_name!r:.100}, which is no text"
+            wrong = "empty" if isinstance(class_name, str) else f"{class_name!r:.100}, which is not text"
             raise InputError(f"the class name is {wrong}; say what the images show, such as 'metal nut'")
         prompts = load_prompt_set(prompt_set) if isinstance(prompt_set, str) else prompt_set or self.variant.prompts
         try:
@@ -203,10 +203,10 @@ class WinCLIP:
     def add_references(
         self, images: Sequence[ImageLike] | ImageLike | Embeddings, *, class_name: str | None = None
     ) -> None:
-        """Add normal images of the class, or what ``encode`` made of them, to its memory bank; calls add up.
+        """Add normal images of the class, or their embeddings from ``encode``, to its memory bank; calls add up.
 
-        The same picture given again, in this call or an earlier one, is left out with a warning: it would
-        have nothing to differ from when it is left out, and the threshold would be too low.
+        A repeated picture, from this call or an earlier one, is left out with a warning: its copy would match it
+        exactly in the leave-one-out scores, and the threshold would be too low.
 
         Args:
             images: one or several images as the class describes them, or embeddings.
@@ -218,16 +218,16 @@ class WinCLIP:
         self.take_references(images if isinstance(images, Embeddings) else self.encode(images), class_name=class_name)
 
     def take_references(self, embeddings: Embeddings, *, class_name: str | None = None) -> list[int]:
-        """As ``add_references`` of encoded images; returns the positions of those that are no copies of others."""
+        """``add_references`` for encoded images; returns the positions of the images that are not copies of others."""
         held = self._get_class(class_name)
         if self.image_only:
-            raise InputError(f"an image alone is not compared with references of '{held.name}', which takes windows")
+            raise InputError(f"an image alone cannot be compared with references of '{held.name}', which needs windows")
         _refuse_nan(embeddings.finite, "reference")
         bank, before = MemoryBank.of(embeddings), self.reference_count(class_name=held.name)
         joined = bank if held.bank is None else held.bank.extended(bank)
         kept = joined.different(before)
         if copies := len(joined) - len(kept):
-            _log.warning("%d of the references count once with others, whose copies they are", copies)
+            _log.warning("%d of the references count once with others, because they are copies", copies)
         held.bank, held.left_out = joined[kept] if copies else joined, None
         return [number - before for number in kept[before:]]
 
@@ -261,14 +261,14 @@ class WinCLIP:
         """Score encoded images for a class, few-shot if it has references.
 
         Args:
-            embeddings: what ``encode`` gave.
+            embeddings: the result of ``encode``.
             class_name: a class that was set; by default the one set last.
-            references: which of the class's references count, by number from 0 in the order that they were added in;
+            references: the class's references to use, numbered from 0 in the order in which they were added;
                 by default all. With none the results are zero-shot.
 
         Raises:
-            InputError: if the class is not set, there is no such reference, or a score is no number, which is never
-                taken for a good one.
+            InputError: if the class is not set, there is no such reference, or a score is NaN, which is never
+                treated as good.
         """
         held = self._get_class(class_name)
         count = 0 if held.bank is None else len(held.bank)
@@ -286,8 +286,8 @@ class WinCLIP:
     ) -> Prediction:
         """Score images, few-shot if the class has references.
 
-        As ``score(encode(images))``, without holding all embeddings at once. The results keep the list that was
-        given, not copies of the images, for their heat maps.
+        The same as ``score(encode(images))``, without holding all embeddings at once. For their heat maps, the results
+        keep the given list, not copies of the images.
 
         Args:
             images: one or several images as the class describes them.
@@ -300,14 +300,14 @@ class WinCLIP:
         name, given = self._get_class(class_name).name, as_sequence(images)
         parts = [self.score(self._encode_batch(one), class_name=name) for one in _batches(given, batch_size)]
         joined = Prediction.concatenate(parts)
-        # Not of an iterator, whose pictures may be too many to hold.
+        # Not for an iterator, whose pictures may be too many to hold.
         pictures = tuple(given) if isinstance(given, (list, tuple)) else None
         return replace(joined, pictures=pictures, white=parts[0].white, find_threshold=parts[0].find_threshold)
 
     def leave_one_out(self, *, class_name: str | None = None) -> Prediction:
         """Score every reference of a class against the memory of the others, as if it were a new image.
 
-        These are scores of normal images that a decision threshold can be taken from.
+        A decision threshold can be derived from these scores of normal images.
 
         Raises:
             InputError: if the class is not set or has fewer than 2 references.
@@ -326,11 +326,11 @@ class WinCLIP:
         return Prediction.of(_left_out(held, held.bank, *self._how), self.backbone.image_size)
 
     def threshold(self, *, class_name: str | None = None, given: float | None = None) -> Threshold:
-        """Where good ends for a class, from its references alone; ``judge`` of it gives the verdicts.
+        """The decision threshold of a class, from its references alone; its method ``judge`` gives the verdicts.
 
         Args:
             class_name: a class that was set; by default the one set last.
-            given: a threshold of the score from elsewhere; the pixel threshold is still found.
+            given: a score threshold from elsewhere; the pixel threshold is still computed.
 
         Raises:
             InputError: if the class is not set.
@@ -350,10 +350,10 @@ class WinCLIP:
         return _threshold(held, held.bank, every, *self._how).with_given(given)
 
     def save_memory(self, path: str | PathLike[str], *, class_name: str | None = None) -> None:
-        """Write the references of a class and what they were made with to a .safetensors file.
+        """Write the references of a class and the settings that produced them to a .safetensors file.
 
-        The file holds the memory bank, the references' leave-one-out results, what tells the model from
-        others (weights, image size, scales and so on), temperature, class name, prompts, and version.
+        The file holds the memory bank, the references' leave-one-out results, the identity of the model
+        (weights, image size, scales and so on), temperature, class name, prompts, and version.
 
         Raises:
             InputError: if there are no references or the file cannot be written.
@@ -383,15 +383,15 @@ class WinCLIP:
         write_memory(path, tensors, self._made_with(held))
 
     def load_memory(self, path: str | PathLike[str], *, class_name: str | None = None) -> None:
-        """Replace the references of a class by those that ``save_memory`` wrote for the same model and class.
+        """Replace the references of a class by a memory that ``save_memory`` wrote for the same model and class.
 
         Raises:
-            InputError: if the file is missing, damaged, or made with anything else; says what differs.
+            InputError: if the file is missing, damaged, or made with other settings; the message names the differences.
         """
         held = self._get_class(class_name)
         tensors, found = read_memory(path)
         found.setdefault("variant", REFERENCE.name)
-        # What another version holds or computes otherwise has another format.
+        # A version with other content or other computations has another format.
         expected = {"variant": REFERENCE.name, **self._made_with(held)}
         del expected["version"]
         others = [
@@ -410,21 +410,21 @@ class WinCLIP:
             raise InputError(f"memory {path} does not fit: {error}") from error
         of_windows = tuple(tensors[name] for name in sides.values())
         embeddings = Embeddings(tensors["cls"], of_windows, tensors["patch"], backbone.scales)
-        # Copied, since products round otherwise where a tensor begins at another place of a file.
+        # Copied, since products round differently for tensors at other offsets of a file.
         bank = MemoryBank(embeddings.map(lambda part: part.to(backbone.device, copy=True)))
         several = len(bank) > 1
         left_out = GridScores(*(tensors[f"left_out_{part}"] for part in GridScores._fields)) if several else None
         held.bank, held.left_out = bank, left_out
 
     def _made_with(self, held: _Class) -> dict[str, Any]:
-        """What the memory of a class is made with."""
+        """The settings that the memory of a class depends on."""
         prompts = asdict(held.prompts)
         own = {"format": _MEMORY_FORMAT, "class_name": held.name, "prompts": prompts}
         return made_with(self.backbone, self.temperature, white=self.intake.white, **own, **self.named_variant)
 
     @property
     def named_variant(self) -> dict[str, str]:
-        """The variant's name for what is made with it; nothing of the reference's, whatever the temperature."""
+        """The variant as an entry of the recorded settings; empty for the reference, whatever the temperature."""
         own = replace(self.variant, temperature=TEMPERATURE) != REFERENCE
         return {"variant": self.variant.name} if own else {}
 
@@ -442,7 +442,7 @@ class WinCLIP:
 
     def _too_long(self, class_name: str, prompts: PromptSet) -> InputError:
         context = self.backbone.context_length
-        # A stand-in of one token tells how much room the prompts leave; states too long raise here.
+        # A stand-in of one token shows how much room the prompts leave; states that are too long raise here.
         room = context - self.backbone.longest_prompt([*prompts.normal("x"), *prompts.anomalous("x")]) + 1
         return InputError(
             f"class name {reprlib.repr(class_name)} is too long: a prompt has {context} tokens, of which {room} are"
@@ -455,38 +455,38 @@ class WinCLIP:
         return self.embed(torch.from_numpy(np.stack(pixels)))
 
     def prepared(self, image: Image) -> Pixels:
-        """What the variant makes of an image for ``embed``, (S, S, 3).
+        """The image prepared for ``embed`` as the variant does it, (S, S, 3).
 
         Raises:
-            InputError: if that is not one view of the whole image, or the image's mode has no conversion.
+            InputError: if the result is not one view of the whole image, or the image's mode has no conversion.
         """
         how = self.variant.prepare
         pixels, boxes = prepare(to_rgb(image, self.intake), self.backbone.image_size, how)
         if boxes != [WHOLE]:
             raise InputError(
                 f"prepare={how} of variant {self.variant.name} takes square images here, not {image.width} x"
-                f" {image.height}; make them square, or say {replace(self.variant, prepare='straight').name}"
+                f" {image.height}; make them square, or use {replace(self.variant, prepare='straight').name}"
             )
         return pixels[0]
 
     def embed(self, pixels: torch.Tensor) -> Embeddings:
-        """Embed (N, S, S, 3) pixels as ``prepared`` gives them."""
+        """Embed (N, S, S, 3) pixels from ``prepared``."""
         embeddings = self.backbone.encode(pixels, windows=not self.image_only)
         return patch_tokens_of(self.backbone, embeddings, self.variant)
 
 
 def patch_tokens_of(backbone: Backbone, embeddings: Embeddings, variant: Variant) -> Embeddings:
-    """Embeddings as the backbone gives them, with the patch tokens that a variant takes."""
+    """The backbone's embeddings, with the patch tokens that a variant uses."""
     if variant.patch_tokens != "ln_post":
         return embeddings
     return replace(embeddings, patch=backbone.after_last_norm(embeddings.patch))
 
 
-# Functions, not methods: results hold them, and would keep the network in memory.
+# Functions, not methods: results hold them, and methods would keep the network in memory.
 def _threshold(
     held: _Class, bank: MemoryBank | None, chosen: Sequence[int], variant: Variant, image_size: int
 ) -> Threshold:
-    """Of the references that count, which may be others than the class has by now."""
+    """The threshold from the references in use, which may differ from the class's present ones."""
     if bank is None or len(chosen) < 2:
         return fallback_threshold(len(chosen))
     left_out = _left_out(held, bank if len(chosen) == len(bank) else bank[chosen], variant, image_size)
@@ -502,11 +502,11 @@ def _left_out(held: _Class, bank: MemoryBank, variant: Variant, image_size: int)
 
 
 def _refuse_nan(good: torch.Tensor, what: str) -> None:
-    """Raises: InputError: if one of several images, (N,) bool, is not good."""
+    """Raises: InputError: if one of several images, (N,) bool, is not finite."""
     bad = [number for number, fine in enumerate(good.tolist()) if not fine]
     if bad:
         which = "" if len(good) == 1 else f" of {what} {reprlib.repr(bad)[1:-1]} of {len(good)}, counted from 0"
-        raise InputError(f"the model makes NaN{which}, which is no score; try --precision fp32, or other weights")
+        raise InputError(f"the model makes NaN{which}, which is not a score; try --precision fp32, or other weights")
 
 
 def _batches(images: Sequence[ImageLike] | ImageLike, size: int) -> Iterator[list[ImageLike]]:

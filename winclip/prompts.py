@@ -134,7 +134,7 @@ def load_prompt_set(name: str) -> PromptSet:
 
 
 def parse_prompt_set(content: Any, name: str) -> PromptSet:
-    """The prompt set that a JSON object as in ``load_prompt_set`` describes; ``name`` is said in errors.
+    """The prompt set in a JSON object as in ``load_prompt_set``; errors mention ``name``.
 
     Raises:
         InputError: if it is malformed.
@@ -142,7 +142,7 @@ def parse_prompt_set(content: Any, name: str) -> PromptSet:
     if not isinstance(content, dict) or not set(_LISTS) <= set(content) <= {*_LISTS, *_SWITCHES}:
         raise InputError(
             f"prompt set {name}: expected an object with exactly the keys {', '.join(_LISTS)},"
-            f" and if wanted {', '.join(_SWITCHES)}"
+            f" and optionally {', '.join(_SWITCHES)}"
         )
     for field in _LISTS:
         entries = content[field]
@@ -170,7 +170,7 @@ def _is_pattern(entry: object) -> bool:
 def with_states(
     prompts: PromptSet, normal_states: Sequence[str] | None = None, anomalous_states: Sequence[str] | None = None
 ) -> PromptSet:
-    """A prompt set with states of one's own in place of its own; the templates stay.
+    """A prompt set with its own states replaced by the given ones; the templates stay.
 
     Args:
         prompts: the prompt set to start from.
@@ -198,8 +198,8 @@ def with_states(
 def state_pattern(state: str) -> str:
     """A state with one ``{}`` for the class name.
 
-    A state with ``{}`` stays as it is. One that begins with ``with`` or ``without`` goes behind the
-    class name, any other in front of it.
+    A state with ``{}`` stays as it is. One that begins with ``with`` or ``without`` goes after the
+    class name, any other before it.
 
     Raises:
         InputError: if the state is empty or has more than one ``{}``.

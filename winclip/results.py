@@ -1,4 +1,4 @@
-"""What pictures score: the results of several together, and of one with its heat map and its verdict."""
+"""The results of scoring: of several pictures together, and of one with its heat map and its verdict."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from winclip.thresholds import Threshold, fallback_threshold
 if TYPE_CHECKING:
     from winclip.pictures.drawing import Box
 
-# Of a picture in a notebook, in pixels.
+# Side of a picture in a notebook, in pixels.
 _SHOWN_SIDE = 480
 
 
@@ -33,12 +33,12 @@ class Prediction:
     Attributes:
         scores: (N,) float64; zero-shot and few-shot both in [0, 1], higher is more anomalous.
         maps: (N, S, S) float32 on the model's input size; zero-shot in [0, 1], few-shot in [0, 2].
-        text_scores: (N,) float64 in [0, 1], the part that the prompts make; zero-shot the whole score.
-        reference_scores: (N,) float64 in [0, 1], the part that the references make, of which the score is the mean
-            with the text part; None zero-shot.
-        pictures: the list or array that ``predict`` was given, to be read again when a heat map is drawn; else None.
+        text_scores: (N,) float64 in [0, 1], the text part of the score; zero-shot the whole score.
+        reference_scores: (N,) float64 in [0, 1], the reference part; the score is the mean of both parts. None
+            zero-shot.
+        pictures: the list or array that ``predict`` got, which is read again for a heat map; else None.
         white: the value that is white in pictures of more than 8 bits (65535).
-        find_threshold: finds where good ends, from the references that the images were compared with.
+        find_threshold: computes the threshold, from the references that the images were compared with.
     """
 
     scores: npt.NDArray[np.float64]
@@ -51,15 +51,15 @@ class Prediction:
 
     @staticmethod
     def of(found: GridScores, image_size: int) -> Prediction:
-        """The arrays of scores on the patch grid."""
-        # Images that were embedded without windows have none.
+        """The arrays from scores on the patch grid."""
+        # Images that were embedded without windows have no maps.
         maps = upsample(found.maps, image_size) if found.maps.numel() else found.maps
         reference = None if found.reference is None else found.reference.numpy()
         return Prediction(found.scores.numpy(), maps.float().numpy(), found.text.numpy(), reference)
 
     @staticmethod
     def concatenate(parts: Sequence[Prediction]) -> Prediction:
-        """The arrays of images that were scored one part after the other; with no part an InputError."""
+        """Join predictions along the images; an empty sequence raises InputError."""
         if not parts:
             raise InputError("no images given")
         references = [part.reference_scores for part in parts if part.reference_scores is not None]
@@ -89,7 +89,7 @@ class Prediction:
         return Prediction(*arrays, pictures, self.white, self.find_threshold)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Of the references, which finding the threshold holds, a copy on the disk or in another process has nothing.
+        # A copy on disk or in another process has no references, so it cannot compute the threshold.
         return Prediction, (self.scores, self.maps, self.text_scores, self.reference_scores)
 
     @cached_property
@@ -132,7 +132,7 @@ class Result:
 
     @property
     def anomalous(self) -> bool | None:
-        """The verdict; None with fewer than 2 references, or where they do not allow one."""
+        """The verdict; None with fewer than 2 references, or where they allow no verdict."""
         one = self.prediction[self.number : self.number + 1]
         return self.prediction._threshold.judge(one)[0]
 
@@ -143,19 +143,19 @@ class Result:
         None where no pixel is above.
 
         Raises:
-            InputError: if the picture is not there, or cannot be read.
+            InputError: if the picture is missing, or cannot be read.
         """
         from winclip.pictures.drawing import fit, strongest_region
 
         return strongest_region(fit(self.map, self._picture().size), self.prediction._threshold.pixel)[1]
 
     def heat_map(self, picture: ImageLike | None = None) -> Image.Image:
-        """The picture with its map over it, and below it the scale of colours with the pixel threshold marked.
+        """The picture with its map over it, above the colour scale with the pixel threshold marked.
 
         The scale is the same for all images of the prediction.
 
         Args:
-            picture: what was scored; by default what ``predict`` was given, which is read again.
+            picture: the scored picture; by default the one that ``predict`` got, which is read again.
 
         Returns:
             An RGB image, as wide as the picture.
@@ -166,7 +166,7 @@ class Result:
         return self._drawn(self._picture(picture))
 
     def _drawn(self, picture: Image.Image) -> Image.Image:
-        # Late, since scores do without OpenCV.
+        # Late, since scores do not need OpenCV.
         from winclip.pictures.drawing import fit, heat_map, with_legend
 
         colours = self.prediction._colours

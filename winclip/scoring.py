@@ -1,6 +1,6 @@
 """From embeddings to anomaly scores and maps: pure functions of tensors (paper, section 4).
 
-``score_images`` is the whole method behind the encoders; the functions above it are its steps.
+``score_images`` is the whole method after the encoders; the functions above it are its steps.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from winclip.pictures.preparing import WHOLE, Box
 from winclip.variants import REFERENCE, Variant
 from winclip.windows import arithmetic_mean_map, harmonic_mean_map
 
-# Bounds what leaving one out holds at once: 8 of 1,000 references of a 15 x 15 grid take 19 MB.
+# Limits the memory of leave-one-out scoring: 8 of 1,000 references with a 15 x 15 grid take 19 MB.
 _REFERENCES_AT_ONCE = 8
 
 
@@ -30,7 +30,7 @@ class GridScores(NamedTuple):
     """Results of N images, float64 on the CPU.
 
     Attributes:
-        text: (N,) zero-shot scores in [0, 1], what the prompts say of the whole images.
+        text: (N,) zero-shot scores in [0, 1], the anomaly probabilities of the whole images.
         maps: (N, grid, grid), zero-shot in [0, 1], few-shot in [0, 2].
         reference: (N,) highest value of each association map in [0, 1]; None without references.
     """
@@ -48,12 +48,12 @@ class GridScores(NamedTuple):
 def state_probability(
     embeddings: torch.Tensor, text: torch.Tensor, temperature: float = TEMPERATURE, state: str = "anomalous"
 ) -> torch.Tensor:
-    """Softmax over (normal, anomalous) of cosine / temperature, the entry of one of them (paper, equation 1).
+    """One entry of the softmax over (normal, anomalous) of cosine / temperature (paper, equation 1).
 
     Args:
         embeddings: (N, ..., embed_dim) of N images.
         text: (2, embed_dim), L2-normalised class embeddings, normal first.
-        temperature: above 0; the smaller, the nearer to 0 and 1.
+        temperature: above 0; smaller values push the result towards 0 and 1.
         state: ``normal`` or ``anomalous``.
 
     Returns:
@@ -65,16 +65,16 @@ def state_probability(
 
 
 class Comparison(NamedTuple):
-    """What is known of N images before any averaging, float32 on the CPU.
+    """Similarities of N images before any averaging, float32 on the CPU.
 
     Attributes:
         image: (N,) anomaly probability of the whole image.
-        windows: those of the windows, one (N, windows) for each scale, in the order of ``scales``; of the state that
-            the variant takes the harmonic mean of.
+        windows: probabilities of the windows, one (N, windows) for each scale, in the order of ``scales``; of the state
+            whose harmonic mean the variant takes.
         associations: with every reference; None without references.
         scales: sides of the windows in patches.
         grid: patches along a side of the image.
-        variant: how to go on.
+        variant: selects the later steps.
     """
 
     image: torch.Tensor
@@ -92,9 +92,9 @@ def compare(
     bank: MemoryBank | None,
     variants: Sequence[Variant] = (REFERENCE,),
 ) -> list[Comparison]:
-    """Compare N images with class embeddings, for each variant its own, and with every reference.
+    """Compare N images with each variant's class embeddings, and with every reference.
 
-    All of it on the device that they are on; the results come to the CPU in one transfer.
+    All of it runs on the embeddings' device; the results come to the CPU in one transfer.
     """
     parts, scales = list[torch.Tensor](), embeddings.scales
     with float32_products():
@@ -133,7 +133,7 @@ def zero_shot(compared: Comparison) -> GridScores:
     maps = len(reciprocals) / reduce(torch.add, reciprocals)
     if normal:  # caoyunkang
         maps = 1 - maps
-    # The map shows nothing of a NaN, so the score has to.
+    # The map does not show a NaN, so the score must.
     bad = reduce(torch.logical_or, (part.isnan().any(dim=1) for part in compared.windows))
     return GridScores(image.masked_fill(bad, math.nan), maps.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
 
@@ -145,8 +145,8 @@ def association_maps(
 
     Args:
         associations: of N images.
-        references: positions in the bank of those that count; by default all.
-        variant: its ``window_mean`` and ``patch_tokens`` count.
+        references: positions in the bank of the references that count; by default all.
+        variant: its ``window_mean`` and ``patch_tokens`` are used.
 
     Returns:
         (N, grid, grid) float64 in [0, 1] on the CPU.
@@ -156,21 +156,21 @@ def association_maps(
     mean_map = harmonic_mean_map if variant.window_mean == "harmonic" else arithmetic_mean_map  # caoyunkang
     maps = [mean_map(values, grid, side) for values, side in zip(windows, associations.scales)]
     if variant.patch_tokens != "none":  # caoyunkang
-        # In float64 on the CPU alone: MPS has no float64.
+        # In float64, only on the CPU: MPS has no float64.
         maps.append(patch.cpu().double().reshape(-1, grid, grid))
     return reduce(torch.add, maps) / len(maps)
 
 
 def few_shot(zero: GridScores, maps: torch.Tensor, variant: Variant = REFERENCE) -> GridScores:
-    """Join zero-shot results with association maps (paper, section 4.3).
+    """Combine zero-shot results with association maps (paper, section 4.3).
 
     Args:
-        zero: of N images.
+        zero: zero-shot results of N images.
         maps: (N, grid, grid), from ``association_maps``.
-        variant: its ``join`` counts.
+        variant: its ``join`` is used.
 
     Returns:
-        With the maximum of the association map as reference part of the score. Maps: the sum of both maps.
+        Results whose reference part is the maximum of the association map and whose maps are the sum of both maps.
     """
     joined = zero.maps + maps
     if variant.join == "mean":  # anomalib
@@ -181,15 +181,15 @@ def few_shot(zero: GridScores, maps: torch.Tensor, variant: Variant = REFERENCE)
 
 
 def finished(found: GridScores, image_size: int, variant: Variant) -> GridScores:
-    """Results as a variant gives them out.
+    """The final results of a variant.
 
     Args:
         found: from ``zero_shot`` or ``few_shot``.
-        image_size: of the upsampled map.
-        variant: its ``image_score`` counts, and ``join`` where no reference is.
+        image_size: side of the upsampled map.
+        variant: its ``image_score`` is used, and ``join`` where there is no reference.
 
     Returns:
-        The same, but with ``map_max`` both parts of the score are the highest value of the upsampled map.
+        The same results, except that with ``map_max`` both parts of the score are the maximum of the upsampled map.
     """
     if variant.join == "product_over_sum" and found.reference is None:  # caoyunkang
         found = found._replace(maps=found.maps / 2)
@@ -210,7 +210,7 @@ def score_images(
 ) -> list[GridScores]:
     """Score N images with any number of subsets of the references (paper, section 4).
 
-    The images are compared with every reference once, whatever the number of subsets. On a GPU, products
+    The images are compared with every reference only once for all subsets. On a GPU, products
     and softmax run there, and everything after them on the CPU in float64.
 
     Args:
@@ -218,8 +218,8 @@ def score_images(
         text: (2, embed_dim), L2-normalised class embeddings, normal first.
         bank: the references; None if all subsets are empty.
         subsets: positions in the bank; an empty one asks for the zero-shot results.
-        variant: how.
-        image_size: of the upsampled map; a variant's ``map_max`` needs it.
+        variant: the way of computing.
+        image_size: side of the upsampled map; a variant's ``map_max`` needs it.
 
     Returns:
         The results for each subset.
@@ -235,7 +235,7 @@ def score_variants(
     variants: Sequence[Variant],
     image_size: int,
 ) -> list[list[GridScores]]:
-    """``score_images`` for several variants, with a text each, that encode images alike."""
+    """``score_images`` for several variants, each with its own text, that encode images in the same way."""
     results = []
     for compared in compare(embeddings, texts, bank if any(subsets) else None, variants):
         zero, associations, variant = zero_shot(compared), compared.associations, compared.variant
@@ -275,13 +275,13 @@ def leave_one_out(
 
 
 def join_views(views: Sequence[tuple[Sequence[int], Sequence[Box], GridScores]]) -> GridScores:
-    """The results of N images of those of their views: parts of the score are averaged, and so are maps that overlap.
+    """The results of N images from the results of their views: parts of the score and overlapping maps are averaged.
 
-    How maps of tiles belong together no public source says. What no view shows is 0 in the map.
+    No public source says how to combine maps of tiles. Areas that no view covers are 0 in the map.
 
     Args:
-        views: for the first view of each image, the second, and so on, the numbers of the images that have it, where
-            in the image it is, and its results. All images have a first one.
+        views: for the first view of each image, the second, and so on: the numbers of the images that have it, its
+            position in each image, and its results. All images have a first view.
     """
     (_, boxes, first), *others = views
     if not others and all(box == WHOLE for box in boxes):
@@ -309,5 +309,5 @@ def join_views(views: Sequence[tuple[Sequence[int], Sequence[Box], GridScores]])
 
 
 def upsample(maps: torch.Tensor, size: int) -> torch.Tensor:
-    """(N, grid, grid) maps to (N, size, size) by bilinear interpolation, in the dtype given."""
+    """(N, grid, grid) maps to (N, size, size) by bilinear interpolation, in the dtype of the input."""
     return F.interpolate(maps[:, None], size=(size, size), mode="bilinear", align_corners=False)[:, 0]

@@ -19,11 +19,11 @@ from winclip.prompts import PromptSet
 from winclip.support.errors import InputError
 from winclip.support.files import write_atomically
 
-# Raised when a change of this module changes its results, so that older cache entries are not taken.
+# Increased when a change of this module changes its results, so that older cache entries are not used.
 _VERSION = 1
 
 
-# By the distinct prompts of a state, their embeddings, for wordings that share them.
+# By the distinct prompts of a state, their embeddings, for prompt sets that share them.
 Known = dict[tuple[str, ...], torch.Tensor]
 
 
@@ -36,11 +36,11 @@ def class_embeddings(
 
     Args:
         backbone: its text tower is used.
-        class_name: put into the prompts as the prompt set says.
+        class_name: inserted into the prompts as the prompt set says.
         prompts: the prompt set.
-        cache: folder of embeddings computed before, by weights, prompts, precision and version. An
-            entry that is damaged is computed again; a folder that cannot be written is passed over.
-        known: embeddings that were computed for other prompt sets, and will be for this one.
+        cache: folder of earlier embeddings, by weights, prompts, precision and version. A damaged
+            entry is computed again; a folder that cannot be written is ignored.
+        known: embeddings computed for other prompt sets; the ones of this set are added.
 
     Returns:
         (2, embed_dim) float32, L2-normalised, normal first, on the backbone's device.
@@ -78,8 +78,8 @@ def prompt_embeddings(
     """Embed the prompts of one state.
 
     Returns:
-        The N distinct prompts; how often each occurs, (N,) float32; and their embeddings, (N, embed_dim)
-        float32. The state's direction is that of the weighted sum.
+        The N distinct prompts; the count of each, (N,) float32; and their embeddings, (N, embed_dim)
+        float32. The state's direction is the direction of the weighted sum.
     """
     counts = Counter(texts)
     weights = torch.tensor(list(counts.values()), dtype=torch.float32, device=backbone.device)

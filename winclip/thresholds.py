@@ -1,4 +1,4 @@
-"""Where good ends: thresholds of both parts of the score, and the scale of colours, from the references alone."""
+"""Decision thresholds of both parts of the score, and the colour scale, from the references alone."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ PARTS = ("reference", "text")
 
 _HIGHEST_LEVEL = 2.0
 _ZERO_SHOT = 0.5
-# Of good pictures, how many may be called anomalous for each part: together FALSE_ALARM_RATE. The text part has a tenth
-# of them, so that it speaks where it is extraordinary, and takes little from the other where it says nothing.
+# Target share of false alarms for each part; together FALSE_ALARM_RATE. The text part gets a tenth of it, so that it
+# decides only where it is extreme, and takes little from the reference part where it carries no information.
 _RATES = {"text": 0.1 * FALSE_ALARM_RATE, "reference": 0.9 * FALSE_ALARM_RATE}
-# The usual deviation of each part's logits among good pictures, which counts as much as so many references.
+# The usual deviation of each part's logits among good pictures, which is weighted like this many references.
 _USUAL, _USUAL_COUNT = {"text": 1.0, "reference": 0.25}, 2
-# How much farther than a normal distribution the logits of good pictures reach: they lean to the right.
+# The logits of good pictures reach this much farther than a normal distribution: they are skewed to the right.
 _FARTHER = 1.1
-# What a defect can hardly exceed: a probability near 1, and an embedding at a right angle to all those of the
-# references.
+# Values that a defect can hardly exceed: a probability near 1, and an embedding at a right angle to all embeddings of
+# the references.
 _OUT_OF_REACH = {"text": 0.99, "reference": 0.5}
 _NEAREST_TO_0 = 1e-6
 _NARROWEST = 0.01
-# How rarely a good reference stands out, how many others say so, and the share that may be left aside.
+# How rarely a good reference stands out, how many others are needed to judge, and the share that may be excluded.
 _STANDS_OUT = 1e-4
 _FEWEST_OTHERS = 3
 _MOST_ASIDE = 0.25
@@ -39,21 +39,21 @@ _MOST_ASIDE = 0.25
 
 @dataclass(frozen=True)
 class Threshold:
-    """Where good ends for a class.
+    """The decision thresholds of a class.
 
-    A picture is anomalous if either part of its score is above that part's threshold, or, with a threshold that is
-    given, if the score is above it.
+    A picture is anomalous if either part of its score is above that part's threshold, or, with a given threshold,
+    if the score is above it.
 
     Attributes:
         text, reference: thresholds of the parts; None for a part without one.
-        pixel: a pixel with a higher map value belongs to the area, the box and the mask.
-        ordinary: the highest map value of an ordinary good picture; None if it is not known.
+        pixel: pixels with a higher map value belong to the area, the box and the mask.
+        ordinary: the highest map value of an ordinary good picture; None if unknown.
         rule: how they were found, a sentence.
         unsure: why pictures are ranked and not judged, or "".
         caution: why not to rely on the verdicts, or "".
-        expectation: how many good pictures are called anomalous, as far as that can be told, or "".
-        score: the threshold that is given for the score; None if none is.
-        aside: references, counted from 0, that stand out above the others and do not count.
+        expectation: the expected number of false alarms, if it is known, or "".
+        score: the given threshold of the score; None if none is given.
+        aside: references, counted from 0, that stand out above the others and are excluded.
     """
 
     text: float | None
@@ -68,7 +68,7 @@ class Threshold:
     aside: tuple[int, ...] = ()
 
     def with_given(self, limit: float | None, part: str = "score") -> Threshold:
-        """The same with a threshold from elsewhere, if there is one, of the score or of a part, in place of its own.
+        """The same with a threshold from elsewhere, if there is one, for the score or a part, instead of its own.
 
         Raises:
             InputError: if it is not between 0 and 1.
@@ -87,16 +87,16 @@ class Threshold:
         return not self.unsure
 
     def of(self, score: float, text: float, reference: float | None) -> float | None:
-        """The score above which a picture is anomalous, given its score's parts; None if pictures are not judged."""
+        """The score above which a picture with these parts is anomalous; None if pictures are not judged."""
         if self.score is not None:
             return self.score
         values = {"text": text, "reference": reference or 0.0}
         excess = [values[part] - limit for part, limit in self.parts.items()]
-        # A part is half of the score, without references the whole.
+        # A part is half of the score, or without references the whole.
         return None if self.unsure or not excess else score - max(excess) / (1 if reference is None else 2)
 
     def judge(self, found: Prediction) -> list[bool | None]:
-        """Whether each of N pictures is anomalous; None if that cannot be told."""
+        """Whether each of N pictures is anomalous; None if there is no verdict."""
         references = [None] * len(found) if found.reference_scores is None else found.reference_scores.tolist()
         limits = map(self.of, found.scores.tolist(), found.text_scores.tolist(), references)
         return [None if limit is None else bool(score > limit) for score, limit in zip(found.scores, limits)]
@@ -109,16 +109,16 @@ class Threshold:
 
     @property
     def limits(self) -> str:
-        """What makes a picture anomalous, such as ``reference part above 0.12 or text part above 0.9``."""
+        """The condition for anomalous, such as ``reference part above 0.12 or text part above 0.9``."""
         if self.score is not None:
             return f"score above {self.score:.4g}"
-        # One that hardly anything exceeds says nothing to a person.
+        # A threshold that is hardly ever exceeded means nothing to a person.
         told = {part: limit for part, limit in self.parts.items() if limit <= _OUT_OF_REACH[part]} or self.parts
         return " or ".join(f"{part} part above {limit:.4g}" for part, limit in told.items())
 
     @property
     def lines(self) -> list[str]:
-        """What a person should know of it."""
+        """The threshold explained for a person, in lines."""
         if self.unsure:
             return [f"not judged: {self.unsure}"]
         more = self.caution or self.expectation
@@ -127,11 +127,11 @@ class Threshold:
     def colours(self, lowest: float = _ZERO_SHOT / 2, highest: float = math.inf) -> tuple[float, float]:
         """The map values of the coldest and the hottest colour for a run.
 
-        From the references' ordinary level to the highest value of the run, at most as far as puts the pixel threshold
-        in the middle. Where that level is not known, or nothing exceeds it, from ``lowest``, so that an order shows.
+        From the references' ordinary level to the highest value of the run, but at most so far that the pixel threshold
+        is in the middle. If that level is unknown, or nothing exceeds it, from ``lowest``, so that pictures are ranked.
 
         Args:
-            lowest: ordinary map value of the calmest picture of the run.
+            lowest: ordinary map value of the run's picture with the lowest one.
             highest: highest map value of all pictures of the run.
         """
         low = lowest if self.ordinary is None or highest <= self.ordinary else self.ordinary
@@ -141,7 +141,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What R references score, each against the others.
+    """The scores of R references, each against the others.
 
     Attributes:
         score, text, reference: the score and its parts.
@@ -155,15 +155,15 @@ class LeftOut:
 
     @staticmethod
     def of(found: Prediction) -> LeftOut:
-        """Of the results of leaving each out."""
+        """The scores in the results of leave-one-out scoring."""
         assert found.reference_scores is not None
         parts = (found.scores, found.text_scores, found.reference_scores, found.maps.max(axis=(1, 2)))
         return LeftOut(*(part.tolist() for part in parts))
 
     def standing_out(self) -> list[tuple[str, int, bool]]:
-        """Parts that the others do not let expect: which part, of which reference, and whether it is high.
+        """Parts that the other references make unlikely: which part, of which reference, and whether it is high.
 
-        From either end inwards, up to the first that does not stand out.
+        From both ends inwards, up to the first that does not stand out.
         """
         found = []
         for part in PARTS:
@@ -178,7 +178,7 @@ class LeftOut:
 
 
 def fallback_threshold(count: int) -> Threshold:
-    """With no reference or one, which cannot be left out, nothing says how much good pictures differ."""
+    """With no reference or only one, leave-one-out is impossible, and the variation of good pictures is unknown."""
     if count == 0:
         unsure = "no good pictures, so no verdict: ranked by score; give some as references, or a threshold"
         rule = "no references; pixels: zero-shot probability 0.5"
@@ -191,7 +191,7 @@ def fallback_threshold(count: int) -> Threshold:
 def from_leave_one_out(left_out: LeftOut) -> Threshold:
     """The thresholds from R >= 2 references, each scored against the others.
 
-    A reference meets R - 1 others and a picture to come meets all R, which is not corrected: it errs to the safe side.
+    Each reference meets R - 1 others, but a new picture meets all R. This is not corrected: it errs on the safe side.
     """
     aside = tuple(number for part, number, high in left_out.standing_out() if high and part == "reference")
     if len(aside) > len(left_out.text) * _MOST_ASIDE:
@@ -228,15 +228,15 @@ def _limit(part: str, values: Sequence[float], rate: float) -> float:
 def upper_bound(values: Sequence[float], highest: float, rate: float, usual: float = _USUAL["reference"]) -> float:
     """The bound that the value of the next good picture exceeds with probability ``rate``.
 
-    Of the logits log(v / (highest - v)), with the mean m and R - 1 degrees of freedom, it is the upper end of a
-    one-sided prediction interval, m + 1.1 t s sqrt(1 + 1 / R). So that pictures that are better than most do not raise
-    it, logits count as no lower than their median is above the other end. Few values do not tell the deviation, so the
+    For the logits log(v / (highest - v)), with the mean m and R - 1 degrees of freedom, it is the upper end of a
+    one-sided prediction interval, m + 1.1 t s sqrt(1 + 1 / R). Unusually good pictures must not raise it, so logits
+    count as no lower than the median minus its distance to the highest. Few values do not tell the deviation, so the
     usual one counts as two more: s^2 = (sum of squares + 2 usual^2) / (R - 1 + 2), and t has R + 1 degrees of freedom.
-    Logits also keep the bound below ``highest``. docs/thresholds.md has what was measured.
+    Logits also keep the bound below ``highest``. docs/thresholds.md has the measurements.
 
     Args:
         values: 2 or more in [0, highest].
-        highest: what no value exceeds.
+        highest: upper limit of the values.
         rate: in (0, 1).
         usual: standard deviation of the logits among good pictures elsewhere.
     """

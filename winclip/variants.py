@@ -1,4 +1,4 @@
-"""How the public implementations of WinCLIP differ in what they compute: a switch each, off by default.
+"""How the public implementations of WinCLIP differ in their computations: one switch each, off by default.
 
 docs/variants.md names the implementations and says what each switch can change.
 """
@@ -24,25 +24,25 @@ def _switch(*values: str) -> Any:
 
 @dataclass(frozen=True)
 class Variant:
-    """A way of computing; the defaults are those of the reference.
+    """A way of computing; the defaults follow the reference.
 
     Attributes:
-        templates: of the prompts; ``paper`` has all 22 (caoyunkang, mala).
-        full_stop: at the end of a prompt; without it caoyunkang.
-        spaces: in the place of the underscores of a class name (mala).
+        templates: templates of the prompts; ``paper`` has all 22 (caoyunkang, mala).
+        full_stop: full stop at the end of a prompt; caoyunkang has none.
+        spaces: spaces instead of the underscores of a class name (mala).
         unit_prompts: prompt embeddings are scaled to length 1 before their mean is taken (mala).
-        temperature: of the softmax, above 0; 0.01 in caoyunkang and mala.
-        harmonic_of: probability whose harmonic mean the zero-shot map is; ``normal``: its complement (caoyunkang).
-        map_scales: what the zero-shot map joins; ``windows``: without the image's own score (caoyunkang).
-        patch_tokens: of the few-shot map: ``raw``, ``ln_post``: after the last layer norm (anomalib), or ``none``
+        temperature: temperature of the softmax, above 0; 0.01 in caoyunkang and mala.
+        harmonic_of: the probability averaged harmonically in the zero-shot map; ``normal``: then 1 - map (caoyunkang).
+        map_scales: the inputs of the zero-shot map; ``windows``: without the image's own score (caoyunkang).
+        patch_tokens: used in the few-shot map: ``raw``, ``ln_post``: after the last layer norm (anomalib), or ``none``
             (caoyunkang).
         window_mean: over the windows that hold a patch, few-shot (``arithmetic``: caoyunkang).
         bank_slip: the first window of a larger scale meets the bank of the next smaller one (a fault of caoyunkang).
         join: of the zero-shot map z and the few-shot map f: z + f, (z + f) / 2 (anomalib), or z f / (z + f), and
             zero-shot z / 2 (caoyunkang).
         image_score: ``class_token``, or ``map_max``: the highest value of the upsampled map (caoyunkang).
-        prepare: how a picture becomes square: ``straight``; ``float``: likewise, neither rounded nor clipped
-            (anomalib); ``via1024``: by way of 1024 x 1024 without antialiasing (caoyunkang); ``crop``: its centre
+        prepare: how a picture becomes square: ``straight``; ``float``: the same, neither rounded nor clipped
+            (anomalib); ``via1024``: through 1024 x 1024 without antialiasing (caoyunkang); ``crop``: its centre
             (LAFT); ``tiles``: overlapping squares from left to right, whose scores are averaged (mala).
         bgr_tests: test pictures have red and blue swapped, references not (a fault of caoyunkang).
         unscaled_references: references lack the normalisation by mean and deviation (a fault of anomalib's trainer).
@@ -66,33 +66,33 @@ class Variant:
 
     @property
     def prompts(self) -> PromptSet:
-        """The prompt set that the first four switches make."""
+        """The prompt set of the first four switches."""
         named = NAMED_PROMPT_SETS[self.templates]
         templates = tuple(text if self.full_stop else text.removesuffix(".") for text in named.templates)
         return replace(named, templates=templates, spaces_for_underscores=self.spaces, normalise_each=self.unit_prompts)
 
     @property
     def encoding(self) -> Variant:
-        """The reference with those of the switches that images are encoded by."""
+        """The reference with this variant's switches that affect how images are encoded."""
         last_norm = "ln_post" if self.patch_tokens == "ln_post" else "raw"
         faults: dict[str, Any] = {"bgr_tests": self.bgr_tests, "unscaled_references": self.unscaled_references}
         return Variant(prepare=self.prepare, patch_tokens=last_norm, **faults)
 
     def changes(self, since: Variant) -> dict[str, Any]:
-        """The switches that are set otherwise than in another variant, with their values, in their order."""
+        """The switches that differ from another variant, with their values, in order."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if value != getattr(since, name)}
 
     @property
     def name(self) -> str:
-        """What ``parse_variant`` takes: the nearest name, and the switches that differ from it."""
+        """The text for ``parse_variant``: the nearest name, and the switches that differ from it."""
         nearest = min(NAMED, key=lambda name: len(self.changes(NAMED[name])))
         return ",".join([nearest, *(stated(*change) for change in self.changes(NAMED[nearest]).items())])
 
 
 REFERENCE = Variant()
 _ANOMALIB = Variant(patch_tokens="ln_post", join="mean", prepare="float")
-# What is known of the paper's own code comes from mala's authors, who asked those of the paper, and from image scores
+# The evidence on the paper's own code comes from mala's authors, who asked the paper's authors, and from image scores
 # alone.
 _PAPER = Variant(templates="paper", spaces=True, unit_prompts=True, temperature=0.01)
 NAMED = {
@@ -124,7 +124,7 @@ HELP = (
 
 
 def stated(switch: str, value: Any) -> str:
-    """A switch with its value as ``parse_variant`` takes it."""
+    """A switch with its value as ``parse_variant`` accepts it."""
     return f"{switch}={('no', 'yes')[value] if isinstance(value, bool) else value}"
 
 
@@ -132,7 +132,7 @@ def parse_variant(text: str) -> Variant:
     """The variant of ``NAME`` or ``NAME,switch=value,...``.
 
     Raises:
-        InputError: if a name, switch or value is unknown; names those that are near.
+        InputError: if a name, switch or value is unknown; the message names near matches.
     """
     name, *changes = text.split(",")
     if name not in NAMED:
@@ -155,7 +155,7 @@ def parse_variant(text: str) -> Variant:
 
 
 def check_text_alone(variant: Variant, what: str) -> None:
-    """Refuse what differs from the reference in more than prompts and temperature; ``what`` cannot follow it.
+    """Refuse variants that differ from the reference in more than prompts and temperature; ``what`` does not allow it.
 
     Raises:
         InputError: naming the switches.
@@ -168,16 +168,16 @@ def check_text_alone(variant: Variant, what: str) -> None:
 
 
 def check_image_only(variant: Variant) -> None:
-    """Raises: InputError: if the score of a variant takes more than the image's own embedding."""
+    """Raises: InputError: if a variant's score needs more than the image's own embedding."""
     if variant.image_score == "map_max":
         raise InputError(
-            f"variant {variant.name}: its score is the highest value of the map, which takes windows; leave out"
+            f"variant {variant.name}: its score is the highest value of the map, which needs windows; leave out"
             " --image_only, or add image_score=class_token"
         )
 
 
 def steps(first: Variant, last: Variant) -> Iterator[tuple[str, Variant]]:
-    """The chain from a variant to another that changes one switch at a time: what changes, and what it makes."""
+    """The chain from one variant to another in steps of one switch: what changes, and the resulting variant."""
     made: dict[str, Any] = {}
     yield first.name, first
     for switch, value in last.changes(first).items():

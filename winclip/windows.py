@@ -38,13 +38,13 @@ def harmonic_mean_map(values: torch.Tensor, grid: int, side: int) -> torch.Tenso
     Returns:
         (N, grid, grid) float64 on the CPU.
     """
-    # In float64 on the CPU alone: MPS has no float64.
+    # In float64, only on the CPU: MPS has no float64.
     reciprocals = values.cpu().double().reciprocal().unflatten(1, (grid - side + 1, -1))
     return _sum_of_windows(torch.ones_like(reciprocals[:1]), side) / _sum_of_windows(reciprocals, side)
 
 
 def arithmetic_mean_map(values: torch.Tensor, grid: int, side: int) -> torch.Tensor:
-    """The arithmetic mean in the place of the harmonic one of ``harmonic_mean_map``."""
+    """``harmonic_mean_map`` with the arithmetic mean instead of the harmonic one."""
     squares = values.cpu().double().unflatten(1, (grid - side + 1, -1))
     return _sum_of_windows(squares, side) / _sum_of_windows(torch.ones_like(squares[:1]), side)
 
@@ -54,7 +54,7 @@ def _sum_of_windows(values: torch.Tensor, side: int) -> torch.Tensor:
     corners = values.shape[1]
     grid = corners + side - 1
     total = values.new_zeros(len(values), grid, grid)
-    # Each window adds to its own patches alone, so that an infinite reciprocal stays there.
+    # Each window adds only to its own patches, so that an infinite reciprocal stays there.
     for row in reversed(range(side)):
         for column in reversed(range(side)):
             total[:, row : row + corners, column : column + corners] += values

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from winclip import __version__
 
-# What each does, and an example of it.
+# What each command does, and an example of it.
 COMMANDS = {
     "predict": (
         "score photographs of a part and draw heat maps of them",
@@ -27,7 +27,7 @@ def main() -> int:
     """Run the sub-command that the command line names and return its exit status."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in COMMANDS:
-        # argparse takes the name of the program from here; imported late: some need packages that others do without.
+        # argparse takes the program's name from here. Imported late: some commands need packages that others do not.
         sys.argv[0] = f"winclip {name}"
         return int(import_module(f"winclip.commands.{name}").main(arguments))
     if name == "--version":

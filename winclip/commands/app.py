@@ -39,7 +39,7 @@ from winclip.support.names import printable
 from winclip.support.options import add_options, take_options
 from winclip.thresholds import FALSE_ALARM_RATE, Threshold
 
-# Read by Gradio when it is imported: nothing is reported home.
+# Gradio reads these when it is imported: no usage statistics are sent.
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
 try:
     import gradio as gr
@@ -47,15 +47,15 @@ except ImportError:
     gr = None  # type: ignore[assignment]
 
 INSTALL = "python -m pip install -e '.[app]'"
-# Of a picture.
+# Limits of one picture.
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 40_000_000
-# Of those to judge, and of good examples.
+# Limits for the pictures to judge, and for the good examples.
 MAX_PICTURES = 16
-# One request is judged at a time, and of its pictures one is decoded at a time.
+# One request is judged at a time, and one picture of it is decoded at a time.
 MAX_WAITING = 32
 MAX_THREADS = 4
-# Uploads are looked through so often, and removed when they are so old.
+# How often uploads are checked, and the age at which they are removed.
 CLEANING_SECONDS, KEPT_SECONDS = 600, 6 * 3600
 SHOWN_SIDE = 960
 SAMPLE_EXAMPLES = 8
@@ -80,7 +80,7 @@ def read_upload(path: str, intake: Intake | None = None) -> Image.Image:
     """An uploaded picture as 8-bit RGB, the right way up.
 
     Raises:
-        InputError: if it is no picture, or larger than the limits; names the file, not its folder.
+        InputError: if it is not a picture, or exceeds the limits; the message names the file, not its folder.
     """
     return read_image(path, name=Path(path).name, upright=True, max_pixels=MAX_PIXELS, intake=intake)
 
@@ -98,16 +98,16 @@ def judge(
     Args:
         loaded: the model; its classes stay as they are.
         pictures: paths of the uploads.
-        class_name: what they show.
+        class_name: what the pictures show.
         examples: paths of good examples; with none the results are zero-shot.
-        opacity: of the heat maps, 0 to 1.
-        tell: called on the way with the share that is done and what is being done.
+        opacity: opacity of the heat maps, 0 to 1.
+        tell: called during the work with the share that is done and the current step.
 
     Returns:
-        Verdicts, and pictures with their heat maps, as HTML; of several, the highest score first.
+        Verdicts, and pictures with their heat maps, as HTML; several are sorted by score, the highest first.
 
     Raises:
-        InputError: if there is no picture, there are too many, a good example or the class name does not work, or no
+        InputError: if there is no picture, there are too many, a good example or the class name is not valid, or no
             picture has a result.
     """
     if not pictures:
@@ -122,7 +122,7 @@ def judge(
     model.set_class(class_name)
     for number, path in enumerate(paths, 1):
         tell(number / total, f"good example {number} of {len(paths)}")
-        # One after the other, so that one large picture is in memory at a time.
+        # One at a time, so that one large picture is in memory.
         model.add_references(resized_pixels(read_upload(path, intake), model.backbone.image_size))
     count, threshold = model.reference_count(), model.threshold()
     maps: list[npt.NDArray[np.float32]] = []
@@ -165,7 +165,7 @@ def judge(
 def _judge_one(
     model: WinCLIP, path: str, intake: Intake, threshold: Threshold, maps: list[npt.NDArray[np.float32]]
 ) -> dict[str, Any]:
-    """What the page shows of a picture, but for its map, which is put to the others."""
+    """What the page shows of a picture, except its map, which is added to the others."""
     image = read_upload(path, intake)
     found = model.predict(image)
     maps.append(found.maps[0])
@@ -184,7 +184,7 @@ def _judge_one(
 def _meaning(class_name: str, count: int, threshold: Threshold) -> str:
     """What the verdicts mean, with ``count`` good examples."""
     if threshold.unsure:
-        halfway = f"as near to the sentences about a damaged {class_name} as to those about a flawless one"
+        halfway = f"as close to the prompts for a damaged {class_name} as to those for a flawless one"
         return f"Ranked, not judged. A text part of 0.5 is {halfway}."
     expected = f"{100 * FALSE_ALARM_RATE:g} of 100 good pictures taken like the {count} good examples"
     return f"Anomalous: {threshold.limits}. About {expected} is expected above."
@@ -221,17 +221,17 @@ def draw_samples(folder: Path) -> list[Sample]:
 
 
 def _take_uploads(component: gr.components.Component) -> None:
-    """Give the function behind the page where the uploads are, unopened, and nothing that is no upload."""
+    """Pass the paths of the uploads to the page's function without opening them; refuse anything else."""
     cache = Path(component.GRADIO_CACHE).resolve()
 
     def paths(uploads: Any) -> list[str]:
         found = [getattr(upload, "image", upload).path for upload in (uploads and uploads.root) or ()]
-        # Gradio checks no path of a gallery that comes without its mark of a file.
+        # Gradio does not check the path of a gallery entry that is not marked as a file.
         if not all(path and Path(path).resolve().is_relative_to(cache) for path in found):
-            raise gr.Error("the page takes uploads alone", print_exception=False)
+            raise gr.Error("the page takes only uploads", print_exception=False)
         return found
 
-    # Gradio would open the files itself, say less about one that it cannot read, and leave copies behind.
+    # Gradio would open the files itself, explain unreadable ones worse, and leave copies behind.
     component.preprocess = paths  # type: ignore[assignment, method-assign]
 
 
@@ -244,7 +244,7 @@ def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
         return [path for path in paths if Path(path).name not in names]
 
     def begin(pictures: list[str], class_name: str, examples: list[str]) -> tuple[list[str], str, list[str], str]:
-        """Own pictures take the place of the sample's, and nothing of the sample stays."""
+        """The user's pictures replace the sample pictures, and nothing of the sample stays."""
         return own(pictures), class_name if own(pictures) == pictures else "", own(examples), EMPTY
 
     def run(
@@ -266,7 +266,7 @@ def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
         sample = samples[event.index]
         return [sample.picture], sample.class_name, sample.examples if with_examples else None
 
-    # The page opens with an example that is scored.
+    # The page opens with a scored example.
     first = samples[0]
     scored = judge(model, [first.picture], first.class_name, first.examples, OPACITY)
 
@@ -274,7 +274,7 @@ def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
         gr.Markdown("# WinCLIP\nIs there something wrong with this part? Drop pictures, say what they show, and look.")
         if is_demo:
             gr.Markdown(
-                "**This is a demonstration.** The small demo backbone has learned from drawn pictures alone and works"
+                "**This is a demonstration.** The small demo backbone was trained on drawn pictures only and works"
                 f" on pictures like the samples below. For your own, start the page with `--model {DEFAULT_MODEL}`."
             )
         with gr.Row():
@@ -327,7 +327,7 @@ def build_page(model: WinCLIP, samples: list[Sample]) -> gr.Blocks:
         class_name.submit(run, inputs, result, scroll_to_output=True)
         gallery.select(pick, with_examples, given).then(run, inputs, result, scroll_to_output=True)
         opacity.input(None, opacity, js=SET_OPACITY)
-    # Events of one function wait for each other, and no request goes past the queue.
+    # Events of one function wait for each other, and no request bypasses the queue.
     return page.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
 
 
@@ -369,6 +369,6 @@ def serve(options: argparse.Namespace) -> NoReturn:
         except OSError as error:
             raise InputError(f"{error}; another --port or --host may be free") from error
         print(f"The page is at {address}; Ctrl-C stops it.", flush=True)
-        # Not block_thread, which ends in silence.
+        # Not block_thread, which ends without a message.
         while True:
             time.sleep(60)

@@ -3,8 +3,8 @@
     winclip check
     winclip check --device cuda --precision fp32 tf32 --no_speed
 
-For every precision the largest difference to the known numbers at every stage of the method is shown, and pictures a
-second and the peak of memory of the default architecture with random weights. The exit status is 1 where scores or maps
+For every precision it shows the largest difference to the known numbers at every stage of the method, and, for the
+default architecture with random weights, pictures per second and peak memory. The exit status is 1 where scores or maps
 in fp32 are off by more than 1e-5.
 """
 
@@ -42,11 +42,11 @@ from winclip.windows import harmonic_mean_map
 
 DATA = Path(__file__).parent.parent / "check_data"
 CONFIG = DATA / "model_config.json"
-# Of scores and maps in fp32.
+# Largest allowed difference of scores and maps in fp32.
 LARGEST = 1e-5
 SCALE_NAMES = ("large", "mid")
 BATCHES = (1, 8, 32)
-# Every batch is encoded again until so much time has passed.
+# Every batch is encoded repeatedly until this much time has passed.
 _SECONDS = 2.0
 
 
@@ -82,7 +82,7 @@ def check(options: Options) -> int:
     found = {precision: differences(device, precision) for precision in precisions}
     stages = list(found[precisions[0]])
     rows = [[stage, *(f"{found[precision][stage]:.1e}" for precision in precisions)] for stage in stages]
-    print("\nLargest difference to the known numbers; of cls, large, mid and patch in parts of the largest number:\n")
+    print("\nLargest difference to the known numbers; for cls, large, mid and patch relative to the largest number:\n")
     print(tabulate(rows, ["stage", *precisions], tablefmt="pipe", disable_numparse=True), flush=True)
     if not options.no_speed:
         print(f"\n{DEFAULT_MODEL} with random weights:\n")
@@ -99,7 +99,7 @@ def check(options: Options) -> int:
 
 
 def suitable_precisions(device: torch.device) -> tuple[str, ...]:
-    """fp32, and those that are meant to be faster on a device."""
+    """fp32, and the precisions that should be faster on a device."""
     if device.type == "cuda":
         tf32 = ("tf32",) if torch.cuda.get_device_capability(device) >= (8, 0) else ()
         return ("fp32", *tf32, "bf16", "fp16")
@@ -112,7 +112,7 @@ def suitable_precisions(device: torch.device) -> tuple[str, ...]:
 def recipe_tensor(name: str, shape: tuple[int, ...], number: int) -> torch.Tensor:
     """Tensor ``number`` of the small model's sorted state dict, as the recipe of the known numbers draws it.
 
-    Roots divide in float64, as NumPy 2 does by itself and NumPy 1 does not.
+    Divisions by square roots are in float64, as NumPy 2 does by default and NumPy 1 does not.
     """
     v: Any = np.random.RandomState(1000 + number).standard_normal(shape).astype(np.float32)
     if name.endswith(("ln_pre.weight", "ln_post.weight", "ln_final.weight")) or ".ln_1.w" in name or ".ln_2.w" in name:
@@ -131,7 +131,7 @@ def recipe_tensor(name: str, shape: tuple[int, ...], number: int) -> torch.Tenso
 
 
 def differences(device: torch.device, precision: str) -> dict[str, float]:
-    """By stage, the largest difference to the known numbers; of embeddings of any size, divided by the largest.
+    """By stage, the largest difference to the known numbers; for embeddings, divided by the largest known number.
 
     Raises:
         InputError: if the device lacks the precision.
@@ -139,7 +139,7 @@ def differences(device: torch.device, precision: str) -> dict[str, float]:
     with torch.device("meta"):
         clip = Clip(parse_config(read_config(str(CONFIG))[0], str(CONFIG)))
     shapes = {name: tuple(value.shape) for name, value in clip.state_dict().items()}
-    # The recipe counts this tensor of open_clip's model too.
+    # The recipe also counts this tensor of open_clip's model.
     names = sorted([*shapes, "logit_scale"])
     state = {name: recipe_tensor(name, shapes[name], names.index(name)) for name in shapes}
     with tempfile.TemporaryDirectory() as folder:
@@ -151,7 +151,7 @@ def differences(device: torch.device, precision: str) -> dict[str, float]:
         for name in known.files:
             expected = torch.from_numpy(known[name]).double()
             if name == "text_features":
-                # The known number is the mean before its normalisation.
+                # The known number is the mean before normalisation.
                 expected = F.normalize(expected, dim=-1)
             size = float(expected.abs().max()) if name in ("cls", *SCALE_NAMES, "patch") else 1.0
             found[name] = float((computed[name].cpu().double() - expected).abs().max()) / size
@@ -159,7 +159,7 @@ def differences(device: torch.device, precision: str) -> dict[str, float]:
 
 
 def computed_stages(backbone: Backbone) -> dict[str, torch.Tensor]:
-    """Every stage of three of the known pictures, and with one and two others as references, by the small model."""
+    """The small model's output at every stage for three known pictures, and with one and two others as references."""
     pictures = [resized_pixels(read_image(DATA / f"image_{number}.png"), backbone.image_size) for number in range(5)]
     encoded = backbone.encode(torch.from_numpy(np.stack(pictures)))
     tested, bank, text = encoded[:3], MemoryBank.of(encoded[3:]), class_embeddings(backbone, "metal_nut", REFERENCE)
@@ -188,7 +188,7 @@ def random_backbone(model: str, device: torch.device, precision: str) -> Backbon
         clip = Clip(config)
     clip = clip.to_empty(device=device).requires_grad_(False).eval()
     for weights in clip.parameters():
-        # So that what goes through the layers keeps its size.
+        # So that activations keep their size through the layers.
         weights.normal_(std=weights.shape[-1] ** -0.5 if weights.dim() > 1 else 1.0)
     clip = clip.to(PRECISIONS[precision])
     if kernels == "packed":
@@ -197,20 +197,20 @@ def random_backbone(model: str, device: torch.device, precision: str) -> Backbon
 
 
 def speed(model: str, device: torch.device, precision: str) -> list[list[str]]:
-    """Of random weights, a row for each batch: its size, pictures a second, and the peak of memory in MB.
+    """Rows for random weights, one per batch size: the size, pictures per second, and peak memory in MB.
 
-    On CUDA that is the device's, else the peak of this process since its start.
+    On CUDA it is the device's memory, else the peak of this process since its start.
     """
     backbone, rows = random_backbone(model, device, precision), []
     for batch in BATCHES:
         pictures = torch.randint(0, 256, (batch, backbone.image_size, backbone.image_size, 3), dtype=torch.uint8)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        # This turn does not count. A CPU takes the pictures of a batch one by one.
+        # This round does not count. A CPU takes the pictures of a batch one by one.
         backbone.encode(pictures[:1] if device.type == "cpu" else pictures).windows[-1].sum().item()
         start, turns = time.perf_counter(), 0
         while not turns or time.perf_counter() - start < _SECONDS:
-            # To ask for a number of the last scale is to wait for the device.
+            # Reading a number of the last scale waits for the device.
             backbone.encode(pictures).windows[-1].sum().item()
             turns += 1
         rate = turns * batch / (time.perf_counter() - start)
@@ -222,6 +222,6 @@ def _peak_memory(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_allocated(device) / 1e6:.0f}"
     status = Path("/proc/self/status")
-    # Not ru_maxrss, which starts at what the parent process held.
+    # Not ru_maxrss, which starts at the memory of the parent process.
     lines = status.read_text().splitlines() if status.exists() else []
     return next((f"{int(line.split()[1]) / 1000:.0f}" for line in lines if line.startswith("VmHWM")), "-")

@@ -1,10 +1,10 @@
-"""Show why a picture has its score: sentences, windows and the nearest of the good examples, on one HTML page.
+"""Show why a picture has its score: prompts, windows and the nearest of the good examples, on one HTML page.
 
     winclip explain --class_name "metal nut" --reference good/ part.jpg --save_path out/
     winclip explain --memory nut.safetensors --reference good/ --patch 6,3 part.jpg
     winclip explain --demo
 
-The page is called as the picture, with .html behind it. A memory holds no pictures: --reference beside it shows them.
+The page is named after the picture, with .html appended. A memory holds no pictures: --reference beside it shows them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from winclip.model import WinCLIP
 
 _log = logging.getLogger("winclip")
-# Entries of one picture's embeddings differ by less, whatever it was encoded with.
+# Entries of one picture's embeddings differ by less than this, whatever batch or device encoded it.
 _SAME_PICTURE = 1e-4
 
 
@@ -67,7 +67,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
     values = vars(build_parser().parse_intermixed_args(arguments))
     check_part_options(values, values["picture"] is not None, both=True)
     if values["patch"] is not None and not re.fullmatch(r"\d{1,4},\d{1,4}", values["patch"]):
-        raise InputError(f"--patch {values['patch']} is no place; give ROW,COLUMN, such as 6,3")
+        raise InputError(f"--patch {values['patch']} is not a patch; give ROW,COLUMN, such as 6,3")
     return take_options(Options, values)
 
 
@@ -118,7 +118,7 @@ def _explain_picture(options: Options) -> int:
             _log.warning("reference left out: %s", error)
             continue
         model.add_references(reference)
-        # Copies of others are not taken.
+        # Copies are not added.
         if model.reference_count() > len(references):
             references.append((Path(path).name, reference))
     if paths and not references:
@@ -153,7 +153,7 @@ def _explain_picture(options: Options) -> int:
     )
     print("\n".join([*threshold.lines, *notes]))
     if not references:
-        print("no good examples are given, so what is nearest in them is left out")
+        print("no good examples are given, so their nearest patches and windows are left out")
     elif not all(shown for _, shown in references):
         print("pictures of the good examples are not in a memory; --reference beside --memory shows them")
     print(f"written: {printable(str(page))}")
@@ -163,7 +163,7 @@ def _explain_picture(options: Options) -> int:
 def _of_memory(
     model: WinCLIP, memory: Path, given: list[tuple[str, Image.Image | None]]
 ) -> list[tuple[str, Image.Image | None]]:
-    """Load a memory in the place of the pictures given; its references, with those pictures that they are of.
+    """Load a memory instead of the given pictures; return its references, with those of the pictures that match them.
 
     Raises:
         InputError: if the memory does not fit.
@@ -178,7 +178,7 @@ def _of_memory(
         if float(distances.min()) <= _SAME_PICTURE:
             references[int(distances.argmin())] = given[number]
         else:
-            _log.warning("%s is not in the memory, and left out", given[number][0])
+            _log.warning("%s is not in the memory and is left out", given[number][0])
     return references
 
 

@@ -1,10 +1,10 @@
-"""Export a class for ONNX Runtime or OpenVINO: pixels in, score and map out, text and references folded in.
+"""Export a class for ONNX Runtime or OpenVINO: pixels in, score and map out, with text and references included.
 
     winclip export --class_name "metal nut" --format onnx --save_path exported/nut
     winclip export --class_name "metal nut" --memory nut.safetensors --format openvino
 
-The folder gets the graph (model.onnx, or what OpenVINO makes of it, model.xml and model.bin), model.json: what goes in
-and comes out, a threshold, and what all was made from, and example.py, which scores a picture without this project. A
+The folder gets the graph (model.onnx, or for OpenVINO model.xml and model.bin), model.json with the inputs, outputs,
+threshold and everything the graph was made from, and example.py, which scores a picture without this project. A
 memory is what winclip predict --save_memory or WinCLIP.save_memory wrote.
 """
 
@@ -20,15 +20,15 @@ from winclip.support.options import add_options, option, take_options
 
 @dataclass(frozen=True, kw_only=True)
 class Options(VariantOptions):
-    """What is exported; it is traced on the CPU."""
+    """What is exported; the trace runs on the CPU."""
 
     class_name: str = option("what the images show, such as 'metal nut'", required=True)
     prompt_set: str | None = option("reference, paper, or a .json file (the variant's)")
     memory: Path | None = option("references of the class, for few-shot (none)", metavar="FILE")
-    format: str = option("of which runtime", required=True, choices=("onnx", "openvino"))
+    format: str = option("the runtime", required=True, choices=("onnx", "openvino"))
     save_path: Path | None = option("a new folder (exported/CLASS)", metavar="DIR")
     precision: str = option(
-        "of the graph's image tower; bf16 for openvino alone (fp32)", "fp32", choices=("fp32", "fp16", "bf16")
+        "of the graph's image tower; bf16 only for openvino (fp32)", "fp32", choices=("fp32", "fp16", "bf16")
     )
     device: str = "cpu"
 

@@ -7,7 +7,7 @@ from winclip.support.command_line import run_command
 
 
 def main(arguments: list[str]) -> int:
-    """Run and return the exit status: 0, or one of ``run_command``, which is 2 too if no picture could be read."""
+    """Run and return the exit status: 0, or one of ``run_command``, which is also 2 if no picture could be read."""
 
     def command() -> int:
         options = parse_options(arguments)
@@ -16,4 +16,4 @@ def main(arguments: list[str]) -> int:
 
         return run(options)
 
-    return run_command(command, "the same command with --resume goes on behind the rows that are done")
+    return run_command(command, "the same command with --resume continues after the finished rows")

@@ -22,7 +22,7 @@ Points = npt.NDArray[np.float64]
 Region = npt.NDArray[np.bool_]
 """(H, W), True where the object or texture is."""
 Scene = tuple[Image, Region, Image]
-"""Image, region that may carry a defect, and what is seen where the object is missing."""
+"""Image, region that may carry a defect, and background where the object is missing."""
 Defect = Callable[[Image, Region, Image, np.random.RandomState], Image]
 """(image, region, background, random state) -> image with the defect; the input is not changed."""
 
@@ -33,7 +33,7 @@ WEAKEST_ALPHA = 0.25
 
 
 def random_state(*key: object) -> np.random.RandomState:
-    """A random state that depends on the printed key only, the same on every machine."""
+    """A random state that depends only on the printed key and is the same on every machine."""
     digest = hashlib.sha256("/".join(str(part) for part in key).encode()).digest()
     return np.random.RandomState(np.frombuffer(digest, dtype="<u4").astype(np.uint32))
 
@@ -51,7 +51,7 @@ def filled_polygon(points: npt.ArrayLike) -> Field:
 
 
 def rotated(x: Points, y: Points, angle: float | Points) -> Points:
-    """Points (N, 2) from their coordinates (N,), turned about the origin by an angle in radians, or by one each."""
+    """Points (N, 2) from coordinates (N,), rotated about the origin by an angle in radians, or by one per point."""
     return np.stack([x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)], axis=1)
 
 
@@ -141,7 +141,7 @@ def ragged_blob(rng: np.random.RandomState, centre: tuple[float, float], radius:
 
 
 def local_region(region: Region, alpha: Field) -> Region:
-    """The part of the region around the pixels with weight, from which local brightness is taken."""
+    """The part of the region around pixels with weight, where local brightness is measured."""
     near = cv2.dilate((alpha > 0).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     return np.asarray(region & near)
 
@@ -237,7 +237,7 @@ def hole(image: Image, region: Region, background: Image, rng: np.random.RandomS
 
 
 def broken_edge(image: Image, region: Region, background: Image, rng: np.random.RandomState) -> Image:
-    """A jagged piece missing from the edge of an object, with a visible face of fracture; a hole on a full texture."""
+    """A jagged piece missing from the edge of an object, with a visible fracture face; on a full texture, a hole."""
     solid = region.astype(np.uint8)
     edge = region & (cv2.erode(solid, np.ones((5, 5), np.uint8), borderValue=1) == 0)
     if int(edge.sum()) < 50:

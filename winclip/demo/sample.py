@@ -39,7 +39,7 @@ from winclip.demo.procedural import (
 from winclip.demo.stand_in import STAMP
 
 GENERATOR_VERSION = 3
-# The first of each folder, so that tables take less than half a minute; every class keeps all its kinds of defects.
+# The first images of each folder, so that tables take under half a minute; every class keeps all its defect types.
 TRAIN_GOOD = 8
 TEST_GOOD = 4
 TEST_DEFECTIVE = 4
@@ -307,7 +307,7 @@ def key(rng: np.random.RandomState) -> Scene:
 
 Classes = dict[str, tuple[Callable[[np.random.RandomState], Scene], dict[str, str]]]
 CLASSES: Classes = {
-    # class: (its drawing, folder name of a defect: the defect drawn)
+    # class: (its drawing function, folder name of a defect: the defect's drawing function)
     "cowhide": (cowhide, {"cut": "scratch", "stain": "stain", "hole": "hole", "crack": "crack"}),
     "basket_weave": (basket_weave, {"cut": "hole", "stain": "stain", "thread": "fibre", "spot": "spot"}),
     "brushed_steel": (brushed_steel, {"scratch": "scratch", "spot": "spot", "stain": "stain", "dent": "hole"}),
@@ -328,8 +328,8 @@ def draw_pair(
 
     Args:
         class_name: key of ``CLASSES``.
-        seed: of the data set.
-        part: folder of the image, such as ``train/good``; a part of the image's own seed.
+        seed: seed of the data set.
+        part: folder of the image, such as ``train/good``; it also enters the image's own seed.
         index: number of the image in its folder.
         defect: folder name of the defect, or None for a normal image (both results are then equal).
 
@@ -363,7 +363,7 @@ def _save(pixels: npt.NDArray[np.uint8], path: Path) -> None:
 
 
 def numbered_defects(class_name: str, count: int) -> list[tuple[str, int]]:
-    """Folder name and number of ``count`` defective images of a class, its defects in turn."""
+    """Folder names and numbers of ``count`` defective images of a class, cycling through its defects."""
     defects = list(CLASSES[class_name][1])
     return [(defects[number % len(defects)], number // len(defects)) for number in range(count)]
 
@@ -390,7 +390,7 @@ def _is_complete(root: Path, stamp: dict[str, int]) -> bool:
 
 
 def make_sample(root: Path, seed: int = 0) -> None:
-    """Draw the sample data set into ``root``, which appears complete or not at all.
+    """Draw the sample data set into ``root``; a partial data set is never left there.
 
     Nothing is done if the same sample is already there. A sample of another seed or version, or with files
     missing, is replaced.
@@ -402,7 +402,7 @@ def make_sample(root: Path, seed: int = 0) -> None:
     if _is_complete(root, stamp):
         return
     if root.exists() and not (root / STAMP).exists() and any(root.iterdir()):
-        raise FileExistsError(f"{root} holds files that are no sample; give another --data_path or move them away")
+        raise FileExistsError(f"{root} holds files that are not a sample; give another --data_path or move them away")
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as temporary:
         new = Path(temporary) / "new"
@@ -424,7 +424,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the sample data set in MVTec layout.")
     parser.add_argument("--data_path", type=Path, default=Path("data/sample"), help="folder to write (data/sample)")
     parser.add_argument("--root", dest="data_path", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    parser.add_argument("--seed", type=int, default=0, help="of the data set; the same seed gives the same images")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the data set; the same seed gives the same images")
     arguments = parser.parse_args()
     try:
         make_sample(arguments.data_path, arguments.seed)

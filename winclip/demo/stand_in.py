@@ -1,4 +1,4 @@
-"""What is said where the demo backbone meets pictures that are not the sample's."""
+"""The warning that is given when the demo backbone is used on pictures outside the sample."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from winclip.defaults import DEFAULT_MODEL, DEFAULT_PRETRAINED, DEMO_MODEL
 
 STAMP = "sample.json"
-"""The file that tells the sample's folder from others."""
+"""The file that marks a sample folder."""
 CAUTION = (
     "the demo backbone was trained on drawings; its scores on photographs mean little; for real pictures:"
     f" --model {DEFAULT_MODEL} --pretrained {DEFAULT_PRETRAINED}"
@@ -17,7 +17,7 @@ CAUTION = (
 
 
 def caution(model: str, folders: Iterable[Path]) -> str:
-    """``CAUTION`` if the model is the demo backbone and a folder of pictures is not in the sample, else empty."""
+    """``CAUTION`` if the model is the demo backbone and a picture folder is outside the sample, else empty."""
     trusted = model != DEMO_MODEL or all(map(_of_sample, {folder.resolve() for folder in folders}))
     return "" if trusted else CAUTION
 

@@ -1,7 +1,7 @@
-"""How far figures can be trusted: bootstrap intervals over images, docs/metrics.md says of what.
+"""The uncertainty of figures: bootstrap intervals over images; docs/metrics.md defines them.
 
-A resample draws as many good and as many defective images as there are, with replacement. Counts add up, so what a
-metric needs of all resamples is one product: (resamples, images) numbers of draws with (images, bins) counts.
+A resample draws as many good and as many defective images as there are, with replacement. Counts add up, so all
+resamples need one product: (resamples, images) numbers of draws with (images, bins) counts.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ RESAMPLES = 2000
 SEED = 0
 CONFIDENCE = 0.95
 
-# Bins of about equal shares of the pixels, merged from those of ``Histograms``.
+# Bins with about equal shares of the pixels, merged from the bins of ``Histograms``.
 _BINS = 2048
-# Resamples computed at once: what they need stays in the processor's cache.
+# Resamples computed at once: their arrays stay in the processor's cache.
 _ROWS = 50
 
 Draws = npt.NDArray[np.uint16]
@@ -34,13 +34,13 @@ def draw(labels: npt.ArrayLike, name: str) -> Draws:
 
     Args:
         labels: (N,), zero for good images.
-        name: of the class; classes are drawn apart, and the same class of the same images always alike.
+        name: name of the class; classes are drawn separately, and the same class and images always give the same draws.
 
     Returns:
         (1 + RESAMPLES, N); the first row is the sample itself, each image once.
 
     Raises:
-        UndefinedMetric: if there is one good or one defective image, which draws could not vary.
+        UndefinedMetric: if there is only one good or one defective image, so that draws cannot vary.
     """
     defective = np.asarray(labels) != 0
     # RandomState, because numpy promises that its stream never changes.
@@ -70,10 +70,10 @@ def resampled_pixel_metrics(
 
     Args:
         draws: (R, N), from ``draw``.
-        defects: of the N images.
+        defects: defects of the N images.
         maps: gives the anomaly maps of some images.
         highest: end of the range of scores, which begins at 0.
-        mode: that of AUPRO.
+        mode: mode of AUPRO.
 
     Raises:
         UndefinedMetric: if a score is NaN.
@@ -85,11 +85,11 @@ def resampled_pixel_metrics(
 
 
 def resampled_values(figures: Mapping[str, float], resampled: Mapping[str, Float64]) -> dict[str, Float64]:
-    """(RESAMPLES,) values of every figure, moved by the difference that bins make; NaN where not resampled.
+    """(RESAMPLES,) values of every figure, corrected for the error of binning; NaN where not resampled.
 
     Args:
-        figures: exact ones, as fractions.
-        resampled: (1 + RESAMPLES,) of each, the sample's own first.
+        figures: exact figures, as fractions.
+        resampled: (1 + RESAMPLES,) values of each, the sample's own first.
     """
     unknown = np.full(1 + RESAMPLES, np.nan)
     values = {name: resampled.get(name, unknown) for name in figures}
@@ -97,7 +97,7 @@ def resampled_values(figures: Mapping[str, float], resampled: Mapping[str, Float
 
 
 def interval(values: Float64) -> Interval | None:
-    """The middle ``CONFIDENCE`` of (RESAMPLES,) values; NaN ones count for nothing, None if most are."""
+    """The middle ``CONFIDENCE`` of (RESAMPLES,) values; NaN values are ignored, None if most are NaN."""
     known = values[~np.isnan(values)]
     if len(known) <= len(values) / 2:
         return None

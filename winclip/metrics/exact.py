@@ -1,7 +1,7 @@
 """Exact metrics: the counts of ``winclip.metrics.formulas`` from sorted scores.
 
-Pixel scores of defects are sorted, normal ones are sorted in parts and in threads, since counts add up over parts, and
-a binary search joins them; no threshold is looped over. Every defect pixel has the weight one over the size of its
+Pixel scores of defects are sorted. Normal scores are sorted in parts and in threads, since counts add up over parts. A
+binary search joins them; no threshold is looped over. Every defect pixel has the weight one over the size of its
 region, which turns the mean over regions into one cumulative sum.
 """
 
@@ -29,10 +29,10 @@ from winclip.metrics.formulas import (
     sum_above,
 )
 
-# Some of N images: as an index takes them, positions ascending.
+# Some of N images, as an index: positions ascending.
 Images = slice | npt.NDArray[np.intp]
 
-# Scores sorted by one thread at a time; smaller parts sort faster and are searched slower.
+# Scores sorted by one thread at a time; smaller parts are faster to sort and slower to search.
 _PART = 1 << 20
 
 
@@ -42,7 +42,7 @@ class DefectPixels:
 
     Attributes:
         mask: (N, H, W) bool, True on defects.
-        weights: of each image, float64 of its defect pixels, row by row: one over the size of the pixel's region. They
+        weights: for each image, float64 weights of its defect pixels, row by row: one over the region's size. They
             sum to the number of regions.
     """
 
@@ -55,12 +55,12 @@ class DefectPixels:
         return np.concatenate([np.empty(0), *self.weights])
 
     def of_images(self, images: Images) -> DefectPixels:
-        """Those of some of the images."""
+        """The defect pixels of some images."""
         return DefectPixels(self.mask[images], [self.weights[n] for n in np.arange(len(self.mask))[images]])
 
 
 def label_defects(masks: npt.NDArray[np.bool_]) -> DefectPixels:
-    """Find the 8-connected defect regions of (N, H, W) masks; any value but zero is defect."""
+    """Find the 8-connected defect regions of (N, H, W) masks; every nonzero value is defect."""
     masks = np.asarray(masks) != 0
     weights = []
     for mask in masks:
@@ -71,19 +71,19 @@ def label_defects(masks: npt.NDArray[np.bool_]) -> DefectPixels:
 
 
 def image_counts(labels: npt.ArrayLike, scores: npt.ArrayLike, draws: npt.ArrayLike | None = None) -> Counts:
-    """Counts of image scores above each distinct one, which the edges are.
+    """Counts of image scores at every distinct score as an edge.
 
     Args:
         labels: (N,), zero for normal images.
         scores: (N,), higher is more anomalous.
-        draws: (R, N), how often each row has each image; None: once, in one row.
+        draws: (R, N), how often each row has each image; None: one row with every image once.
 
     Raises:
         UndefinedMetric: if a score is NaN.
     """
     defective, values = np.asarray(labels) != 0, np.asarray(scores)
     if defective.shape != values.shape or defective.ndim != 1:
-        raise ValueError(f"labels {defective.shape} and scores {values.shape} must be one-dimensional and alike")
+        raise ValueError(f"labels {defective.shape} and scores {values.shape} must be one-dimensional, of equal length")
     if np.isnan(values).any():
         raise UndefinedMetric("some scores are NaN")
     order = np.argsort(values, kind="stable")
@@ -95,20 +95,20 @@ def image_counts(labels: npt.ArrayLike, scores: npt.ArrayLike, draws: npt.ArrayL
 
 
 def sort_in_parts(*normal: FloatArray) -> list[list[FloatArray]]:
-    """Of each (M,) scores parts that are ascending, all sorted in threads; none where there are no scores."""
+    """Sorted parts of each (M,) scores, all sorted in threads; no parts where there are no scores."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         parts = [np.array_split(scores, -(-len(scores) // _PART)) if len(scores) else [] for scores in normal]
         return [list(part) for part in [threads.map(np.sort, part) for part in parts]]
 
 
 def joined_counts(parts: Sequence[FloatArray], defect: FloatArray, weight: Float64, mode: str) -> Counts:
-    """Counts at every distinct score of a defect and right behind it, and at the thresholds of ``steps``.
+    """Counts at every distinct score of a defect and right above it, and at the thresholds of ``steps``.
 
     Args:
         parts: normal scores from ``sort_in_parts``; parts of several calls add up.
         defect: (D,) scores of defects, in any order and of the same dtype.
-        weight: (D,) of each, as in ``DefectPixels``.
-        mode: ``steps`` or ``exact``, how AUPRO is taken.
+        weight: (D,) weights, as in ``DefectPixels``.
+        mode: ``steps`` or ``exact``, how AUPRO is computed.
 
     Raises:
         UndefinedMetric: if a score is NaN.
@@ -121,7 +121,7 @@ def joined_counts(parts: Sequence[FloatArray], defect: FloatArray, weight: Float
         raise UndefinedMetric("some scores are NaN")
 
     def at(edges: FloatArray) -> Float64:
-        """(3, 1, E + 2) of each kind: all scores first, none last."""
+        """(3, 1, E + 2) counts of each kind: all scores first, none last."""
         above = np.zeros((3, 1, len(edges) + 2))
         above[:, 0, 0] = sum(map(len, parts)), len(defect), overlap[0]
         for part in parts:
@@ -133,7 +133,7 @@ def joined_counts(parts: Sequence[FloatArray], defect: FloatArray, weight: Float
     steps = None
     if mode == "steps" and ends:
         thresholds = step_thresholds(np.array([min(ends)]), np.array([max(ends)]))[0]
-        # In the dtype of the scores, which the search would else copy: the smallest of it that is above.
+        # In the dtype of the scores, which the search would otherwise copy: the smallest value above each threshold.
         rounded = thresholds.astype(defect.dtype)
         steps = Counts(*at(np.where(rounded > thresholds, rounded, _next(rounded)))[..., :-1])
     distinct = np.append(ascending[:-1][ascending[1:] != ascending[:-1]], ascending[-1:])
@@ -141,15 +141,15 @@ def joined_counts(parts: Sequence[FloatArray], defect: FloatArray, weight: Float
 
 
 def _next(scores: FloatArray) -> FloatArray:
-    """The next larger number of each."""
+    """The next larger number for each score."""
     return np.nextafter(scores, scores.dtype.type(np.inf))
 
 
 def image_metrics(labels: npt.ArrayLike, scores: npt.ArrayLike) -> Figures:
-    """Image-level metrics of (N,) labels, zero for normal images, and scores, higher is more anomalous.
+    """Image-level metrics of (N,) labels, zero for normal images, and scores; higher is more anomalous.
 
     Returns:
-        ``auroc_sp``, ``f1_sp`` and ``ap_sp`` as fractions, and the reason for each that is undefined (one label only,
+        ``auroc_sp``, ``f1_sp`` and ``ap_sp`` as fractions, and the reason for each undefined one (one label only,
         NaN).
     """
     return figures("image", lambda: image_counts(labels, scores))
@@ -159,13 +159,13 @@ def pixel_metrics(defects: DefectPixels, maps: FloatArray, mode: str = "steps") 
     """Pixel-level metrics: ``auroc_px``, ``f1_px``, ``ap_px``, ``aupro``.
 
     Args:
-        defects: of the class's (N, H, W) masks.
+        defects: defects of the class's (N, H, W) masks.
         maps: (N, H, W) anomaly maps, higher is more anomalous.
-        mode: ``steps`` or ``exact``, how AUPRO is taken.
+        mode: ``steps`` or ``exact``, how AUPRO is computed.
 
     Returns:
-        The figures as fractions, and the reason for each that is undefined (no defect pixels, no
-        normal pixels, NaN; in mode ``steps`` also constant maps and those that float cannot part).
+        The figures as fractions, and the reason for each undefined one (no defect pixels, no
+        normal pixels, NaN; in mode ``steps`` also constant maps and maps that float cannot separate).
     """
     return pixel_metrics_by_type(defects, maps, mode, slice(None), ())[0]
 
@@ -173,12 +173,12 @@ def pixel_metrics(defects: DefectPixels, maps: FloatArray, mode: str = "steps") 
 def pixel_metrics_by_type(
     defects: DefectPixels, maps: FloatArray, mode: str, rest: Images, types: Sequence[Images]
 ) -> list[Figures]:
-    """``pixel_metrics``, and behind them those of each type of defect against the good images; pixels are sorted once.
+    """``pixel_metrics``, then the same metrics for each defect type against the good images; pixels are sorted once.
 
     Args:
         defects, maps, mode: as for ``pixel_metrics``.
-        rest: images of no type, the good ones.
-        types: images of each type; with ``rest`` they are all images, each in one place.
+        rest: images without a type: the good ones.
+        types: images of each type; together with ``rest`` they contain every image once.
     """
     check_mode(mode)
     if defects.mask.shape != maps.shape:

@@ -1,9 +1,9 @@
-"""The metrics of the published tables: the registry that everything else reads, and every formula once.
+"""The metrics of the published tables: the registry that everything else reads, and every formula.
 
-A formula takes numbers of normal and defective scores at and above ascending edges. Scores between two neighbouring
-edges count as ties: figures are exact with an edge at every distinct score of a defect and right behind it
-(``winclip.metrics.exact``), and those of the scores rounded to bins with their edges (``winclip.metrics.histograms``).
-Many rows are taken at once, so that ``winclip.metrics.bootstrap`` resamples at little cost.
+A formula takes counts of normal and defective scores at and above ascending edges. Scores between two neighbouring
+edges count as ties: figures are exact with an edge at every distinct defect score and right above it
+(``winclip.metrics.exact``), and exact for scores rounded to bins with bin edges (``winclip.metrics.histograms``).
+Many rows are computed at once, so resampling in ``winclip.metrics.bootstrap`` is cheap.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.floating]
 Float64 = npt.NDArray[np.float64]
 Group = Literal["pixel", "image"]
-# Metrics as fractions, and the reason for each that is undefined.
+# Metrics as fractions, and the reason for each undefined one.
 Figures = tuple[dict[str, float], dict[str, str]]
 
 AUPRO_MODES = ("steps", "exact")
@@ -31,12 +31,12 @@ class UndefinedMetric(ValueError):
 
 
 class Counts(NamedTuple):
-    """R times the numbers of scores at and above each of E ascending edges: first all of them, last none.
+    """R rows of counts of scores at and above each of E ascending edges: the first edge counts all, the last none.
 
     Attributes:
         normal, defect: (R, E) float64.
-        overlap: (R, E) float64, defect pixels, each of the weight one over the size of its region.
-        steps: the same at the thresholds of AUPRO in steps, behind a first edge below all scores; None where AUPRO
+        overlap: (R, E) float64, counts of defect pixels, each weighted by one over the size of its region.
+        steps: the same at the thresholds of AUPRO in steps, after a first edge below all scores; None where AUPRO
             is exact.
     """
 
@@ -66,7 +66,7 @@ def f1_max(counts: Counts) -> Float64:
 
 
 def aupro(counts: Counts) -> Float64:
-    """(R,) areas under the per-region overlap curve in [0, 1], in the mode that the counts are made for."""
+    """(R,) areas under the per-region overlap curve in [0, 1], in the mode that the counts were made for."""
     return aupro_exact(counts) if counts.steps is None else aupro_steps(counts.steps)
 
 
@@ -74,26 +74,26 @@ def aupro_exact(counts: Counts) -> Float64:
     """(R,) areas under the per-region overlap curve up to a false positive rate of 0.3, divided by 0.3.
 
     The curve has a point at every edge and is integrated exactly, with linear interpolation between points and at 0.3.
-    A defect pixel raises it by its weight from the rate at which it is found; among ties with normal pixels it rises
-    linearly.
+    A defect pixel raises it by its weight at the false positive rate where it is found; among ties with normal pixels
+    the curve rises linearly.
     """
     rate = counts.normal / counts.normal[:, :1]
     limited = np.minimum(rate, PRO_LIMIT)
     inside, width = -np.diff(limited), -np.diff(rate)
-    # The part of the ramp inside the limit, then the plateau behind it.
+    # The part of the ramp inside the limit, then the plateau after it.
     reached = np.divide(inside, width, out=np.zeros_like(width), where=width > 0)
     area = reached * inside / 2 + (PRO_LIMIT - limited[:, :-1])
     return -(np.diff(counts.overlap) * area).sum(axis=1) / (PRO_LIMIT * counts.overlap[:, 0])
 
 
 def aupro_steps(counts: Counts) -> Float64:
-    """(R,) areas under the per-region overlap curve as the reference reimplementation takes them.
+    """(R,) areas under the per-region overlap curve as the reference reimplementation computes them.
 
     Points with a false positive rate below 0.3 are kept, their rates are rescaled to [0, 1] by their own minimum and
-    maximum, trapezoid rule. NaN where all kept points have one rate.
+    maximum, and the trapezoid rule is applied. NaN where all kept points have one rate.
 
     Args:
-        counts: at ``step_thresholds``, behind a first edge below all scores.
+        counts: at ``step_thresholds``, after a first edge below all scores.
     """
     rate, overlap = (above[:, 1:] / above[:, :1] for above in (counts.normal, counts.overlap))
     kept = rate < PRO_LIMIT
@@ -105,22 +105,22 @@ def aupro_steps(counts: Counts) -> Float64:
 def step_thresholds(lowest: FloatArray, highest: FloatArray) -> Float64:
     """(R, T) thresholds of AUPRO in steps, ascending from the lowest score; a prediction is a score above them.
 
-    T is 200, or a few more by rounding; rows that have less repeat their last. NaN where a score is infinite.
+    T is 200, or a few more by rounding; rows with fewer repeat their last. NaN where a score is infinite.
 
     Args:
-        lowest, highest: (R,) of all scores, in their dtype.
+        lowest, highest: (R,) lowest and highest of all scores, in their dtype.
     """
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         span = highest - lowest
         step = span / PRO_STEPS
         last = np.nan_to_num(np.ceil(span / step) - 1, nan=0, posinf=0)
-        # numpy.arange takes the first step in the dtype of the scores, and all others like it.
+        # numpy.arange computes the first step in the dtype of the scores, and repeats it.
         wide = (lowest + step).astype(np.float64) - lowest
         return lowest[:, None] + np.minimum(np.arange(last.max() + 1), last[:, None]) * wide[:, None]
 
 
 def sum_above(numbers: npt.NDArray[Any]) -> Float64:
-    """(..., B) numbers in ascending bins to (..., B + 1) numbers from each edge upwards, the last 0."""
+    """(..., B) counts in ascending bins to (..., B + 1) counts from each edge upwards; the last is 0."""
     above = np.zeros((*numbers.shape[:-1], numbers.shape[-1] + 1))
     np.cumsum(numbers[..., ::-1], axis=-1, out=above[..., -2::-1])
     return above
@@ -131,13 +131,13 @@ class Metric:
     """One column of all tables and files.
 
     Attributes:
-        name: of the column.
-        title: over it in a paper.
-        group: of what scores.
-        formula: (R,) fractions from counts of rows that have scores of both kinds; NaN where undefined.
-        meaning: in a few words.
-        of_types: whether ``types.csv`` has it of each type of defect.
-        undefined: why it may be undefined although there are scores of both kinds.
+        name: name of the column.
+        title: its title in a paper.
+        group: ``pixel`` or ``image``.
+        formula: (R,) fractions from counts of rows with both kinds of scores; NaN where undefined.
+        meaning: a short description.
+        of_types: whether ``types.csv`` has it for each defect type.
+        undefined: why it may be undefined although there are both kinds of scores.
     """
 
     name: str
@@ -174,18 +174,18 @@ TYPE_METRICS = tuple(m.name for m in sorted(REGISTRY, key=lambda metric: metric.
 
 
 def evaluate(group: Group, counts: Counts) -> dict[str, Float64]:
-    """(R,) fractions of each metric of a group; NaN where a row has no scores of a kind, or none that define it."""
+    """(R,) fractions of each metric of a group; NaN where a row lacks a kind of scores, or the metric is undefined."""
     known = (counts.normal[:, 0] > 0) & (counts.defect[:, 0] > 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return {m.name: np.where(known, m.formula(counts), np.nan) for m in REGISTRY if m.group == group}
 
 
 def figures(group: Group, count: Callable[[], Counts]) -> Figures:
-    """The metrics of a group as fractions, and the reason for each that is undefined.
+    """The metrics of a group as fractions, and the reason for each undefined one.
 
     Args:
         group: ``pixel`` or ``image``.
-        count: gives counts of one row, or raises UndefinedMetric.
+        count: returns counts of one row, or raises UndefinedMetric.
     """
     metrics = [metric for metric in REGISTRY if metric.group == group]
     try:
@@ -197,7 +197,7 @@ def figures(group: Group, count: Callable[[], Counts]) -> Figures:
 
 
 def chance(group: Group, defective: npt.ArrayLike) -> dict[str, float]:
-    """What guessing gives, as fractions, those that are defined: the metrics of one score for all.
+    """The defined metrics at chance level, as fractions: the metrics of a constant score.
 
     Args:
         group: ``pixel`` or ``image``.
@@ -209,7 +209,7 @@ def chance(group: Group, defective: npt.ArrayLike) -> dict[str, float]:
 
 
 def check_kinds(counts: Counts) -> Counts:
-    """Raise UndefinedMetric where the first row has no scores of a kind."""
+    """Raise UndefinedMetric where the first row lacks one kind of scores."""
     normal, defect = int(counts.normal[0, 0]), int(counts.defect[0, 0])
     if not normal or not defect:
         raise UndefinedMetric(f"needs normal and defective entries, has {normal} and {defect}")
@@ -217,6 +217,6 @@ def check_kinds(counts: Counts) -> Counts:
 
 
 def check_mode(mode: str) -> None:
-    """Raise ValueError for a mode of AUPRO that there is not."""
+    """Raise ValueError for an unknown mode of AUPRO."""
     if mode not in AUPRO_MODES:
         raise ValueError(f"AUPRO mode '{mode}' is unknown; use {' or '.join(AUPRO_MODES)}")

@@ -1,7 +1,7 @@
-"""Pixel metrics in bounded memory: the counts of ``winclip.metrics.formulas`` in bins; docs/metrics.md says how near.
+"""Pixel metrics in bounded memory: binned counts for ``winclip.metrics.formulas``; docs/metrics.md states the error.
 
 A map's range is known before its scores are: [0, 1] zero-shot, [0, 2] few-shot. So one pass counts scores in fixed
-bins, and counts add up over images, batches, processes and hosts. A figure is the exact one of the scores rounded to
+bins, and counts add up over images, batches, processes and hosts. A figure is exact for the scores rounded to
 their bins.
 """
 
@@ -31,19 +31,19 @@ BINS = 1 << 16
 # Images whose histograms are held at once: 16 of 3 x 2^16 bins take 25 MB.
 _IMAGES_AT_ONCE = 16
 
-# Gives the (n, H, W) maps of some images.
+# Returns the (n, H, W) maps of some images.
 Maps = Callable[[slice], FloatArray]
 
 
 @dataclass(frozen=True)
 class Histograms:
-    """Pixel scores above the edges of bins, each row of an image or of a sum of images.
+    """Counts of pixel scores above bin edges; each row belongs to one image or to a sum of images.
 
     Attributes:
-        edges: (E,) float64, ascending; a bin holds its lower edge and not its upper one.
-        above: (3, R, E) float64, numbers at and above each edge, the last 0: of normal pixels, of defect pixels, and of
-            these with the weight one over the size of their region, which sums to the number of regions.
-        lowest, highest: (R,) of all scores, in their dtype.
+        edges: (E,) float64, ascending; a bin includes its lower edge but not its upper one.
+        above: (3, R, E) float64, counts at and above each edge, the last 0: of normal pixels, of defect pixels, and of
+            defect pixels weighted by one over the size of their region, which sum to the number of regions.
+        lowest, highest: (R,) lowest and highest of all scores, in their dtype.
     """
 
     edges: Float64
@@ -52,12 +52,12 @@ class Histograms:
     highest: FloatArray
 
     def sums(self, times: Float64) -> Histograms:
-        """Sums of rows: (S, R) says how often each has each row."""
+        """Sums of rows; (S, R) says how often each sum has each row."""
         lowest, highest = _ends(times, self.lowest, self.highest)
         return Histograms(self.edges, times @ self.above, lowest, highest)
 
     def counts(self, mode: str) -> Counts:
-        """What formulas take; between edges, where thresholds of AUPRO in ``steps`` are, scores are spread evenly."""
+        """Counts for the formulas; AUPRO thresholds in ``steps`` lie between edges, where scores are spread evenly."""
         check_mode(mode)
         return Counts(*self.above)._replace(steps=None if mode == "exact" else self._steps())
 
@@ -68,7 +68,7 @@ class Histograms:
         return Counts(*np.concatenate([self.above[..., :1], below + share.clip(0, 1) * (beyond - below)], axis=2))
 
     def thresholds(self) -> tuple[Float64, npt.NDArray[np.intp]]:
-        """The thresholds of AUPRO in steps and the next edge above each, (R, T) both."""
+        """The thresholds of AUPRO in steps and the next edge above each, both (R, T)."""
         thresholds = step_thresholds(self.lowest, self.highest)
         return thresholds, np.searchsorted(self.edges, thresholds, "right").clip(1, len(self.edges) - 1)
 
@@ -84,12 +84,12 @@ def count_pixels(
     """Histograms of sums of images, some images at a time.
 
     Args:
-        defects: of the (N, H, W) masks.
-        maps: gives the anomaly maps of some images.
-        highest: end of the range, which begins at 0; scores outside count in the outermost bins.
+        defects: defects of the (N, H, W) masks.
+        maps: returns the anomaly maps of some images.
+        highest: end of the range, which begins at 0; scores outside count in the first or last bin.
         times: (R, N), how often each row has each image.
-        bins: in equal steps.
-        merged: to fewer, which begin at these of them, ascending from 0.
+        bins: number of equal bins.
+        merged: bins, ascending from 0, at which fewer, merged bins begin.
 
     Raises:
         UndefinedMetric: if a score is NaN.
@@ -119,28 +119,28 @@ def count_pixels(
 
 
 def _ends(times: Float64, lowest: FloatArray, highest: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """(S,) smallest and largest scores of sums of rows."""
+    """(S,) smallest and largest scores of the sums of rows."""
     drawn = times > 0
     return np.where(drawn, lowest, lowest.max()).min(axis=1), np.where(drawn, highest, highest.min()).max(axis=1)
 
 
 def bounds(total: Histograms, mode: str = "steps") -> dict[str, tuple[float, float]]:
-    """Between which values the exact metrics lie, whatever the order of the scores within their bins.
+    """The limits of the exact metrics for any order of the scores within their bins.
 
     Args:
         total: one row with normal and defect pixels.
-        mode: that of AUPRO.
+        mode: mode of AUPRO.
 
     Returns:
         (lower, upper) for every metric.
     """
-    # In each bin an edge more, with all normal and no defect pixels of the bin above it, or the other way round.
+    # One more edge in each bin, with all normal and no defect pixels of the bin above it, or the reverse.
     normal, defect, overlap = np.repeat(total.above, 2, axis=2)
     worst = evaluate("pixel", Counts(normal[:, :-1], defect[:, 1:], overlap[:, 1:]))
     best = evaluate("pixel", Counts(normal[:, 1:], defect[:, :-1], overlap[:, :-1]))
     limits = {name: (float(worst[name][0]), float(best[name][0])) for name in worst}
 
-    # Precision rises less and less from the first defect pixel of a bin to its last: its mean is above that of both.
+    # Precision rises ever more slowly from the first defect pixel of a bin to its last: its mean exceeds that of both.
     normal, defect, _ = total.above[:, 0]
     first, last = (found / np.maximum(found + normal[:-1], 1) for found in (defect[1:] + 1, defect[:-1]))
     limits["ap_px"] = float((-np.diff(defect) * (first + last) / 2).sum() / defect[0]), limits["ap_px"][1]

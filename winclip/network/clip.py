@@ -3,7 +3,7 @@
 The forward passes are this project's own. They differ from one pass over whole images in that the
 windows of WinCLIP go through the same blocks as short sequences (paper, section 4.2), with two exact
 savings: the first block's normalisation and query/key/value projection of a token do not depend on
-the window it is in and are computed once, and the last block computes of a window only what its
+its window and are computed once, and the last block computes for a window only what its
 class token needs: one query, and no keys or values of the other tokens.
 """
 
@@ -21,14 +21,14 @@ from winclip.defaults import SCALES
 from winclip.embeddings import Embeddings
 from winclip.windows import window_patches
 
-# Rows that go through the layers together on the CPU, and that the packed layout of weights is chosen for. More
-# would make activations that malloc gives back to the system after every use, and page faults with them.
+# Rows that go through the layers together on the CPU, for which the packed layout of weights is chosen. With more,
+# malloc would return the activations to the system after every use, which causes page faults.
 ROWS = 1024
-# Tokens up to which a sequence counts as short: a window of 3 x 3 patches has ten.
+# The longest sequence that counts as short: a window of 3 x 3 patches has ten tokens.
 _SHORT = 16
-# Sequences that CUDA's fused attention kernels take at once: they are counted in a grid's second or third dimension.
+# Largest number of sequences for CUDA's fused attention kernels: a grid's second or third dimension counts them.
 _MOST_SEQUENCES = 65_535
-# Numbers that a tensor may hold: MPS ends the program where one takes 4 GiB.
+# Largest number of elements in a tensor: MPS ends the program if a tensor takes 4 GiB.
 _MOST_NUMBERS = 2**30 - 1
 
 
@@ -44,7 +44,7 @@ class ClipConfig:
         context_length: prompt length in tokens.
         vocab_size: number of token embeddings.
         text_width, text_layers, text_heads, text_mlp_width: of the text tower.
-        quick_gelu: x * sigmoid(1.702 x) in place of the exact GELU, as OpenAI's weights expect.
+        quick_gelu: x * sigmoid(1.702 x) instead of the exact GELU, as OpenAI's weights expect.
     """
 
     embed_dim: int
@@ -74,15 +74,15 @@ class ClipConfig:
         return max(min(_MOST_SEQUENCES // windows, _MOST_NUMBERS // (tokens * widest)), 1)
 
     def image_bytes(self, scales: Sequence[int], number_bytes: int) -> int:
-        """Upper bound of the memory that an image takes on a GPU, less than twice the need.
+        """Upper bound of the GPU memory for one image, less than twice the need.
 
-        The most is held in a block's MLP: of every token that goes through the blocks together seven vectors of
-        ``width`` and one of ``mlp_width``, with QuickGELU three; of every token of the image five of ``width``
-        besides; and in float32 pixels and embeddings, each twice.
+        The peak is in a block's MLP: for every token that goes through the blocks together, seven vectors of
+        ``width`` and one of ``mlp_width``, with QuickGELU three; for every token of the image, five more of
+        ``width``; and pixels and embeddings in float32, each twice.
 
         Args:
             scales: sides of the windows in patches.
-            number_bytes: of a number in the precision of the tower.
+            number_bytes: bytes of a number in the tower's precision.
         """
         tokens, windows = 1 + self.grid**2, sum((self.grid - side + 1) ** 2 for side in scales)
         in_block = 7 * self.width + (3 if self.quick_gelu else 1) * self.mlp_width
@@ -91,7 +91,7 @@ class ClipConfig:
         return number_bytes * inside + 2 * 4 * outside
 
     def _tokens_together(self, scales: Sequence[int]) -> int:
-        """Of the whole image, or of all windows of a scale where those are more."""
+        """Tokens of the whole image, or of all windows of a scale if these are more."""
         return max(1 + self.grid**2, *((1 + side**2) * (self.grid - side + 1) ** 2 for side in scales))
 
 
@@ -133,8 +133,8 @@ class Attention(nn.Module):
     def attend_first(self, x: torch.Tensor) -> torch.Tensor:
         """Attention of the first token alone, (N, L, width) normalised tokens to (N, width).
 
-        One query needs no key of its own for every token: q . (K x + b) = (K^T q) . x + q . b, of which
-        the last term is the same for all tokens and drops out of the softmax. Values are likewise
+        One query needs no separate key for every token: q . (K x + b) = (K^T q) . x + q . b, of which
+        the last term is the same for all tokens and cancels in the softmax. In the same way, values are
         projected after they are averaged.
         """
         of_query, of_key, of_value = self.in_proj_weight.unflatten(0, (3, self.heads, -1))
@@ -170,11 +170,11 @@ class Block(nn.Module):
         self.mlp = Mlp(width, mlp_width, quick_gelu)
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
-        """What attention needs of each token on its own: (..., 3 * width)."""
+        """The part of attention that depends on each token alone: (..., 3 * width)."""
         return self.attn.project(self.ln_1(x))
 
     def forward(self, x: torch.Tensor, projected: torch.Tensor | None = None, causal: bool = False) -> torch.Tensor:
-        """(N, L, width) to the same shape; ``projected`` is ``project(x)`` if it is known already."""
+        """(N, L, width) to the same shape; ``projected`` is ``project(x)`` if it is already known."""
         if projected is None:
             projected = self.project(x)
         width = x.shape[-1]
@@ -212,18 +212,18 @@ class ImageTower(nn.Module):
         self.proj = nn.Parameter(torch.empty(config.width, config.embed_dim))
 
     def forward(self, images: torch.Tensor, windows: bool = True) -> Embeddings:
-        """Embed (N, 3, S, S) normalised images, with or without windows; see ``Embeddings`` for what comes out.
+        """Embed (N, 3, S, S) normalised images, with or without windows; see ``Embeddings`` for the result.
 
         On the CPU images go through one at a time. Their tokens are enough to keep the matrix
         products at full rate, the activations stay near the cache, and the result of an image cannot
-        depend on the batch it is in. Elsewhere all go together, as far as the kernels take them.
+        depend on its batch. Elsewhere all images go together, as far as the kernels allow.
         """
         step, rows = (1, ROWS) if images.device.type == "cpu" else (self._together, None)
         parts = images.to(self.proj.dtype).split(step)
         return Embeddings.concatenate([self.embed(part, rows, self.scales if windows else ()) for part in parts])
 
     def embed(self, images: torch.Tensor, rows: int | None = None, scales: tuple[int, ...] | None = None) -> Embeddings:
-        """Embed images of the tower's own dtype, all together; this part can be traced.
+        """Embed images in the tower's dtype, all together; this part can be traced.
 
         ``rows`` bounds the tokens of all windows that go through the blocks together; ``scales`` are by default all.
         """
@@ -239,7 +239,7 @@ class ImageTower(nn.Module):
     def _embed_windows(
         self, tokens: torch.Tensor, projected: torch.Tensor, side: int, rows: int | None
     ) -> torch.Tensor:
-        """All windows of one scale, (N, windows, embed_dim), attention inside the window only."""
+        """All windows of one scale, (N, windows, embed_dim), with attention only inside each window."""
         patches = window_patches(self.grid, side, tokens.device)
         sequences = torch.cat([patches.new_zeros(len(patches), 1), patches + 1], dim=1)
         parts = 1 if rows is None else math.ceil(sequences.numel() / rows)
@@ -249,7 +249,7 @@ class ImageTower(nn.Module):
         return torch.cat(embeddings, dim=1)
 
     def _embed_sequences(self, tokens: torch.Tensor, projected: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor:
-        """The class token's embedding for every sequence of token numbers: (N, sequences, embed_dim)."""
+        """The class token's embedding for every sequence of token indices: (N, sequences, embed_dim)."""
         x = tokens[:, sequences].flatten(0, 1)
         if len(self.blocks) > 1:
             x = self.blocks[0](x, projected[:, sequences].flatten(0, 1))
@@ -259,12 +259,12 @@ class ImageTower(nn.Module):
 
     @property
     def blocks(self) -> list[Block]:
-        """Of the transformer, in their order."""
+        """The transformer's blocks, in order."""
         return list(self.transformer.resblocks)  # type: ignore[arg-type]
 
     def _tokens(self, images: torch.Tensor) -> torch.Tensor:
         """Class token and patches with positional embedding, after ``ln_pre``: (N, 1 + grid * grid, width)."""
-        # The convolution as a matrix product, since on CUDA a convolution in float32 is one in TF32 by default.
+        # The convolution as a matrix product, since CUDA runs float32 convolutions in TF32 by default.
         pixels = images.unflatten(3, (self.grid, -1)).unflatten(2, (self.grid, -1)).permute(0, 2, 4, 1, 3, 5)
         patches = F.linear(pixels.flatten(1, 2).flatten(2), self.conv1.weight.flatten(1))
         class_token = self.class_embedding.expand(len(images), 1, -1)
@@ -281,7 +281,7 @@ class Clip(nn.Module):
         super().__init__()
         self.config = config
         self.visual = ImageTower(config, scales)
-        # Not nn.Embedding, whose random weights on the meta device make torch import its compiler, for a second.
+        # Not nn.Embedding, whose random weights on the meta device make torch import its compiler, which is slow.
         self.token_embedding = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.text_width))
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.text_width))
         self.transformer = Transformer(
@@ -293,8 +293,8 @@ class Clip(nn.Module):
     def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
         """Embed prompts.
 
-        The tower is causal and reads off the end-of-text token: what follows it changes nothing and
-        is best cut off.
+        The tower is causal and the result is taken at the end-of-text token: later tokens have no effect and
+        are best cut off.
 
         Args:
             tokens: (N, L) int64 with L up to ``context_length``; the end-of-text token is the largest

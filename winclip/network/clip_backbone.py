@@ -1,4 +1,4 @@
-"""The backbone that is a CLIP, with an image tower that sees windows: loading it, and what ``Backbone`` asks of it."""
+"""The CLIP backbone, whose image tower also embeds windows: loading it, and the methods of ``Backbone``."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ from winclip.support.errors import InputError
 from winclip.support.files import file_sha256
 
 _log = logging.getLogger("winclip")
-_SMALLER = "the device's memory does not hold %d images at once; going on with fewer, as a smaller --batch_size would"
+_SMALLER = "the device's memory does not hold %d images at once; continuing with fewer, like a smaller --batch_size"
 
 
 @dataclass
 class ClipBackbone:
-    """A CLIP that is loaded; ``Backbone`` says what the rest is.
+    """A loaded CLIP; ``Backbone`` describes the other attributes.
 
     Attributes:
         clip: both towers, on ``device``, in evaluation mode.
         mean, std: image normalisation per channel.
-        precision: of ``PRECISIONS``; but in tf32, matrices of float32 are multiplied in float32 in full.
+        precision: one of ``PRECISIONS``; except in tf32, float32 matrices are multiplied in full float32.
         kernels: on the CPU ``packed`` or ``plain`` (``winclip.network.linear``), else ``device``.
     """
 
@@ -73,20 +73,20 @@ class ClipBackbone:
         self.embed_dim, self.patch_width, self.context_length = config.embed_dim, config.width, config.context_length
         self.scales = self.clip.visual.scales
         self.dtype = PRECISIONS[self.precision]
-        # Images that the device was found to hold at once; None: no limit was met.
+        # Largest number of images that fitted into memory at once; None: no limit was met.
         self._room: int | None = None
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         return {
-            # Of a config file only the name counts: the checksum and the settings say the rest.
+            # For a config file only the name counts: the checksum and the settings cover the rest.
             "model": Path(self.model).name if self.model.endswith(".json") else self.model,
             "weights_sha256": self.weights_sha256,
             "image_size": self.image_size,
             "image_mean": list(self.mean),
             "image_std": list(self.std),
             "scales": list(self.scales),
-            # The weights say nothing of the activation and the heads.
+            # The weights do not determine the activation and the heads.
             "quick_gelu": self.clip.config.quick_gelu,
             "heads": [self.clip.config.heads, self.clip.config.text_heads],
             "precision": "tf32" if self._tf32 else str(self.dtype).split(".")[-1],
@@ -94,7 +94,7 @@ class ClipBackbone:
 
     @cached_property
     def batch_size(self) -> int:
-        # The largest power of two that the memory held when this was first asked for.
+        # The largest power of two that fitted into memory at the first call.
         free, config = free_memory(self.device), self.clip.config
         if free is None:
             return 8
@@ -104,7 +104,7 @@ class ClipBackbone:
     def encode(self, images: torch.Tensor, *, normalised: bool = True, windows: bool = True) -> Embeddings:
         """Embed pixels, or (N, 3, S, S) float32, preprocessed.
 
-        Where memory runs out, half as many images go together from then on, which is logged the first time.
+        When memory runs out, half as many images go together from then on, which is logged the first time.
 
         Raises:
             RuntimeError: torch's own, if memory runs out for one image, or anything else goes wrong.
@@ -140,7 +140,7 @@ class ClipBackbone:
 
     @torch.inference_mode()
     def embed_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
-        # Those of one length go together, so that no padding is computed.
+        # Prompts of equal length go together, so no padding is computed.
         tokens, lengths = self._tokenize(prompts)
         embeddings = torch.empty(len(tokens), self.embed_dim, device=self.device)
         with float32_products(self._tf32):
@@ -154,7 +154,7 @@ class ClipBackbone:
         return int(self._tokenize(prompts)[1].max())
 
     def plain_image_tower(self) -> ImageTower:
-        """The image tower with the same weights and without packed ones, which cannot be traced."""
+        """The image tower with the same weights in plain layers, because packed ones cannot be traced."""
         with torch.device("meta"):
             tower = ImageTower(self.clip.config, self.scales).requires_grad_(False)
         tower.load_state_dict(self.clip.visual.state_dict(), assign=True)
@@ -195,10 +195,10 @@ def load_backbone(
             for the demo backbone its own weights.
         image_size: side in pixels, a multiple of the patch size; by default the model's own.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        precision: ``auto`` (fp32), ``fp32``, ``bf16``, ``fp16``, or ``tf32`` (CUDA alone): float32 whose
+        precision: ``auto`` (fp32), ``fp32``, ``bf16``, ``fp16``, or ``tf32`` (only on CUDA): float32 whose
             matrix products keep 10 bits of the mantissa.
         scales: sides of the windows in patches.
-        weights: without them the backbone can say what it is, and embeds nothing.
+        weights: if false, only the backbone's properties are available, and it embeds nothing.
 
     Raises:
         InputError: if anything given is unknown, unreachable, or does not fit together.
@@ -209,7 +209,7 @@ def load_backbone(
         pretrained = DEMO_PRETRAINED if model == DEMO_MODEL else DEFAULT_PRETRAINED
     raw, preprocessing = read_config(model)
     scales = check_scales(scales)
-    # Before anything is fetched.
+    # Before any download.
     config = parse_config(raw, model, image_size, scales)
     checkpoint, tag = find_checkpoint(model, pretrained)
     expected = trained_with(raw, {**preprocessing, **tag}, pretrained)
@@ -218,7 +218,7 @@ def load_backbone(
         warn_of_other_settings(model, checkpoint, expected)
     with torch.device("meta"):
         clip = Clip(config, scales)
-    # Before the checksum, which takes as long as the rest and is taken beside it: the measurement is undisturbed.
+    # Before the checksum, which takes as long as the rest and runs in parallel to it: nothing disturbs the measurement.
     kernels = choose_kernels(config, torch_device, PRECISIONS[precision]) if weights else "none"
     with ThreadPoolExecutor(1) as beside:
         checksum = beside.submit(file_sha256, checkpoint)
@@ -244,9 +244,9 @@ def load_backbone(
 
 
 def choose_kernels(config: ClipConfig, device: torch.device, dtype: torch.dtype) -> str:
-    """``packed`` or ``plain``, the image tower's linear layers that are faster on this machine; off the CPU ``device``.
+    """The faster linear layers of the image tower on this machine, ``packed`` or ``plain``; off the CPU ``device``.
 
-    Warns if a half precision is slower than fp32 here, as it is on processors without its arithmetic.
+    Warns if a half precision is slower than fp32 here, as on processors without its instructions.
     """
     if device.type != "cpu":
         return "device"

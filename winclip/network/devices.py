@@ -1,4 +1,4 @@
-"""What differs between processors and GPUs: copies to and from them, and exact products."""
+"""Differences between processors and GPUs: copies to and from them, and exact products."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from winclip.support.errors import InputError
 
 PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# Tensor cores take float32 from this compute capability on.
+# Tensor cores compute float32 products from this compute capability on.
 _TF32_CAPABILITY = (8, 0)
 
 
@@ -27,7 +27,7 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda" if "cuda:0" in present else present[-1])
     wanted = "cuda:0" if name == "cuda" else name
     if wanted not in present:
-        raise InputError(f"device '{name}' is not present; here are: auto, {', '.join(present)}")
+        raise InputError(f"device '{name}' is not present; use one of: auto, {', '.join(present)}")
     return torch.device(wanted)
 
 
@@ -45,7 +45,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that a GPU has left; None of the CPU, and of MPS before torch 2.5."""
+    """Free bytes of a GPU; None for the CPU, and for MPS before torch 2.5."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps" and hasattr(torch.mps, "recommended_max_memory"):
@@ -54,14 +54,14 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor on a device; from the CPU to a CUDA device by way of pinned memory, without waiting for the copy."""
+    """A tensor on a device; copies from the CPU to CUDA go through pinned memory and do not block."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def to_cpu(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Tensors of one dtype on the CPU, moved in one transfer, which waits for the device once."""
+    """Tensors of one dtype on the CPU, moved in one transfer, with one wait for the device."""
     if all(tensor.device.type == "cpu" for tensor in tensors):
         return list(tensors)
     flat = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
@@ -71,15 +71,15 @@ def to_cpu(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 @contextmanager
 def float32_products(tf32: bool = False) -> Iterator[None]:
-    """Matrix products of float32 in full float32, or in TF32 on CUDA, whatever the program around has set.
+    """Matrix products of float32 in full float32, or in TF32 on CUDA, whatever the calling program has set.
 
-    torch's setting is one for all threads; it is put back at the end.
+    torch's setting applies to all threads; it is restored at the end.
     """
     before, by_backend = None, []
     try:
         before = torch.get_float32_matmul_precision()
     except RuntimeError:
-        # The program around has set it by the backend, as newer releases of torch offer.
+        # The calling program has set it per backend, as newer releases of torch offer.
         backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
         by_backend = [(backend, backend.fp32_precision) for backend in backends]
     torch.set_float32_matmul_precision("high" if tf32 else "highest")

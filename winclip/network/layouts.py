@@ -1,4 +1,4 @@
-"""The state dict of a CLIP in open_clip's layout, from what checkpoints hold: wrappers, prefixes, other names."""
+"""The state dict of a CLIP in open_clip's layout, from checkpoints with wrappers, prefixes or other names."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _log = logging.getLogger("winclip")
 
 # A tensor of the image tower as open_clip and as transformers call it.
 _OPEN_CLIP, _TRANSFORMERS = "visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight"
-# Wrappers in wrappers.
+# The deepest nesting of wrappers.
 _DEEPEST = 3
-# Parts of transformers' names and of open_clip's.
+# Parts of names in transformers and in open_clip.
 _RENAMED = {
     "text_model.embeddings.token_embedding": "token_embedding",
     "text_model.embeddings.position_embedding.weight": "positional_embedding",
@@ -38,11 +38,11 @@ _JOINED = re.compile(r"\.self_attn\.([qkv])_proj\.")
 
 
 def unwrapped(content: Any, name: str) -> dict[str, Any] | None:
-    """The state dict in what a checkpoint holds, with the names that it has without a prefix; None if there is none.
+    """The state dict in a checkpoint, with its names without a prefix; None if there is none.
 
     Args:
-        content: what was read.
-        name: of the checkpoint, for the log, which says which of several CLIPs is taken.
+        content: the content of the checkpoint.
+        name: name of the checkpoint, for the log message that says which of several CLIPs is used.
     """
     found = list(_clips(content))
     if not found:
@@ -58,7 +58,7 @@ def unwrapped(content: Any, name: str) -> dict[str, Any] | None:
 
 
 def _clips(content: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Where dicts in dicts hold a CLIP, what its names begin with, and the dict."""
+    """Where nested dicts hold a CLIP, the prefix of its names, and the dict."""
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         return
     for mark in (_OPEN_CLIP, _TRANSFORMERS):
@@ -71,7 +71,7 @@ def _clips(content: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str,
 
 
 def in_open_clips_layout(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename what is in transformers' layout, transpose its projections, and join queries, keys and values."""
+    """Rename a state dict in transformers' layout, transpose its projections, and join queries, keys and values."""
     if _TRANSFORMERS not in state:
         return state
     renamed: dict[str, torch.Tensor] = {}

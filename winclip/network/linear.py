@@ -1,9 +1,9 @@
 """Linear layers on the CPU: plain, or with weights packed for oneDNN, whichever is faster on this machine.
 
-torch multiplies fp32 matrices with MKL or the like; packed weights go to oneDNN, through operators that
+torch multiplies fp32 matrices with MKL or a similar library; packed weights use oneDNN, through operators that
 torch uses itself in compiled graphs. Which of the two is faster differs between processors by a factor
-of two either way, so it is measured. The two round differently: the outcome is kept in the cache folder,
-so that results stay the same in bytes from run to run, and config.json names it.
+of up to two, so it is measured. The two round differently: the outcome is kept in the cache folder,
+so that results stay the same to the byte from run to run, and config.json names it.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from winclip.support.files import cache_folder, write_atomically
 Layer = Callable[[torch.Tensor], torch.Tensor]
 _AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 
-# Packed weights take memory of their own, so they have to be faster by this much. It also keeps noise
-# from deciding between two that are alike.
+# Packed weights take additional memory, so they have to be faster by this much. It also keeps noise
+# from deciding between two similar rates.
 _MARGIN = 1.05
 _TURNS = 8
-# One call of the measurement; a call on a few rows says how many rows take that long.
+# Duration of one call of the measurement; a call on a few rows shows how many rows take that long.
 _CALL_SECONDS, _FEW_ROWS, _MOST_ROWS = 0.005, 8, 512
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Measured rates of linear layers on this machine, operations a second.
+    """Measured rates of linear layers on this machine, operations per second.
 
     Attributes:
-        plain: of torch's own.
-        packed: of those with packed weights; 0 where they are not to be had.
+        plain: rate of torch's layers.
+        packed: rate of layers with packed weights; 0 where these are not available.
     """
 
     plain: float
@@ -52,17 +52,17 @@ class Rates:
 
     @property
     def kernels(self) -> str:
-        """``packed`` or ``plain``, the one to use."""
+        """``packed`` or ``plain``, the faster one."""
         return "packed" if self.packed > _MARGIN * self.plain else "plain"
 
     @property
     def best(self) -> float:
-        """The rate of the one to use."""
+        """The rate of the faster one."""
         return self.packed if self.kernels == "packed" else self.plain
 
 
 def pack(tower: ImageTower) -> None:
-    """Let the linear layers of an image tower on the CPU use packed weights; its parameters stay as they are."""
+    """Make the linear layers of an image tower on the CPU use packed weights; its parameters do not change."""
     for block in tower.blocks:
         attention, mlp = block.attn, block.mlp
         layers: list[tuple[torch.nn.Module, str, torch.Tensor, torch.Tensor]] = [
@@ -76,17 +76,17 @@ def pack(tower: ImageTower) -> None:
 
 
 def packed_linear(weight: torch.Tensor, bias: torch.Tensor) -> Layer | None:
-    """A linear layer with packed weights, or None where that is not to be had.
+    """A linear layer with packed weights, or None where they are not available.
 
-    Where a release of torch lacks the operators, or they do not agree with the plain layer, they are
-    not to be had.
+    They are not available where a release of torch lacks the operators, or their results do not agree with
+    the plain layer.
 
     Args:
         weight: (out, in) on the CPU; copied into the packed layout.
         bias: (out,).
 
     Returns:
-        A function of (..., in) that gives (..., out) in the same dtype.
+        A function from (..., in) to (..., out) in the same dtype.
     """
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return None
@@ -109,16 +109,16 @@ def packed_linear(weight: torch.Tensor, bias: torch.Tensor) -> Layer | None:
 
 @cache
 def linear_rates(width: int, hidden: int, dtype: torch.dtype) -> Rates:
-    """What layers of ``width`` to ``hidden`` reach here, from the cache folder or measured, in about 0.1 s.
+    """The rates of layers of ``width`` to ``hidden`` here, from the cache folder or measured, in about 0.1 s.
 
-    Measured once for a machine, a number of threads and a version of torch, and once a process where the
+    They are measured once per machine, number of threads and version of torch, or once per process if the
     cache folder cannot be written.
     """
     entry = cache_folder("kernels") / f"{_machine_key()}-{width}-{hidden}-{str(dtype).split('.')[-1]}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads(entry.read_text(encoding="utf-8"))
         return Rates(float(content["plain"]), float(content["packed"]))
-    with float32_products():  # as the encoder runs, whatever the program around has set
+    with float32_products():  # as the encoder runs, whatever the calling program has set
         rates = _measure(width, hidden, dtype)
     with contextlib.suppress(InputError):
         write_atomically(entry, json.dumps(vars(rates)) + "\n")
@@ -126,19 +126,19 @@ def linear_rates(width: int, hidden: int, dtype: torch.dtype) -> Rates:
 
 
 def slowdown(width: int, hidden: int, dtype: torch.dtype) -> float:
-    """How many times as long as in fp32 such layers take in ``dtype`` on this machine."""
+    """The time of such layers in ``dtype`` divided by their time in fp32, on this machine."""
     return linear_rates(width, hidden, torch.float32).best / linear_rates(width, hidden, dtype).best
 
 
 def instruction_sets() -> str:
-    """The vector instructions that torch uses here, and limits from the environment."""
+    """The vector instructions that torch uses here, and limits from environment variables."""
     limits = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
     held = [f"{name}={os.environ[name]}" for name in limits if name in os.environ]
     return " ".join([torch.backends.cpu.get_cpu_capability(), *held])
 
 
 def processor() -> str:
-    """The processor's name, as the system has it."""
+    """The processor's name as the system reports it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
@@ -147,14 +147,14 @@ def processor() -> str:
 
 
 def _machine_key() -> str:
-    """What a measurement holds for: a home folder can be shared by many machines."""
+    """What a measurement is valid for: many machines can share a home folder."""
     parts = [processor(), instruction_sets(), torch.get_num_threads(), torch.__version__]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 @torch.inference_mode()
 def _measure(width: int, hidden: int, dtype: torch.dtype) -> Rates:
-    """The two in turns; the shortest time of each counts, which other processes disturb least."""
+    """Measure both in turns; the shortest time of each counts, because other processes disturb it least."""
     weight, bias = torch.full((hidden, width), 0.01, dtype=dtype), torch.zeros(hidden, dtype=dtype)
     layers: list[Layer] = [lambda x: F.linear(x, weight, bias)]
     packed = packed_linear(weight, bias)

@@ -1,7 +1,7 @@
 """Model configs, checkpoints and the tokenizer. The only module that touches open_clip.
 
-Its configs are read as files, and its table of tags and its tokenizer are loaded without the package, whose import
-takes longer than torch's own. The network itself is ``winclip.network.clip``.
+Its configs are read as files. Its table of tags and its tokenizer are loaded without the package, because importing it
+takes longer than importing torch. The network itself is ``winclip.network.clip``.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _WORKING_KINDS = (
     " ViT-B-16-plus-240, ViT-L-14, ViT-L-14-336, ViT-H-14 and their -quickgelu variants"
 )
 
-# The settings of an open_clip config that this project implements, any other must have no effect; and the largest that
-# each may be: beyond any published model, and small enough that nothing made of them fills a machine's memory.
+# The settings of an open_clip config that this project implements, with the largest value of each; any other setting
+# must have no effect. The limits exceed every published model and keep memory use bounded.
 _TOP_SETTINGS = {"embed_dim": 4096, "vision_cfg": None, "text_cfg": None, "quick_gelu": None, "custom_text": None}
 _VISION_SETTINGS = {
     "image_size": 4096, "layers": 128, "width": 4096, "head_width": 4096, "mlp_ratio": 8, "patch_size": 4096,
@@ -53,13 +53,13 @@ _TEXT_SETTINGS = {
 _WITHOUT_EFFECT = {"pool_type": ("tok", "argmax"), "pos_embed_type": ("learnable",)}
 _MOST_PATCHES = 128
 
-# What begins so is no checkpoint.
+# Files that begin like this are not checkpoints.
 _NO_WEIGHTS = {
     b"version https://git-lfs": "a pointer of Git LFS, not the weights; git lfs pull fetches them",
     b"<": "a web page, not the weights; fetch the file that the page leads to",
     b"": "empty; fetch it again",
 }
-# Run by Python on a trusted file.
+# A command that the user can run on a trusted file.
 _SAVE_WEIGHTS = (
     "python -c \"import sys, torch; c = torch.load(sys.argv[1], weights_only=False, map_location='cpu'); c = next((c[k]"
     " for k in ('state_dict', 'model_state_dict', 'model') if k in c), c); torch.save({k: v for k, v in c.items() if"
@@ -79,7 +79,7 @@ _UNUSED_TENSORS = {
 
 
 def read_config(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The open_clip model config and, from files of the hub's form, the preprocessing config."""
+    """The open_clip model config and, from files in the hub's form, the preprocessing config."""
     if model == DEMO_MODEL:
         model = str(_DEMO_FOLDER / f"{DEMO_MODEL}.json")
     if not model.endswith(".json"):
@@ -95,7 +95,7 @@ def read_config(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
     whole = content if isinstance(content, dict) else {}
     config, preprocessing = whole.get("model_cfg", content), whole.get("preprocess_cfg", {})
     if not isinstance(config, dict) or not isinstance(preprocessing, dict):
-        raise InputError(f"model config {model} is not made of JSON objects; compare it with open_clip's")
+        raise InputError(f"model config {model} does not consist of JSON objects; compare it with open_clip's")
     for name, lowest in (("mean", -math.inf), ("std", 0.0)):
         values = preprocessing.get(name)
         three = isinstance(values, list) and len(values) == 3
@@ -112,8 +112,8 @@ def _open_clip_folder() -> Path:
 
 
 def _open_clip(part: str) -> ModuleType:
-    """A module of open_clip by itself: the package imports torchvision and torch's compiler too."""
-    # Modules are looked for in the folder of an empty package.
+    """One module of open_clip: importing the package would import torchvision and torch's compiler too."""
+    # An empty package makes Python search its folder for modules.
     package = sys.modules.setdefault("winclip_open_clip", ModuleType("winclip_open_clip"))
     package.__path__ = [str(_open_clip_folder())]
     return importlib.import_module(f"winclip_open_clip.{part}")
@@ -128,7 +128,7 @@ def parse_config(
         raw: the config as open_clip writes it.
         model: its name, for messages.
         image_size: overrides the config's.
-        scales: sides of the windows in patches, which have to fit into the image.
+        scales: sides of the windows in patches, which must fit into the image.
 
     Raises:
         InputError: if the towers are not plain, a setting is missing, or the image size does not fit.
@@ -181,7 +181,7 @@ def _check_settings(model: str, part: str, settings: Mapping[str, Any], known: M
         else:
             works = value in (None, False) or value in _WITHOUT_EFFECT.get(key, ())
         if not works:
-            raise InputError(f"model config {model}: {part}{key} = {value!r:.100} does not work here; {_WORKING_KINDS}")
+            raise InputError(f"model config {model}: {part}{key} = {value!r:.100} is not supported; {_WORKING_KINDS}")
 
 
 def find_checkpoint(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
@@ -192,7 +192,7 @@ def find_checkpoint(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
         return Path(pretrained), {}
     folder = "; it is a folder: name the file in it" if Path(pretrained).is_dir() else ""
     if pretrained.endswith(_CHECKPOINT_ENDINGS):
-        raise InputError(f"checkpoint {pretrained} {'is no file' if folder else 'does not exist'}{folder}")
+        raise InputError(f"checkpoint {pretrained} {'is not a file' if folder else 'does not exist'}{folder}")
     if model.endswith(".json"):
         raise InputError(f"'{pretrained}' is not a file; a model config .json needs the path of its checkpoint{folder}")
     table = _open_clip("pretrained")
@@ -208,7 +208,7 @@ def find_checkpoint(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
         return find_weights(tag), tag
     except InputError:
         raise
-    except Exception as error:  # whatever the hub's client raises, the way out is the same
+    except Exception as error:  # whatever error the hub's client raises, the user's remedy is the same
         source = tag.get("hf_hub") or tag.get("url")
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
@@ -220,12 +220,12 @@ def find_checkpoint(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
 
 
 def trained_with(raw: Mapping[str, Any], settings: Mapping[str, Any], tag: str) -> dict[str, Any]:
-    """What weights expect and do not say: ``quick_gelu``, and ``mean`` and ``std`` of the images.
+    """Settings that weights expect and do not record: ``quick_gelu``, and ``mean`` and ``std`` of the images.
 
     Args:
         raw: the model config.
-        settings: of a tag, or the preprocessing config.
-        tag: its name; that of a file says nothing.
+        settings: settings of a tag, or the preprocessing config.
+        tag: name of the tag; a file name has no meaning here.
     """
     # The OpenAI weights were trained with QuickGELU even where the model name does not say so.
     return {
@@ -236,7 +236,7 @@ def trained_with(raw: Mapping[str, Any], settings: Mapping[str, Any], tag: str) 
 
 
 def warn_of_other_settings(model: str, checkpoint: Path, used: dict[str, Any]) -> None:
-    """Say which tags of a named model expect other settings than those that are used with a file."""
+    """Warn which tags of a named model expect other settings than the ones used with a file."""
     table, (raw, _) = _open_clip("pretrained"), read_config(model)
     tags = table.list_pretrained_tags_by_model(model)
     others = [tag for tag in tags if trained_with(raw, table.get_pretrained_cfg(model, tag), tag) != used]
@@ -254,13 +254,13 @@ def warn_of_other_settings(model: str, checkpoint: Path, used: dict[str, Any]) -
 def read_checkpoint(path: Path, quick_gelu: bool = True) -> dict[str, torch.Tensor]:
     """Read a state dict in float32 without executing code from the file.
 
-    Takes safetensors, and what ``torch.save`` wrote of tensors and plain containers. Wrappers such as ``state_dict``
-    or ``model``, and a prefix such as ``module.`` that names have in common, are unwrapped; the layout of transformers'
+    Takes safetensors, and files that ``torch.save`` wrote of tensors and plain containers. Wrappers such as
+    ``state_dict`` or ``model``, and a common prefix such as ``module.``, are removed; the layout of transformers'
     CLIPModel is taken too.
 
     Args:
         path: the file.
-        quick_gelu: whether the model has it; a warning says where weights of OpenAI meet a model without.
+        quick_gelu: whether the model has it; a warning says if OpenAI's weights are used with a model without it.
 
     Raises:
         InputError: if the file is damaged, holds anything but tensors of finite numbers, or is a TorchScript
@@ -282,7 +282,7 @@ def read_checkpoint(path: Path, quick_gelu: bool = True) -> dict[str, torch.Tens
                     "it is a TorchScript archive, which holds code; use the weights as .safetensors, for example"
                     " open_clip_model.safetensors of the model's page on the hub"
                 )
-            # Mapped, so that nothing is copied; the old format, before torch 1.6, cannot be.
+            # Memory-mapped, so nothing is copied; the old format, before torch 1.6, does not allow it.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # torch and zipfile raise errors of many kinds on damaged bytes
         raise InputError(
@@ -293,7 +293,7 @@ def read_checkpoint(path: Path, quick_gelu: bool = True) -> dict[str, torch.Tens
         raise InputError(f"checkpoint {path} holds no state dict")
     if "input_resolution" in entries and not quick_gelu:
         _log.warning(
-            "checkpoint %s holds input_resolution, as OpenAI's weights do, which are of a model with QuickGELU; this"
+            "checkpoint %s holds input_resolution, as OpenAI's weights do, which need a model with QuickGELU; this"
             " model has none: name its -quickgelu variant with --model",
             path,
         )
@@ -306,7 +306,7 @@ def read_checkpoint(path: Path, quick_gelu: bool = True) -> dict[str, torch.Tens
 
 
 def _refuse_other_files(path: Path, beginning: bytes) -> None:
-    """Raises: InputError: if a file is what is often found in the place of weights."""
+    """Raises: InputError: if a file is one that is often found instead of weights."""
     text = beginning.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for sign, what in _NO_WEIGHTS.items():
         if text.startswith(sign) if sign else not text:
@@ -329,9 +329,9 @@ def _why_unreadable(path: Path, error: Exception) -> str:
 
 
 def _plain(path: Path, name: str, value: torch.Tensor) -> torch.Tensor:
-    """A tensor of finite numbers in float32 that is no larger than what the file holds for it."""
+    """A tensor of finite numbers in float32, which must not be larger than its data in the file."""
     dense = value.is_floating_point() and value.layout == torch.strided and value.device.type == "cpu"
-    # One pass: what is infinite or NaN makes the sum so.
+    # One pass: an infinite or NaN entry makes the sum infinite or NaN.
     fits = dense and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     if not fits or not math.isfinite(float(value.sum(dtype=torch.float32))):
         raise InputError(
@@ -344,13 +344,13 @@ def _plain(path: Path, name: str, value: torch.Tensor) -> torch.Tensor:
 def tokenize(prompts: list[str], context: int) -> torch.Tensor:
     """Token numbers, (N, L) int64 on the CPU, zero after the end-of-text token.
 
-    open_clip cuts long prompts without a word, so they are measured in a longer context: L is 4 times
-    ``context``, and a prompt that is longer than ``context`` can be told.
+    open_clip truncates long prompts silently, so they are tokenized with a longer context: L is 4 times
+    ``context``, and a prompt longer than ``context`` is detected.
     """
     return torch.stack([_tokens(prompt, 4 * context) for prompt in prompts])
 
 
-# Wordings share prompts, and taking a prompt apart takes as long as a small tower embeds it.
+# Prompt sets share prompts, and tokenizing a prompt takes as long as embedding it with a small tower.
 @lru_cache(4096)
 def _tokens(prompt: str, context: int) -> torch.Tensor:
     tokens: torch.Tensor = _open_clip("tokenizer").tokenize(prompt, context_length=context)[0]

@@ -1,7 +1,7 @@
-"""The weights of a tag: found in the caches of this machine, or fetched, with resume and checksum.
+"""The weights of a tag: found in a cache on this machine, or downloaded, with resume and checksum.
 
-Fetched files go to ``~/.cache/winclip/weights``. The hub's client is asked where a file is and reads what comes;
-its own cache is only looked into, because it begins again whenever a download ends early.
+Downloads go to ``~/.cache/winclip/weights``. The hub's client is only asked where a file is and to read its bytes;
+its own cache is searched but not written, because it starts over whenever a download is interrupted.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any
 from winclip.support.errors import InputError
 from winclip.support.files import cache_folder, file_sha256
 
-# Seconds in which a server has to say what it has; HF_HUB_ETAG_TIMEOUT is another number.
+# Time limit in seconds for a server's answer about a file; HF_HUB_ETAG_TIMEOUT overrides it.
 _ANSWER_SECONDS = 5.0
 
-# Failures in a row after which a fetch is given up.
+# Failures in a row after which a download is given up.
 _ATTEMPTS = 3
 
-# What open_clip takes from a repository that its table names without a file, in this order.
+# Files that open_clip takes from a repository whose table entry names no file, in this order.
 _HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
-# Of the default weights, as recorded by a third party; of other files the hub says it.
+# Checksum of the default weights, as recorded by a third party; for other files the hub states it.
 _KNOWN_SHA256 = {
     "timm/vit_base_patch16_plus_clip_240.laion400m_e31/open_clip_pytorch_model.bin": (
         "fa8eec9aff58e9215b9b44a977038179712694d3fc3a73eba62546bcff13deb3"
@@ -36,13 +36,13 @@ _KNOWN_SHA256 = {
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a file is.
+    """The location of a file.
 
     Attributes:
         url: its address.
-        name: what it is called on this machine.
-        sha256: hexadecimal, whole or its first digits, or "" where it is not known.
-        cached: where another program of this machine has it, or None.
+        name: its name on this machine.
+        sha256: hexadecimal, complete or its first digits, or "" where it is unknown.
+        cached: where another program on this machine has it, or None.
         size: in bytes, or None.
     """
 
@@ -54,14 +54,14 @@ class _Place:
 
 
 def find_weights(tag: Mapping[str, Any]) -> Path:
-    """The file of a tag, fetched if no cache of this machine holds it.
+    """The file of a tag, downloaded if no cache on this machine holds it.
 
     Args:
         tag: open_clip's entry, of which ``hf_hub`` (``ORGANISATION/REPOSITORY/FILE``, where the file may be left
             out) or else ``url`` is taken.
 
     Raises:
-        InputError: if the file has another checksum than it should.
+        InputError: if the file has the wrong checksum.
         Exception: whatever the hub's client raises if the file cannot be fetched.
     """
     folder = cache_folder("weights")
@@ -70,8 +70,8 @@ def find_weights(tag: Mapping[str, Any]) -> Path:
         places = [_on_the_hub(repository, name) for name in ([file] if file else _HUB_FILES)]
     else:
         places = [_at_an_address(str(tag["url"]))]
-    # The reference implementation has the default weights from there, and left them in open_clip's cache; what OpenAI
-    # left there is TorchScript.
+    # The reference implementation gets the default weights there and leaves them in open_clip's cache; OpenAI's files
+    # there are TorchScript.
     url = str(tag.get("url") or "") if repository else ""
     elsewhere = [_at_an_address(url)] if url and "openaipublic" not in url else []
     for place in (*places, *elsewhere):
@@ -90,24 +90,24 @@ def _on_the_hub(repository: str, file: str) -> _Place:
 
 
 def _at_an_address(url: str) -> _Place:
-    """The checksum is what open_clip's addresses name of it."""
+    """The checksum is the one in open_clip's address."""
     name, sha256 = Path(url).name, ""
     if "openaipublic" in url:
         sha256 = url.split("/")[-2]
     elif "mlfoundations" in url:
         sha256 = Path(url).stem.split("-")[-1]
-    # open_clip leaves what it got of a file under the file's own name.
+    # open_clip keeps its downloads under the file's own name.
     open_clips = Path.home() / ".cache" / "clip" / name
     whole = sha256 and open_clips.is_file() and file_sha256(open_clips).startswith(sha256)
     return _Place(url, name, sha256, open_clips if whole else None)
 
 
 def _ask(places: Sequence[_Place], on_the_hub: bool) -> _Place:
-    """The first of the places that its server has a file at, with what the server says of it."""
+    """The first place whose server has the file, completed with the server's information."""
     from huggingface_hub import get_hf_file_metadata
     from huggingface_hub.utils import EntryNotFoundError  # type: ignore[attr-defined]
 
-    # Without the user's token: these files are public, and not all are on the hub.
+    # Without the user's token: these files are public, and some are not on the hub.
     seconds = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or _ANSWER_SECONDS)
     ask = partial(get_hf_file_metadata, token=False, timeout=seconds)
     for place in places:
@@ -121,13 +121,13 @@ def _ask(places: Sequence[_Place], on_the_hub: bool) -> _Place:
         if answer.location != place.url:  # GitHub's releases are on another server, which knows their size
             answer = ask(answer.location)
         return replace(place, size=answer.size)
-    # Of a large file the hub's etag is the SHA-256; of a small one it is git's, which is shorter.
+    # For a large file the hub's etag is the SHA-256; for a small one it is git's hash, which is shorter.
     etag = answer.etag if answer.etag and len(answer.etag) == 64 else ""
     return replace(place, size=answer.size, sha256=place.sha256 or etag)
 
 
 def _fetch(found: _Place, folder: Path) -> Path:
-    """Fetch a file, going on where an earlier attempt ended."""
+    """Download a file, continuing where an earlier attempt ended."""
     from filelock import FileLock
 
     target, part = folder / found.name, folder / f"{found.name}.part"
@@ -142,7 +142,7 @@ def _fetch(found: _Place, folder: Path) -> Path:
         if not sha256.startswith(found.sha256):
             part.unlink()
             raise InputError(
-                f"{found.url} came with SHA-256 {sha256}, not {found.sha256}, and was removed; try again, or give a"
+                f"{found.url} has SHA-256 {sha256}, not {found.sha256}, and was removed; try again, or give a"
                 " file that you trust with --pretrained FILE"
             )
         part.replace(target)
@@ -150,20 +150,20 @@ def _fetch(found: _Place, folder: Path) -> Path:
 
 
 def _fill(part: Path, found: _Place) -> None:
-    """Append to a file what is missing; give up where nothing comes ``_ATTEMPTS`` times in a row."""
+    """Append the missing bytes to a file; give up where nothing arrives ``_ATTEMPTS`` times in a row."""
     from huggingface_hub.file_download import http_get
 
     failures = 0
     while True:
         with part.open("ab") as file:
             start = file.tell()
-            if found.size is not None and start > found.size:  # of another file
+            if found.size is not None and start > found.size:  # left by another file
                 start = file.truncate(0)
             try:
                 http_get(found.url, file, resume_size=start, expected_size=found.size, displayed_filename=found.name)
                 return
             except Exception:
-                # The client itself goes on after some errors and gives up after others, such as a reset.
+                # The client resumes after some errors and gives up after others, such as a reset.
                 failures = failures + 1 if file.tell() == start else 0
                 if failures == _ATTEMPTS:
                     raise

@@ -1,4 +1,4 @@
-"""Maps in colours, over their picture or alone, and what is measured of a map in its picture's own size."""
+"""Maps in colours, over their picture or alone, and regions of a map at its picture's size."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from winclip.support.errors import InputError
 
 Box = tuple[int, int, int, int]
 
-# The one scale of colours, from blue by way of green to red: (256, 3) uint8 RGB.
+# The colour scale, from blue through green to red: (256, 3) uint8 RGB.
 COLOURS: npt.NDArray[np.uint8] = np.asarray(
     cv2.cvtColor(cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB), np.uint8
 ).reshape(256, 3)
 
 _STRONGEST_TINT = 0.6
-# Of 1 in a packed map.
+# The 16-bit value of 1 in a packed map.
 _MAP_STEPS = np.float32(32767)
 
 
@@ -30,7 +30,7 @@ def colour(values: npt.NDArray[np.floating], low: float = 0.0, high: float = 1.0
     """A map in colours.
 
     Args:
-        values: (H, W); what is outside the scale is drawn as its nearest end, NaN as the low one.
+        values: (H, W); values outside the scale are drawn as its nearest end, NaN as the low end.
         low, high: values of the coldest and the hottest colour.
 
     Returns:
@@ -47,8 +47,8 @@ def grey(values: npt.NDArray[np.floating], low: float = 0.0, high: float = 1.0) 
 def heat_map(picture: Image.Image, anomaly_map: npt.NDArray[np.float32], colours: tuple[float, float]) -> Image.Image:
     """Lay a map over its picture.
 
-    Values at or below the low end of the scale leave the picture as it is; from there on the colour
-    goes from blue to red, and grows in strength up to the middle of the scale.
+    Values at or below the low end of the scale leave the picture unchanged; above it the colour
+    goes from blue to red, and becomes stronger up to the middle of the scale.
 
     Args:
         picture: RGB.
@@ -58,19 +58,19 @@ def heat_map(picture: Image.Image, anomaly_map: npt.NDArray[np.float32], colours
     levels = _levels(anomaly_map, *colours)
     strength = (np.clip(np.arange(256) / 127.5, 0, 1) * _STRONGEST_TINT * 255).round().astype(np.uint8)
     tint = Image.fromarray(cv2.LUT(levels, strength))
-    # By way of a palette, which takes a third of the memory that COLOURS[levels] would.
+    # Through a palette, which takes a third of the memory of COLOURS[levels].
     coloured = Image.fromarray(levels)
     coloured.putpalette(COLOURS.tobytes())
     return Image.composite(coloured.convert("RGB"), picture, tint)
 
 
 def with_legend(picture: Image.Image, colours: tuple[float, float], threshold: float) -> Image.Image:
-    """The picture above a strip that says what the colours mean.
+    """The picture above a strip that explains the colours.
 
     Args:
         picture: RGB, with its heat map.
         colours: map values of the low and the high end.
-        threshold: of a pixel; marked where it lies on the scale.
+        threshold: the pixel threshold; marked where it lies on the scale.
     """
     low, high = colours
     height = min(max(picture.height // 24, 14), 60)
@@ -92,12 +92,12 @@ def with_legend(picture: Image.Image, colours: tuple[float, float], threshold: f
 
 
 def packed_map(anomaly_map: npt.NDArray[np.float32]) -> bytes:
-    """A map in [0, 2] as a 16-bit PNG, whose steps are 3e-5."""
+    """A map in [0, 2] as a 16-bit PNG in steps of 3e-5."""
     return encoded(Image.fromarray((anomaly_map * _MAP_STEPS).round().astype(np.uint16)), "PNG", compress_level=1)
 
 
 def unpacked_map(path: Path) -> npt.NDArray[np.float32]:
-    """The map that ``packed_map`` made a file of.
+    """The map in a file that ``packed_map`` made.
 
     Raises:
         InputError: if the file cannot be read.
@@ -112,20 +112,20 @@ def unpacked_map(path: Path) -> npt.NDArray[np.float32]:
 
 
 def fit(anomaly_map: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """An (S, S) map in the size of its picture, (width, height) in pixels: (height, width), bilinear."""
+    """An (S, S) map resized to its picture's size, (width, height) in pixels: (height, width), bilinear."""
     return np.asarray(Image.fromarray(anomaly_map).resize(size, Image.Resampling.BILINEAR))
 
 
 def strongest_region(anomaly_map: npt.NDArray[np.float32], threshold: float) -> tuple[float, Box | None]:
-    """How much of a picture is above the threshold, and where it is highest.
+    """The share of a picture above the threshold, and the region with the highest value.
 
     Args:
         anomaly_map: (H, W).
         threshold: higher values count.
 
     Returns:
-        The share of such pixels in [0, 1], and of the 8-connected region of them that holds the
-        highest value the box x, y, width, height in pixels; None where no pixel is above.
+        The share of such pixels in [0, 1], and the box x, y, width, height in pixels of their 8-connected
+        region that holds the highest value; None where no pixel is above.
     """
     above = anomaly_map > threshold
     if not above.any():
@@ -142,7 +142,7 @@ def mask_image(anomaly_map: npt.NDArray[np.float32], threshold: float) -> Image.
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """An image as a file's content; ``kind`` and the options are those of Pillow's ``save``.
+    """An image as a file's content; ``kind`` and the options are the ones of Pillow's ``save``.
 
     Raises:
         InputError: if the format cannot hold an image of this size.

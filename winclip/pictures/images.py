@@ -32,14 +32,14 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 ImageLike = Union[str, "PathLike[str]", Image.Image, npt.NDArray[np.uint8], torch.Tensor]
 
-# Longer pictures show nothing on a page, and would take gigabytes on the way to a square.
+# Larger aspect ratios show nothing on a page, and would take gigabytes while they become square.
 LARGEST_RATIO = 1000
-# Decoded and converted to RGB these are 0.8 GB.
+# Decoded and converted to RGB, this many pixels take 0.8 GB.
 PIXEL_LIMIT = 100_000_000
-# Pixels that are converted at once, by way of larger ones.
+# Pixels that are converted at once, because intermediate values are larger.
 _STRIP_PIXELS = 1 << 22
 
-# The filters of warnings are shared by all threads that read.
+# Warning filters are shared by all threads that read.
 _warning_filters = threading.Lock()
 
 
@@ -50,8 +50,8 @@ def to_rgb(image: Image.Image, intake: Intake | None = None, name: str = "") -> 
 
     Args:
         image: of any mode.
-        intake: says what is white in integer modes deeper than 8 bits, by default 65535, and learns their values.
-        name: what the intake calls the image; by default a number.
+        intake: sets the white value of integer modes deeper than 8 bits, by default 65535, and records their values.
+        name: the image's name in the intake; by default a number.
 
     Raises:
         InputError: for floating point images, whose range is unknown, and modes without a
@@ -72,7 +72,7 @@ def to_rgb(image: Image.Image, intake: Intake | None = None, name: str = "") -> 
 
 
 def strips(image: Image.Image) -> Iterator[Image.Image]:
-    """An image in parts of few rows, for conversions whose steps take several times its memory."""
+    """An image in strips of few rows, for conversions whose steps take several times its memory."""
     rows = max(_STRIP_PIXELS // max(image.width, 1), 1)
     for top in range(0, image.height, rows):
         yield image.crop((0, top, image.width, min(top + rows, image.height)))
@@ -80,7 +80,7 @@ def strips(image: Image.Image) -> Iterator[Image.Image]:
 
 @cache
 def _eight_bits(white: int) -> npt.NDArray[np.uint8]:
-    """What each value of 16 bits is in 8, rounded."""
+    """The 8-bit value of each 16-bit value, rounded."""
     return ((np.minimum(np.arange(FULL_RANGE + 1), white) * 255 + white // 2) // white).astype(np.uint8)
 
 
@@ -119,11 +119,11 @@ def read_image(
 
     Args:
         path: the file, or its content.
-        name: what the message calls it; by default ``image`` and the path.
+        name: the image's name in messages; by default ``image`` and the path.
         upright: turn the image as its EXIF orientation says. By default it is left as stored, since
-            the masks of the data sets belong to the stored pixels.
+            the masks of the data sets fit the stored pixels.
         max_pixels: refuse larger images before they are decoded.
-        intake: see ``to_rgb``; learns what is odd about the image.
+        intake: see ``to_rgb``; records what is unusual about the image.
 
     Raises:
         InputError: if the file is missing, truncated, not an image, or larger than the limit; the
@@ -135,14 +135,14 @@ def read_image(
     try:
         with open_image(path, max_pixels) as image:
             grey = image.mode[0] in "IF"
-            # Of colours Pillow keeps the upper 8 of 16 bits.
+            # In colour images Pillow keeps only the upper 8 of 16 bits.
             parts = str(getattr(image, "tile", [])[:1]) if image.format in ("PNG", "TIFF") else ""
             colours = ";16" in parts and image.mode in ("RGB", "RGBA", "LA")
-            # Of photographs of phones the others are previews.
+            # In photographs from phones the other images are previews.
             if image.format != "MPO" and getattr(image, "is_animated", False):
                 intake.paged.add(called)
             image.load()
-            # TIFF files are turned by Pillow itself; damaged EXIF is what the pixels can do without.
+            # Pillow itself turns TIFF files; the pixels are usable even if EXIF is damaged.
             with contextlib.suppress(Exception):
                 turn: Any = image.getexif().get(ExifTags.Base.Orientation)
                 if image.format != "TIFF" and turn in range(2, 9):
@@ -157,22 +157,22 @@ def read_image(
 
 
 def _deep_colours(path: str | PathLike[str] | io.BytesIO, image: Image.Image, intake: Intake, name: str) -> Image.Image:
-    """An image of 16 bits a channel, of which Pillow has kept the upper 8, by what is white.
+    """An image with 16 bits a channel, of which Pillow kept the upper 8, scaled by the white value.
 
     Raises:
-        InputError: if white is given, and all bits cannot be read.
+        InputError: if a white value is given and the full 16 bits cannot be read.
     """
     if intake.white is None:
         extrema: Any = image.getextrema()
         intake.highest[name] = 256 * max(highest for _, highest in extrema[: 1 if image.mode == "LA" else 3]) + 255
         return image
-    # Late, since most pictures do without.
+    # Late, since most pictures do not need it.
     import cv2
 
     content = path.getvalue() if isinstance(path, io.BytesIO) else Path(path).read_bytes()
     values: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.shape[:2] != image.size[::-1] or values.ndim != 3:
-        raise InputError("its colours of 16 bits cannot be read in full, as --white asks; save it with 8 bits")
+        raise InputError("its 16-bit colours cannot be read in full, as --white requires; save it with 8 bits")
     intake.highest[name] = int(values[..., :3].max())
     eight = _eight_bits(intake.white)[values[..., 2::-1]]
     if values.shape[2] == 4:
@@ -183,7 +183,7 @@ def _deep_colours(path: str | PathLike[str] | io.BytesIO, image: Image.Image, in
 
 
 def why_unreadable(error: Exception, path: str | PathLike[str] | io.BytesIO | None = None) -> str:
-    """What Pillow's error says of a file, and the package that would read it, if one does."""
+    """Pillow's reason why a file is unreadable, and the package that would read it, if there is one."""
     if isinstance(error, UnidentifiedImageError):
         beginning = path.getvalue() if isinstance(path, io.BytesIO) else b""
         if isinstance(path, (str, PathLike)):
@@ -197,9 +197,9 @@ def why_unreadable(error: Exception, path: str | PathLike[str] | io.BytesIO | No
 
 
 def open_image(path: str | PathLike[str] | io.BytesIO, max_pixels: int = PIXEL_LIMIT) -> Image.Image:
-    """An image that is not decoded yet, of ``IMAGE_FORMATS``, not larger than the limit and of a bearable shape."""
+    """An image, not decoded yet, of ``IMAGE_FORMATS`` and within the limits on size and aspect ratio."""
     with _warning_filters, warnings.catch_warnings():
-        # Pillow's warning at half its own limit says nothing new here.
+        # Pillow's warning at half its own limit adds nothing here.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(path, formats=IMAGE_FORMATS)
     width, height = image.size
@@ -226,12 +226,12 @@ def as_image(image: ImageLike, intake: Intake | None = None) -> Image.Image:
 
     Args:
         image: a path, turned as its EXIF orientation says; a PIL image, taken as it is; a uint8 array
-            (H, W) or (H, W, 3); or a float tensor (3, H, W) in [0, 1], rounded to 8 bits, so that the
-            tensor of an image gives what the image gives. Colours are RGB, not BGR as OpenCV has them.
+            (H, W) or (H, W, 3); or a float tensor (3, H, W) in [0, 1], rounded to 8 bits, so that an
+            image and its tensor give the same result. Colours are RGB, not BGR as in OpenCV.
         intake: see ``to_rgb``.
 
     Raises:
-        InputError: if a file cannot be read, or shape, type or range are others.
+        InputError: if a file cannot be read, or shape, type or range are not supported.
     """
     if isinstance(image, (str, PathLike)):
         return read_image(image, upright=True, intake=intake)
@@ -258,21 +258,21 @@ def as_image(image: ImageLike, intake: Intake | None = None) -> Image.Image:
 
 
 def resize_straight(image: Image.Image, size: int, resampling: Image.Resampling) -> Image.Image:
-    """An image in ``size`` x ``size`` pixels, antialiased; the aspect ratio is not kept.
+    """An image resized to ``size`` x ``size`` pixels, antialiased; the aspect ratio is not kept.
 
-    First the width, then the height, in two calls: in one call, the order and with it some bytes depend
+    First the width, then the height, in two calls: in one call, the order and therefore some bytes depend
     on Pillow's version and the image's shape.
     """
     return image.resize((size, image.height), resampling).resize((size, size), resampling)
 
 
 def resized_pixels(image: Image.Image, size: int, intake: Intake | None = None) -> npt.NDArray[np.uint8]:
-    """The pixels of an image of any mode and size in ``size`` x ``size`` (bicubic, antialiased): (size, size, 3)."""
+    """The pixels of an image of any mode and size, resized to (size, size, 3), bicubic with antialiasing."""
     return np.asarray(resize_straight(to_rgb(image, intake), size, Image.Resampling.BICUBIC))
 
 
 def normalise(pixels: torch.Tensor, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD) -> torch.Tensor:
-    """Normalise resized pixels on the device that they are on.
+    """Normalise resized pixels on their device.
 
     Args:
         pixels: (N, S, S, 3) uint8 or float32 from 0 to 255.
@@ -282,6 +282,6 @@ def normalise(pixels: torch.Tensor, mean: Sequence[float] = CLIP_MEAN, std: Sequ
     Returns:
         (N, 3, S, S) float32.
     """
-    # Plain numbers: a tensor of them would be one more copy to the device, and one that waits.
+    # Plain numbers: a tensor of them would need one more copy to the device, and a wait.
     channels = [(pixels[..., channel] / 255).sub_(mean[channel]).div_(std[channel]) for channel in range(3)]
     return torch.stack(channels, dim=1)

@@ -1,4 +1,4 @@
-"""How a picture becomes one or several square views of the model's input size; the ways are those of a ``Variant``."""
+"""How a picture becomes one or several square views of the model's input size; a ``Variant`` selects the method."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from winclip.pictures.images import resize_straight
 from winclip.support.errors import InputError
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-# Left, upper, right and lower end in parts of the picture's width and height.
+# Left, upper, right and lower end as fractions of the picture's width and height.
 Box = tuple[float, float, float, float]
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-# Tiles begin a step of this part of their side behind each other.
+# Distance between the beginnings of adjacent tiles, as a fraction of their side.
 _STEP = 0.8
 
 
 class Views(NamedTuple):
-    """What the model sees of a picture.
+    """The views of a picture that the model gets.
 
     Attributes:
         pixels: (V, S, S, 3) RGB; uint8, or float32 from about 0 to 255.
-        boxes: where the views are in the picture.
+        boxes: positions of the views in the picture.
     """
 
     pixels: Pixels
@@ -44,12 +44,12 @@ def prepare(image: Image.Image, size: int, how: str = "straight") -> Views:
     """
     (width, height), bicubic = image.size, Image.Resampling.BICUBIC
     if how == "float":
-        # What anomalib resizes with, antialiased bicubic of a float tensor, is Pillow's of a mode that does not round.
+        # anomalib's antialiased bicubic resizing of a float tensor equals Pillow's in a mode that does not round.
         channels = [Image.fromarray(channel) for channel in np.asarray(image, np.float32).transpose(2, 0, 1)]
         resized = [np.asarray(resize_straight(channel, size, bicubic)) for channel in channels]
         return Views(np.stack(resized, axis=-1)[None], [WHOLE])
     if how == "via1024":
-        # Late, since most runs do without.
+        # Late, since most runs do not need it.
         import cv2
 
         image = Image.fromarray(cv2.resize(np.asarray(image), (1024, 1024), interpolation=cv2.INTER_LINEAR))
@@ -63,8 +63,8 @@ def prepare(image: Image.Image, size: int, how: str = "straight") -> Views:
         return Views(whole[None, upper : upper + size, left : left + size], [box])
     if height > width:
         raise InputError(
-            f"a picture of {width} x {height} is tall, and prepare=tiles sees the left of tall pictures alone and"
-            " never their bottom; add prepare=straight to the variant"
+            f"a picture of {width} x {height} is tall, and prepare=tiles uses only the left part of tall pictures and"
+            " never the bottom; add prepare=straight to the variant"
         )
     starts = [min(start, width - height) for start in range(0, width, int(_STEP * height))]
     tiles = [np.asarray(resize_straight(image.crop((x, 0, x + height, height)), size, bicubic)) for x in starts]

@@ -23,10 +23,10 @@ Entry = TypeVar("Entry")
 Extra = TypeVar("Extra")
 
 Load = Callable[[Entry], tuple[Image.Image, Extra]]
-# Resized pixels and what belongs to them, or why an entry cannot be read.
+# Resized pixels and the extra data of an entry, or why it cannot be read.
 _Outcome = Union["tuple[Pixels, Extra]", str]
 
-# Beyond these, the threads wait for Python's lock rather than for each other's pictures.
+# With more threads, they wait for Python's lock rather than for each other's pictures.
 _MOST_WORKERS = 16
 
 
@@ -35,10 +35,10 @@ class Batch(Generic[Entry, Extra]):
     """Consecutive entries.
 
     Attributes:
-        entries: those that could be read, N of them, in order; N may be 0.
+        entries: the N readable entries, in order; N may be 0.
         images: (N, S, S, 3) RGB, prepared.
-        extras: what else ``load`` gave for each.
-        unreadable: entry and reason of the others, in order.
+        extras: the extra data that ``load`` returned for each.
+        unreadable: the other entries with the reason, in order.
     """
 
     entries: list[Entry]
@@ -51,8 +51,8 @@ class BatchReader:
     """Reads entries in batches, with one set of threads for its lifetime; use it in a ``with`` statement.
 
     Pillow decodes and resizes without Python's lock, so threads run side by side, and the next pictures
-    are read while a batch is encoded. At its end, pictures that are being read are finished, no other is
-    begun, and the threads are gone.
+    are read while a batch is encoded. On exit, pictures that are being read are finished, no other is
+    started, and the threads end.
     """
 
     def __init__(
@@ -65,17 +65,17 @@ class BatchReader:
         """Start the threads.
 
         Args:
-            image_size: side S in pixels of what is given out.
+            image_size: side S of the returned pixels.
             batch_size: 1 or more.
-            num_workers: threads that read ahead; 0 reads where a batch is asked for; None is the number
-                of cores that this process may use, 16 at most.
+            num_workers: threads that read ahead; 0 reads when a batch is requested; None is the number
+                of cores that this process may use, at most 16.
             prepare: makes the (S, S, 3) pixels of an image; by default it is resized straight.
         """
         self._prepare = prepare or partial(resized_pixels, size=image_size)
         self._image_size = image_size
         self._batch_size = batch_size
         workers = usable_workers(num_workers)
-        # Pillow takes a file for unknown while another thread registers the formats, so each sees to it first.
+        # Pillow fails to recognise a file while another thread registers the formats, so each registers them first.
         self._pool = ThreadPoolExecutor(workers, "reading", initializer=Image.init) if workers else None
 
     def __enter__(self) -> BatchReader:
@@ -93,7 +93,7 @@ class BatchReader:
 
         Args:
             entries: what to read.
-            load: gives the image of an entry and whatever belongs to it, or raises InputError; runs in
+            load: returns the image of an entry and its extra data, or raises InputError; runs in
                 the threads.
         """
         read: Callable[[Entry], _Outcome[Extra]] = partial(_read, load=load, prepare=self._prepare)
@@ -128,7 +128,7 @@ class BatchReader:
 
 
 def _read(entry: Entry, load: Load[Entry, Extra], prepare: Callable[[Image.Image], Pixels]) -> _Outcome[Extra]:
-    # No tensors here: torch would start a set of OpenMP threads for every thread that computes.
+    # No tensors here: torch would start OpenMP threads for every thread that computes.
     try:
         image, extra = load(entry)
         return prepare(image), extra
@@ -137,7 +137,7 @@ def _read(entry: Entry, load: Load[Entry, Extra], prepare: Callable[[Image.Image
 
 
 def usable_workers(num_workers: int | None) -> int:
-    """The number of threads itself; for None that of the cores that this process may use, 16 at most."""
+    """The given number of threads; for None the number of cores that this process may use, at most 16."""
     return min(usable_cores(), _MOST_WORKERS) if num_workers is None else num_workers
 
 

@@ -1,4 +1,4 @@
-"""What a run says of its references, of known defects and of its colours, in lines for a person."""
+"""Text lines about the references of a run, known defects and the colours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from winclip.thresholds import PARTS, LeftOut, Threshold
 
 
 def about_references(names: Sequence[str], left_out: LeftOut | None, threshold: Threshold) -> list[str]:
-    """The range of the references' own scores, each against the others, and those that stand out."""
+    """The range of the references' own scores, each against the others, and the references that stand out."""
     if left_out is None:
         return []
     parts = {part: getattr(left_out, part) for part in PARTS}
@@ -38,10 +38,10 @@ def about_references(names: Sequence[str], left_out: LeftOut | None, threshold: 
 def about_known_defects(
     scorer: Whole, paths: Sequence[str], threshold: Threshold, left_out: LeftOut | None, share: float | None
 ) -> list[str]:
-    """How many of known defects are found, and with ``share`` the threshold that finds as many of them.
+    """How many known defects are found, and with ``share`` the threshold that finds this share of them.
 
     Raises:
-        InputError: if none of them has a score.
+        InputError: if no known defect has a score.
     """
     scored = [outcome[0] for batch in scorer.outcomes(paths) for _, outcome in batch if not isinstance(outcome, str)]
     if not scored:
@@ -57,13 +57,13 @@ def about_known_defects(
 
 
 def _proposal(scored: Sequence[Prediction], left_out: LeftOut | None, share: float) -> str:
-    """The threshold that finds a share of known defects and exceeds the fewest references, as an option."""
+    """The threshold that finds a share of known defects and is exceeded by the fewest references, as an option."""
     wanted = math.ceil(share * len(scored))
     candidates = []
     for name, part in (("reference", "reference_scores"), ("score", "scores"), ("text", "text_scores")):
         values = [getattr(one, part) for one in scored]
         if values[0] is not None:
-            # Rounded down, so that the picture itself is above.
+            # Rounded down, so that the picture itself is above it.
             limit = max(math.floor(float(sorted(values)[-wanted][0]) * 1e4 - 1e-6) / 1e4, 0)
             good = [] if left_out is None else getattr(left_out, name)
             candidates.append((sum(value > limit for value in good), name, limit, len(good)))
@@ -78,12 +78,12 @@ def _proposal(scored: Sequence[Prediction], left_out: LeftOut | None, share: flo
 
 
 def about_results(rows: Sequence[Row], threshold: Threshold) -> list[str]:
-    """What to think of it where nothing is found, in verdicts or in heat maps."""
+    """Explanations where no picture is anomalous, or no heat map shows an anomaly."""
     lines = []
     if rows[0].reference_score is None:
         texts = [row.text_score for row in rows]
         lines.append(
-            "without good pictures there is the text part alone; it knows defects by words, and may be high on all"
+            "without good pictures there is only the text part; it knows defects from words, and may be high on all"
             f" pictures of a kind: here {min(texts):.3f} to {max(texts):.3f}"
         )
     if not any(row.anomalous for row in rows) and threshold.judges:
@@ -94,5 +94,5 @@ def about_results(rows: Sequence[Row], threshold: Threshold) -> list[str]:
             " --known_defects DIR tells which"
         )
     if rows[0].area is not None and max(row.map_highest for row in rows) <= threshold.pixel:
-        lines.append("no pixel is above the pixel threshold: the colours of the heat maps show an order and no defects")
+        lines.append("no pixel is above the pixel threshold: the colours of the heat maps show a ranking, not defects")
     return lines

@@ -16,14 +16,14 @@ from winclip.support.errors import InputError
 from winclip.support.files import exists
 from winclip.support.options import add_options, option, take_options
 
-# Pictures in report.html; their number alone says how large it can get.
+# Largest number of pictures in report.html; it limits the size of the page.
 REPORT_PICTURES = 200
 
 STATES = """\
 states:
-  A state with {} is used as it is, the class name taking the place of {}. Without {}, a state that begins with
-  "with" or "without" goes behind the class name ("with a missing pin": "{} with a missing pin") and any other in
-  front of it ("bent": "bent {}"). They replace those of the prompt set.
+  A state with {} is used as it is, with the class name instead of {}. Without {}, a state that begins with
+  "with" or "without" goes after the class name ("with a missing pin": "{} with a missing pin") and any other
+  before it ("bent": "bent {}"). The given states replace the states of the prompt set.
 """
 _EPILOG = """\
 threshold:
@@ -33,8 +33,8 @@ threshold:
   what was measured. The threshold in the tables is the score above which a picture with the same parts would be
   anomalous.
   1 reference or none: pictures are ranked and not judged, unless --threshold is given.
-  The pixel threshold of area, box and masks is found alike, from the highest value of each reference's map (0.5
-  with fewer than 2 references).
+  The pixel threshold of area, box and masks is found in the same way, from the highest value of each reference's map
+  (0.5 with fewer than 2 references).
 
 output in --save_path:
   predictions.csv, predictions.json   path, score, threshold, anomalous (empty where not judged), area (share of the
@@ -42,7 +42,7 @@ output in --save_path:
                                       pixels), heat map, text and reference part of the score
   heatmaps/                           the pictures with one scale of colours for the whole run
   failures.csv                        pictures that could not be read, and why
-  predictions.jsonl                   the settings, and rows as pictures are scored; --resume goes on behind it
+  predictions.jsonl                   the settings, and rows as pictures are scored; --resume continues after them
   run.json                            options, thresholds and how they were found
   report.html                         with --report, --open: a histogram of the scores, and the pictures, highest first
 """
@@ -50,7 +50,7 @@ output in --save_path:
 
 @dataclass(frozen=True, kw_only=True)
 class PartOptions:
-    """The part that is looked at, and the model."""
+    """The part to inspect, and the model."""
 
     class_name: str | None = option("what the pictures show, such as 'metal nut'; with --memory its own", group="part")
     reference: tuple[str, ...] = option(
@@ -72,18 +72,18 @@ class PartOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(PartOptions):
-    """What predict was asked to do."""
+    """The options of predict."""
 
     inputs: tuple[str, ...] = option(
-        "files, folders (with all below them) and quoted patterns such as 'images/*.png'; pictures above 100"
+        "files, folders (with their subfolders) and quoted patterns such as 'images/*.png'; pictures above 100"
         " million pixels are passed over",
         positional=True,
         nargs="*",
         metavar="PICTURES",
     )
-    save_memory: Path | None = option("keep the references as FILE (.safetensors)", group="part", metavar="FILE")
+    save_memory: Path | None = option("write the references to FILE (.safetensors)", group="part", metavar="FILE")
     region: str | None = option(
-        "only this part of every picture and reference counts: pixels from the upper left, or a picture of the"
+        "use only this part of every picture and reference: pixels from the upper left, or a picture of the"
         " same size whose white is the part",
         group="part",
         metavar="x,y,w,h|MASK",
@@ -98,7 +98,7 @@ class Options(PartOptions):
         "side of a tile in pixels (the model's image size); means --tile", group="part", metavar="N"
     )
     image_only: bool = option(
-        "without windows and references: the same zero-shot scores at 8 %% of the operations, and no maps",
+        "no windows and no references: the same zero-shot scores with 8 %% of the operations, and no maps",
         False,
         group="part",
     )
@@ -123,25 +123,25 @@ class Options(PartOptions):
     )
     open: bool = option("write report.html and open it in a browser", False, group="output")
     watch: bool = option(
-        "go on with pictures as they are put into the folders that PICTURES are, until Ctrl-C", False, group="output"
+        "continue with pictures that are added to the folders PICTURES, until Ctrl-C", False, group="output"
     )
-    resume: bool = option("go on behind the rows that an earlier run wrote", False, group="output")
+    resume: bool = option("continue after the rows that an earlier run wrote", False, group="output")
     reading: ReadingOptions
 
     @property
     def given(self) -> tuple[float | None, str]:
-        """The threshold that is given, if one is, and what it is of: score, text or reference."""
+        """The given threshold, if any, and its kind: score, text or reference."""
         return _given(self.threshold)
 
 
 def _given(threshold: str | None) -> tuple[float | None, str]:
-    """The threshold of ``[PART=]T`` and what it is of."""
+    """The threshold of ``[PART=]T`` and its kind."""
     if threshold is None:
         return None, "score"
     found = re.fullmatch(r"(?:(text|reference)=)?(\d*\.?\d+(?:e-?\d+)?)", threshold)
     if found is None or not 0 <= float(found[2]) <= 1:
         raise InputError(
-            f"--threshold {threshold} must be between 0 and 1, as scores are; text=T or reference=T is of a part"
+            f"--threshold {threshold} must be between 0 and 1, as scores are; text=T or reference=T applies to a part"
         )
     return float(found[2]), found[1] or "score"
 
@@ -162,12 +162,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_options(arguments: Sequence[str]) -> Options:
-    """Parse and check what can be checked without the pictures or the model.
+    """Parse the options and check everything that does not need the pictures or the model.
 
     Raises:
-        InputError: if a value makes no sense; argparse itself exits with status 2 on unknown options.
+        InputError: if a value is not valid; argparse itself exits with status 2 on unknown options.
     """
-    # Intermixed, so that pictures may stand before, between and behind the options.
+    # Intermixed, so that pictures may be named before, between and after the options.
     values = vars(build_parser().parse_intermixed_args(arguments))
     check_part_options(values, bool(values["inputs"]))
     if values["save_memory"] is not None and not values["reference"] and (values["inputs"] or not values["demo"]):
@@ -195,12 +195,12 @@ def check_part_options(values: dict[str, Any], pictures: bool, both: bool = Fals
     """Check the options of part and model.
 
     Args:
-        values: what was parsed.
+        values: the parsed values.
         pictures: whether any are named.
         both: whether references may be named beside a memory.
 
     Raises:
-        InputError: if a value makes no sense.
+        InputError: if a value is not valid.
     """
     for name in ("normal_states", "anomalous_states"):
         for state in values[name] or ():

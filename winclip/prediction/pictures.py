@@ -1,4 +1,4 @@
-"""Which pictures are meant by files, folders and patterns, which part of them counts, and what they are called."""
+"""The pictures that files, folders and patterns name, the part of them that counts, and their names in the output."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from winclip.support.files import exists, file_sha256, is_file, is_folder
 from winclip.support.names import file_name, printable
 
 _log = logging.getLogger("winclip")
-# In an output folder: what the run was, and the folders of what it has drawn.
+# Contents of an output folder: the file of the run's settings, and the folders of drawn pictures.
 RUN_FILE, DRAWN = "run.json", ("heatmaps", "masks", "maps")
-# What the model's input is 0 for.
+# The colour that becomes about 0 in the model's input.
 _GREY = (round(255 * CLIP_MEAN[0]), round(255 * CLIP_MEAN[1]), round(255 * CLIP_MEAN[2]))
-# That are counted one by one.
+# Largest number of file endings that are counted separately.
 _MOST_ENDINGS = 20
-# Between two looks at watched folders.
+# Seconds between two checks of watched folders.
 _SECONDS = 2.0
 # Width and height in pixels.
 Size = tuple[int, int]
@@ -42,15 +42,15 @@ _Stamp = tuple[int, int]
 
 
 def list_pictures(places: Sequence[str], notes: list[str] | None = None, what: str = "pictures") -> list[str]:
-    """The pictures of files, folders and patterns, each once, those of a folder in sorted order.
+    """The pictures of files, folders and patterns, each once; the pictures of a folder are sorted.
 
-    A file is taken whatever its ending. In folders and all below them the files with one of
-    ``IMAGE_ENDINGS`` are taken; hidden files and folders are not, nor what an earlier run has drawn.
+    A file is taken whatever its ending. Folders are searched with their subfolders for files with one of
+    ``IMAGE_ENDINGS``, without hidden files and folders and without pictures that an earlier run has drawn.
 
     Args:
-        places: paths and patterns; something that exists is no pattern.
-        notes: gets sentences on what is left aside, and on places where nothing is found.
-        what: they name the pictures.
+        places: paths and patterns; an existing path is not a pattern.
+        notes: receives sentences on ignored files, and on places without pictures.
+        what: the word for the pictures in messages.
 
     Raises:
         InputError: if a place does not exist or there is no picture at all.
@@ -76,7 +76,7 @@ def list_pictures(places: Sequence[str], notes: list[str] | None = None, what: s
 
 
 def about_files(aside: Set[str], what: str) -> list[str]:
-    """A sentence that counts files that are left aside by their endings; none where there are none."""
+    """A sentence that counts the files ignored because of their endings; none where there are none."""
     endings = Counter(Path(path).suffix.lower() or "without an ending" for path in aside)
     if not endings:
         return []
@@ -84,7 +84,7 @@ def about_files(aside: Set[str], what: str) -> list[str]:
     more = ", and others" if len(endings) > _MOST_ENDINGS else ""
     packages = {MISSING[ending]: ending for ending in sorted(endings) if ending in MISSING}
     reads = [f"; python -m pip install {package} lets {ending} be read" for package, ending in packages.items()]
-    return [printable(f"left aside among the {what}: {counts}{more}{''.join(reads)}")]
+    return [printable(f"skipped among the {what}: {counts}{more}{''.join(reads)}")]
 
 
 def _expand(place: str, aside: set[str]) -> list[str]:
@@ -94,7 +94,7 @@ def _expand(place: str, aside: set[str]) -> list[str]:
     if not behind:
         raise InputError(f"{place} does not exist; give a file, a folder or a quoted pattern such as 'images/*.png'")
     if ".." in behind:
-        raise InputError(f"{place} has '..' behind a wildcard; name the folder itself")
+        raise InputError(f"{place} has '..' after a wildcard; name the folder itself")
     # Not Path.glob, which takes no absolute patterns.
     matches = sorted(glob.glob(place, recursive=True))  # noqa: PTH207
     matches = [path for path in matches if not any(map(_is_drawn, (Path(path), *Path(path).parents)))]
@@ -103,23 +103,23 @@ def _expand(place: str, aside: set[str]) -> list[str]:
 
 
 def _split_pattern(place: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The parts of a path before the first wildcard, and the others."""
+    """The parts of a path before the first wildcard, and the rest."""
     parts = Path(place).parts
     first = next((number for number, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
     return parts[:first], parts[first:]
 
 
 def _pictures_below(folder: str, aside: set[str], quiet: bool = False) -> Iterator[str]:
-    """The pictures in a folder and all below it; ``aside`` gets other files.
+    """The pictures in a folder and its subfolders; ``aside`` receives other files.
 
-    The log says what folders are left aside, unless ``quiet``.
+    The log names the ignored folders, unless ``quiet``.
     """
     for here, folders, files in os.walk(folder, onerror=None if quiet else _warn_of_folder):
         drawn = [name for name in folders if _is_drawn(Path(here) / name)]
         if drawn and not quiet:
-            _log.info("left aside in %s, what an earlier run has drawn: %s", here, ", ".join(sorted(drawn)))
+            _log.info("skipped in %s, drawn by an earlier run: %s", here, ", ".join(sorted(drawn)))
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in drawn)
-        # What an earlier run has written is not.
+        # Files that an earlier run has written are not pictures.
         aside |= {_absolute(Path(here) / name) for name in files if _is_aside(name) and RUN_FILE not in files}
         yield from (str(Path(here) / name) for name in sorted(files) if is_picture(name))
 
@@ -129,12 +129,12 @@ def _warn_of_folder(error: OSError) -> None:
 
 
 def _is_drawn(folder: Path) -> bool:
-    """Whether a run has drawn what is in a folder: its output folder holds a run.json from the beginning."""
+    """Whether a run has drawn the contents of a folder: its output folder has a run.json from the beginning."""
     return folder.name in DRAWN and (folder.parent / RUN_FILE).is_file()
 
 
 def is_picture(path: str) -> bool:
-    """Whether a file in a folder is taken, by its name."""
+    """Whether a file in a folder counts as a picture, by its name."""
     return path.lower().endswith(IMAGE_ENDINGS) and not Path(path).name.startswith(".")
 
 
@@ -148,9 +148,9 @@ def _absolute(path: str | Path) -> str:
 
 
 def common_folder(places: Sequence[str]) -> str:
-    """The folder, absolute, that all places are in: names in the output are relative to it.
+    """The absolute folder that contains all places: names in the output are relative to it.
 
-    It depends on the places alone, not on what is in them, so names stay when pictures are added.
+    It depends only on the places, not on their contents, so names stay when pictures are added.
 
     Raises:
         InputError: if the places are on several drives.
@@ -165,37 +165,37 @@ def common_folder(places: Sequence[str]) -> str:
 def heat_map_name(path: str, folder: str) -> str:
     """The file of a picture's heat map below the output folder: the path below ``folder``, with forward slashes.
 
-    A name that is too long with its ending is shortened, and stays its own.
+    A name that is too long with its ending is shortened, and stays unique.
     """
     below = Path(os.path.relpath(path, folder))
     return f"heatmaps/{below.with_name(file_name(below.name, '.jpg')).as_posix()}"
 
 
 def mask_name(heat_map: str) -> str:
-    """The file of a picture's mask, of that of its heat map."""
+    """The file of a picture's mask, from the file of its heat map."""
     return f"masks/{heat_map.removeprefix('heatmaps/').removesuffix('.jpg')}.png"
 
 
 def map_name(heat_map: str) -> str:
-    """The file of a picture's map until its heat map is drawn, of that of its heat map."""
+    """The file of a picture's map until its heat map is drawn, from the file of its heat map."""
     return f"maps/{heat_map.removeprefix('heatmaps/').removesuffix('.jpg')}.png"
 
 
 class Watch:
-    """Looks at folders time after time; asking for files again works on network folders, too."""
+    """Looks at folders repeatedly; asking for files again also works on network folders."""
 
     def __init__(self, folders: Sequence[str]) -> None:
         self._folders = folders
-        # What is there beside pictures.
+        # Files that are not pictures.
         self.aside: set[str] = set()
         self._seen: dict[str, _Stamp] = {}
         self._given: dict[str, _Stamp] = {}
 
     def pictures(self) -> list[str]:
-        """All pictures that are there, complete or not, each once.
+        """All pictures in the folders, complete or not, each once.
 
         Raises:
-            InputError: if a folder is not there.
+            InputError: if a folder does not exist.
         """
         for folder in self._folders:
             if not is_folder(folder):
@@ -206,18 +206,18 @@ class Watch:
 
     @staticmethod
     def pause() -> None:
-        """Wait until it is time to look again."""
+        """Wait until the next look."""
         time.sleep(_SECONDS)
 
     def complete(self) -> list[str]:
-        """The pictures whose size and time are as at the last look, and which were not given out with them before.
+        """The pictures whose size and time are as at the last look, and which were not returned with these before.
 
         Raises:
-            InputError: if a folder is not there.
+            InputError: if a folder does not exist.
         """
         before, self._seen = self._seen, {}
         for path in self.pictures():
-            with contextlib.suppress(OSError):  # it was taken away
+            with contextlib.suppress(OSError):  # it was removed
                 found = Path(path).stat()
                 self._seen[path] = found.st_size, found.st_mtime_ns
         complete = [path for path, stamp in self._seen.items() if stamp == before.get(path) != self._given.get(path)]
@@ -232,8 +232,8 @@ class Region:
     Attributes:
         box: x, y, width, height in pixels of the upright picture.
         inside: (height, width) bool, which pixels of the box count.
-        size: width and height that the picture has to have; None if the box only has to lie in it.
-        identity: what tells the region from others.
+        size: width and height that the picture must have; None if the box only must lie inside it.
+        identity: text that distinguishes the region from others.
     """
 
     box: Box
@@ -242,7 +242,7 @@ class Region:
     identity: str
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raises: InputError: if a picture of this size has another than the mask, or does not hold the box."""
+        """Raises: InputError: if a picture of this size differs in size from the mask, or does not contain the box."""
         x, y, width, height = self.box
         shown = f"{size[0]} x {size[1]}"
         if self.size is not None and size != self.size:
@@ -251,10 +251,10 @@ class Region:
             raise InputError(f"--region {x},{y},{width},{height} is outside of its {shown} pixels")
 
     def cut(self, picture: Image.Image) -> Image.Image:
-        """The box of a picture, with grey in place of the pixels that do not count.
+        """The box of a picture, with grey instead of the pixels that do not count.
 
         Raises:
-            InputError: as ``check``.
+            InputError: as in ``check``.
         """
         self.check(picture.size)
         x, y, width, height = self.box
@@ -265,7 +265,7 @@ class Region:
 
 
 def read_region(given: str) -> Region:
-    """The region of ``x,y,w,h`` or a mask file, whose pixels brighter than half count.
+    """The region of ``x,y,w,h`` or of a mask file, whose pixels brighter than half count.
 
     Raises:
         InputError: if it is neither, or nothing counts.
@@ -283,17 +283,17 @@ def read_region(given: str) -> Region:
     mask = read_image(given, upright=True).convert("L")
     white = np.asarray(mask) > 127
     if not white.any():
-        raise InputError(f"mask {given} of --region has no white pixel; paint what counts in white")
+        raise InputError(f"mask {given} of --region has no white pixel; paint the part that counts in white")
     x, y, width, height = map(int, cv2.boundingRect(white.astype(np.uint8)))
     inside = white[y : y + height, x : x + width]
     return Region((x, y, width, height), inside, mask.size, f"mask with SHA-256 {file_sha256(Path(given))}")
 
 
 def read_part(path: str, region: Region | None, intake: Intake) -> tuple[Image.Image, Size]:
-    """What counts of a picture, turned as its EXIF orientation says, and the size of the whole.
+    """The part of a picture that counts, turned as its EXIF orientation says, and the size of the whole picture.
 
     Raises:
-        InputError: if it cannot be read or is another than the region is for; names the file.
+        InputError: if it cannot be read or does not fit the region; names the file.
     """
     picture = read_image(path, upright=True, intake=intake)
     try:
@@ -305,10 +305,10 @@ def read_part(path: str, region: Region | None, intake: Intake) -> tuple[Image.I
 def in_own_size(
     anomaly_map: npt.NDArray[np.float32], size: tuple[int, int], region: Region | None = None
 ) -> npt.NDArray[np.float32]:
-    """The map of a picture, or of what counts of it, (S, S), in the picture's own (width, height); 0 outside of it.
+    """The (S, S) map of a picture or its region, resized to the picture's own (width, height); 0 outside the region.
 
     Raises:
-        InputError: if the picture is another than the region is for.
+        InputError: if the picture does not fit the region.
     """
     if region is None:
         return fit(anomaly_map, size)

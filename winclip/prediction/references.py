@@ -1,4 +1,4 @@
-"""The part that is looked at: its name, its prompts, and its good pictures or the memory made of them."""
+"""The part to inspect: its name, its prompts, and its good pictures or the memory made from them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from winclip.variants import parse_variant
 
 _log = logging.getLogger("winclip")
 _CLONE = Path(__file__).resolve().parent.parent.parent
-# In a clone beside its data sets, else where pip has put the package with what is kept between runs.
+# In a clone beside its data sets, else in the cache folder.
 _SAMPLE = _CLONE / "data" / "sample" if (_CLONE / "datasets").is_dir() else cache_folder("sample")
 Some = TypeVar("Some", bound=PartOptions)
 
 
 def without_shared(places: Sequence[str], pictures: Sequence[str], notes: list[str]) -> list[str]:
-    """The reference pictures that the places name, without those that are to be scored; see ``list_pictures``."""
+    """The reference pictures that the places name, without pictures that are to be scored; see ``list_pictures``."""
     if not places:
         return []
     listed = list_pictures(places, notes, "references")
@@ -44,7 +44,7 @@ def without_shared(places: Sequence[str], pictures: Sequence[str], notes: list[s
 
 
 def with_sample(options: Some, references: bool = True) -> tuple[Some, Path]:
-    """The options with a class of the embedded sample and its train images as references, and its test images' folder.
+    """The options with a class of the included sample and its train images as references, and its test images' folder.
 
     Raises:
         InputError: if the sample has no such class, or cannot be drawn.
@@ -64,7 +64,7 @@ def with_sample(options: Some, references: bool = True) -> tuple[Some, Path]:
 
 
 def class_and_prompts(options: PartOptions) -> tuple[str, PromptSet]:
-    """From the options or, where they are silent, from the memory; a memory of another model is refused early.
+    """From the options or, where they are not given, from the memory; a memory of another model is refused early.
 
     Raises:
         InputError: if the memory does not fit, or the prompt set is unknown or malformed.
@@ -75,12 +75,12 @@ def class_and_prompts(options: PartOptions) -> tuple[str, PromptSet]:
     if options.memory is not None:
         own_name, own = class_of_memory(options.memory, options.model.model)
         name, prompts = name or own_name, prompts if options.prompt_set or any(states) else own
-    assert name is not None  # the options see to it
+    assert name is not None  # the options guarantee it
     return name, prompts
 
 
 def class_of_memory(memory: Path, model: str) -> tuple[str, PromptSet]:
-    """The class name and prompts that a memory was made with; one of another model is refused early.
+    """The class name and prompts that a memory was made with; a memory of another model is refused early.
 
     Args:
         memory: the file.
@@ -102,13 +102,13 @@ def class_of_memory(memory: Path, model: str) -> tuple[str, PromptSet]:
 
 
 def add_references(model: WinCLIP, references: Sequence[str], scorer: Whole, options: Options) -> list[str]:
-    """Fill the memory of the class that is set, save it if wanted, and return checksums of what it was made from.
+    """Fill the memory of the current class, save it if requested, and return checksums of its sources.
 
     Args:
         model: with the class.
         references: the pictures.
         scorer: encodes them for the model.
-        options: those of a memory that is loaded or saved.
+        options: options of a memory that is loaded or saved.
 
     Raises:
         InputError: if a memory does not fit or cannot be saved, or no reference can be read.
@@ -125,7 +125,7 @@ def add_references(model: WinCLIP, references: Sequence[str], scorer: Whole, opt
         different.setdefault(checksum, path)
     if len(different) < len(references):
         copies = len(references) - len(different)
-        _log.warning("%d of the references count once with others, whose copies they are", copies)
+        _log.warning("%d of the references count once with others, because they are copies", copies)
     scorer.add_references(list(different.values()))
     if references and not model.reference_count():
         raise InputError(f"none of the {len(references)} references could be read; the warnings above say why")

@@ -31,7 +31,7 @@ _WORDS = Wording(
     panels="Scores",
     outcome="Verdict",
     order="highest score first",
-    tables="How many pictures there are, and where good ends.",
+    tables="The number of pictures, and the threshold.",
 )
 
 
@@ -49,18 +49,18 @@ def report_predictions(
 
     Args:
         page: in the folder with the heat maps.
-        rows: one or more, the highest score first; those of earlier runs too.
-        settings: those of run.json.
-        threshold: of all rows.
+        rows: one or more, the highest score first; earlier runs are included.
+        settings: settings of run.json.
+        threshold: threshold of all rows.
         left_out: scores of the references, if they are known.
         colours: map values of the coldest and the hottest colour.
         unreadable: pictures that could not be read.
-        notes: what else is said of references and known defects.
+        notes: further lines on references and known defects.
 
     Raises:
         InputError: if a heat map cannot be read or the page cannot be written.
     """
-    # The histogram is of what decides, so that the threshold has a place in it.
+    # The histogram shows the deciding part, so that the threshold has a place in it.
     part = "score" if threshold.score is not None else "text" if threshold.reference is None else "reference"
     field = "score" if part == "score" else f"{part}_score"
     anomalous, others = (
@@ -90,7 +90,7 @@ def report_predictions(
     facts += [(part, str(value)) for part, value in parts if value is not None]
     verdicts = str(len(anomalous)) if threshold.judges else "not judged"
     said = [*threshold.lines, *notes, *filter(None, [caution(settings["model"], [Path(settings["folder"])])])]
-    shown = ["Heat maps have one colour scale for the whole run; at its low end the picture is left as it is."]
+    shown = ["Heat maps have one colour scale for the whole run; at its low end the picture is unchanged."]
     if len(rows) > REPORT_PICTURES:
         shown.append(f"The {REPORT_PICTURES} highest of {len(rows)} scores are shown; table and histogram cover all.")
     report = Report(
@@ -109,18 +109,18 @@ def report_predictions(
         ],
         shown,
         scale=colours,
-        # The heat maps hold their pictures already.
+        # The heat maps already include their pictures.
         heat_opacity=1.0,
     )
     write_report(page, report)
 
 
 def _cards(rows: Sequence[Row], save: Path, folder: Path, class_name: str, intake: Intake) -> Iterator[Card]:
-    """A picture that is gone since it was scored is there as heat map only."""
+    """Cards of the rows; a picture that was removed since it was scored is shown only as heat map."""
     for row in rows:
         drawn = read_image(save / row.heat_map)
         try:
-            # Not row.path, which is relative to where an earlier run may have been started.
+            # Not row.path, which is relative to the folder where an earlier run may have been started.
             place = folder / row.heat_map.removeprefix("heatmaps/").removesuffix(".jpg")
             picture = read_image(place, upright=True, intake=intake)
         except InputError:
@@ -136,7 +136,7 @@ def open_report(page: Path) -> None:
     # Late, because few runs need it.
     import webbrowser
 
-    # Without a display it would be a browser of the terminal, which the run would wait for.
+    # Without a display it would be a browser in the terminal, and the run would wait for it.
     shown = sys.platform in ("win32", "darwin") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")))
     if not (shown and webbrowser.open(page.resolve().as_uri())):
         _log.info("there is no browser to open here; open %s in one", page)

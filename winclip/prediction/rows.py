@@ -1,6 +1,6 @@
-"""What is known of a picture, the journal of such rows, and the tables that are made of it.
+"""The result of a picture as a row, the journal of such rows, and the tables made from it.
 
-The journal holds the settings that all rows were made with and then a row a line, as JSON, in a file that only grows.
+The journal holds the common settings of all rows and then one row a line, as JSON, in a file that only grows.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ _log = logging.getLogger("winclip")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is known of a picture.
+    """The result of a picture.
 
     Attributes:
-        path: as the picture was found, with forward slashes.
-        score: of nine significant digits.
+        path: as the picture was given, with forward slashes.
+        score: with nine significant digits.
         threshold: the score above which a picture with the same parts is anomalous; None if it is not judged.
         anomalous: whether the score is above the threshold; None if it is not judged.
-        area: share of its pixels above the pixel threshold, in [0, 1], of six digits; None without a map.
+        area: share of its pixels above the pixel threshold, in [0, 1], with six digits; None without a map.
         box: x, y, width, height in pixels of the strongest region; None where no pixel is above.
         heat_map: file below the output folder; empty in tables where none is drawn.
-        text_score, reference_score: parts of the score, likewise; the second is None without references.
-        map_median, map_highest: of its map's values; 0 without one.
+        text_score, reference_score: parts of the score, with nine digits; the second is None without references.
+        map_median, map_highest: median and highest of the map's values; 0 without a map.
     """
 
     path: str
@@ -67,7 +67,7 @@ class Row:
     map_highest: float
 
     def cells(self) -> list[str]:
-        """The row as predictions.csv has it."""
+        """The cells of the row in predictions.csv."""
         box = [""] * len(_BOX) if self.box is None else [str(value) for value in self.box]
         threshold, reference = ("" if one is None else f"{one:.9g}" for one in (self.threshold, self.reference_score))
         area = "" if self.area is None else f"{self.area:.6g}"
@@ -76,18 +76,18 @@ class Row:
         return [cell(self.path), *figures, *box, cell(self.heat_map), f"{self.text_score:.9g}", reference]
 
     def as_json(self) -> str:
-        """The row as the journal and predictions.json have it."""
+        """The row as in the journal and predictions.json."""
         return json.dumps(asdict(self))
 
     def as_line(self) -> str:
-        """Score, its parts, verdict and path as a person reads them in a terminal."""
+        """Score, its parts, verdict and path for a terminal."""
         verdict = {None: "not judged", True: "anomalous", False: "good"}[self.anomalous]
         parts = f" ({self.parts})" if self.parts else ""
         return f"{self.score:.4f}{parts}  {verdict:10}  {printable(self.path)}"
 
     @property
     def parts(self) -> str:
-        """The parts of the score as a person reads them, or "" where it has but one."""
+        """The parts of the score for a person, or "" where it has only one."""
         known = self.reference_score is not None
         return f"text {self.text_score:.3f}, references {self.reference_score:.3f}" if known else ""
 
@@ -103,12 +103,12 @@ def describe(
     """The row of a picture.
 
     Args:
-        path: as the picture was found.
-        found: of this picture alone.
-        own_map: (height, width) anomaly map in the picture's own size; with a region 0 where nothing counts; None
-            if there is none.
-        threshold: where good ends.
-        region: what counts of the picture; the area is a share of it.
+        path: as the picture was given.
+        found: the result of this picture alone.
+        own_map: (height, width) anomaly map in the picture's own size; 0 outside the region if there is one; None
+            without a map.
+        threshold: the decision threshold.
+        region: the part of the picture that counts; the area is a share of it.
         heat_map: file below the output folder, if one is drawn.
     """
     area, box, levels = None, None, (0.0, 0.0)
@@ -139,7 +139,7 @@ def _rounded(value: float) -> float:
 
 
 def parse(line: bytes) -> Row | None:
-    """The row that ``as_json`` made a line of; None of any other line, or one whose heat map is not in its folder."""
+    """The row of a line from ``as_json``; None for any other line, or one whose heat map is not in its folder."""
     try:
         values: dict[str, Any] = json.loads(line)
         box = values.pop("box")
@@ -161,19 +161,19 @@ def parse(line: bytes) -> Row | None:
 
 
 class Journal:
-    """The rows of the journal that is in a folder, by their heat maps; use it in a ``with`` statement."""
+    """The rows of the journal in a folder, by their heat maps; use it in a ``with`` statement."""
 
     def __init__(self, save: Path) -> None:
         """Raises: InputError: if the journal cannot be written to."""
         self.path, self.rows = save / JOURNAL, {row.heat_map: row for row in read_rows(save)}
         try:
-            # Unbuffered, so that a row that is written is out of this program's hands.
+            # Unbuffered, so that a written row does not depend on this program any more.
             self._file = self.path.open("ab", buffering=0)
         except OSError as error:
             raise self._failure(error) from error
 
     def append(self, row: Row) -> None:
-        """Write a row to the disk; what an error leaves of it at the end of the file is not read.
+        """Write a row to the disk; a partial row that an error leaves at the end of the file is not read.
 
         Raises:
             InputError: if it cannot be written, for example because the disk is full.
@@ -198,12 +198,12 @@ class Journal:
 
 
 def read_rows(save: Path) -> list[Row]:
-    """The sound rows of the journal in a folder."""
+    """The valid rows of the journal in a folder."""
     return [row for row in map(parse, _lines(save)[1:]) if row is not None]
 
 
 def _lines(save: Path) -> list[bytes]:
-    """The whole lines; a run that was killed may have left a part of one at the end."""
+    """The complete lines; a killed run may have left part of one at the end."""
     try:
         return (save / JOURNAL).read_bytes().split(b"\n")[:-1]
     except OSError as error:
@@ -213,16 +213,16 @@ def _lines(save: Path) -> list[bytes]:
 def prepare(
     save: Path, settings: dict[str, Any], resume: bool, colours: tuple[float, float] | None = None
 ) -> tuple[bool, tuple[float, float] | None]:
-    """Take up the journal of an earlier run, or remove that run's files and begin one.
+    """Continue the journal of an earlier run, or remove that run's files and begin a new one.
 
     Args:
         save: the output folder.
         settings: of this run, as JSON gives them back.
-        resume: whether to go on from rows that are there.
-        colours: the scale of the heat maps, where it is known before they are scored.
+        resume: whether to continue from existing rows.
+        colours: the scale of the heat maps, if it is known before they are scored.
 
     Returns:
-        Whether to go on behind rows of an earlier run, and the scale: that of the heat maps that it has drawn, if any.
+        Whether rows of an earlier run are continued, and the colour scale: the one of its drawn heat maps, if any.
 
     Raises:
         InputError: if the earlier run had other settings, or its files cannot be replaced.
@@ -233,7 +233,7 @@ def prepare(
         remove_file(save / "report.html")
         colours = _colours(save) or colours
     elif resume:
-        _log.info("%s holds no rows to go on from, so the run starts from the beginning", save)
+        _log.info("%s holds no rows to continue from, so the run starts from the beginning", save)
     write_run(save, settings, finished=False, colours=colours)
     if not go_on:
         _remove_files(save)
@@ -242,7 +242,7 @@ def prepare(
 
 
 def _colours(save: Path) -> tuple[float, float] | None:
-    """The scale that run.json says; None if it says none, or the file is damaged."""
+    """The scale in run.json; None if it has none, or the file is damaged."""
     try:
         low, high = map(float, json.loads((save / RUN_FILE).read_bytes())["colours"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
@@ -251,7 +251,7 @@ def _colours(save: Path) -> tuple[float, float] | None:
 
 
 def _take_up(save: Path, settings: dict[str, Any]) -> None:
-    """Keep of a journal the rows that are sound, each once and with its pictures, and nothing else."""
+    """Keep only the valid rows of a journal, each once and with its pictures."""
     header, *lines = _lines(save) or [b""]
     try:
         others = differing(dict(json.loads(header)["settings"]), settings)
@@ -278,13 +278,13 @@ def _take_up(save: Path, settings: dict[str, Any]) -> None:
 
 
 def _is_whole(save: Path, row: Row, mask: bool) -> bool:
-    """Whether what is drawn of a picture is there, or its map, of which the heat map is yet to be drawn."""
+    """Whether a picture's drawn files exist, or its map, from which the heat map is yet to be drawn."""
     drawn = row.area is None or is_file(save / row.heat_map) or is_file(save / map_name(row.heat_map))
     return drawn and (not mask or is_file(save / mask_name(row.heat_map)))
 
 
 def _remove_files(save: Path) -> None:
-    """Remove the files of an earlier run, and no others; its journal, which names them, is replaced later."""
+    """Remove only the files of an earlier run; its journal, which names them, is replaced later."""
     rows = read_rows(save) if (save / JOURNAL).exists() else []
     drawn = [name(row.heat_map) for row in rows for name in (str, mask_name, map_name)]
     for path in (save / name for name in (*_FILES, *drawn)):
@@ -299,22 +299,22 @@ def write_run(save: Path, settings: dict[str, Any], finished: bool, **more: Any)
 
 
 def write_tables(save: Path, rows: Iterable[Row], failures: Iterable[tuple[str, str]]) -> None:
-    """Write predictions.csv and predictions.json of the rows, and failures.csv, each complete or as it was.
+    """Write predictions.csv and predictions.json of the rows, and failures.csv; each is complete or unchanged.
 
     Args:
         save: the output folder.
-        rows: those of the journal.
-        failures: path and reason of pictures that could not be read; a run that goes on tries them again, so
-            the journal does without.
+        rows: rows of the journal.
+        failures: path and reason of unreadable pictures; a resumed run tries them again, so
+            the journal does not hold them.
 
     Raises:
-        InputError: if one cannot be written.
+        InputError: if a file cannot be written.
     """
     rows = [row if row.area is not None else replace(row, heat_map="") for row in rows]
     _write_csv(save / "predictions.csv", [_PREDICTIONS, *(row.cells() for row in rows)])
     listed = ",\n".join(row.as_json() for row in rows)
     write_atomically(save / "predictions.json", f"[\n{listed}\n]\n" if rows else "[]\n")
-    # Sorted, since a run that went on met them in other batches.
+    # Sorted, since a resumed run read them in other batches.
     _write_csv(save / "failures.csv", [_FAILURES, *((cell(path), cell(reason)) for path, reason in sorted(failures))])
 
 

@@ -41,7 +41,7 @@ from winclip.support.names import counted, printable
 from winclip.thresholds import LeftOut, Threshold, fallback_threshold, from_leave_one_out
 
 _log = logging.getLogger("winclip")
-# Rows at the end of a run.
+# Number of rows printed at the end of a run.
 _HIGHEST = 5
 
 
@@ -53,7 +53,7 @@ def run(options: Options) -> int:
 
     Raises:
         InputError: if anything given is wrong, no picture can be read, or the output cannot be written;
-            rows that are there stay.
+            existing rows are kept.
     """
     log_to_terminal(_log)
     if options.demo and not options.inputs:
@@ -130,19 +130,19 @@ def _predict(options: Options, region: Region | None) -> int:
 
 @dataclass
 class _Output:
-    """Where results go.
+    """Where results are written.
 
     Attributes:
-        options: of the run.
-        intake: of the pictures.
-        journal: of the rows.
-        threshold: where good ends.
-        folder: that names in the output are relative to.
-        region: what counts of the pictures; None if all does.
-        settings: of run.json.
+        options: options of the run.
+        intake: intake of the pictures.
+        journal: journal of the rows.
+        threshold: the decision threshold.
+        folder: names in the output are relative to it.
+        region: the part of the pictures that counts; None for all.
+        settings: settings of run.json.
         colours: map values of the coldest and the hottest colour; None until all pictures are scored.
-        paths: of the pictures, by their heat maps.
-        failures: by the path of pictures that could not be read, why.
+        paths: paths of the pictures, by their heat maps.
+        failures: by path, why a picture could not be read.
     """
 
     options: Options
@@ -157,7 +157,7 @@ class _Output:
     failures: dict[str, str] = field(default_factory=dict)
 
     def left(self, paths: Iterable[str]) -> list[str]:
-        """The pictures without a row; those that could not be read are no failures any more."""
+        """The pictures without a row; unreadable ones do not count as failures any more."""
         named = {heat_map_name(path, self.folder): path for path in paths}
         self.paths |= named
         left = [path for name, path in named.items() if name not in self.journal.rows]
@@ -166,10 +166,10 @@ class _Output:
         return left
 
     def add(self, path: str, outcome: Outcome) -> None:
-        """Write what comes of a picture, its heat map once the colours are known; one without a result is passed over.
+        """Write a picture's result, and its heat map once the colours are known; a picture without a result is skipped.
 
         Raises:
-            InputError: if something cannot be written.
+            InputError: if a file cannot be written.
         """
         name, threshold, save = heat_map_name(path, self.folder), self.threshold, self.options.save_path
         try:
@@ -193,12 +193,12 @@ class _Output:
             print(row.as_line(), flush=True)
 
     def draw_all(self) -> None:
-        """Draw the heat maps that are not there yet; a picture that cannot be read any more loses its row.
+        """Draw the missing heat maps; a picture that cannot be read any more loses its row.
 
-        Their one scale of colours comes from all rows, unless heat maps of an earlier run have one already.
+        Their common colour scale comes from all rows, unless an earlier run has drawn heat maps with one.
 
         Raises:
-            InputError: if one cannot be written.
+            InputError: if a file cannot be written.
         """
         rows, save = self.journal.rows, self.options.save_path
         if self.colours is None and rows and not self.options.image_only:
@@ -210,11 +210,11 @@ class _Output:
             if not self._draw(self.paths.get(name, rows[name].path), name):
                 del rows[name]
         for folder in sorted((save / "maps").glob("**/"), reverse=True):
-            with contextlib.suppress(OSError):  # it holds something
+            with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
 
     def _draw(self, path: str, name: str) -> bool:
-        """Draw a heat map of the map that is kept, and let go of that; whether the picture could be read.
+        """Draw a heat map from the kept map and remove the map; returns whether the picture could be read.
 
         Raises:
             InputError: if the heat map cannot be written.
@@ -222,7 +222,7 @@ class _Output:
         assert self.colours is not None
         kept = self.options.save_path / map_name(name)
         try:
-            # Once more, because a batch of large ones would take gigabytes; it may have changed since.
+            # Read again, because a batch of large pictures would take gigabytes; it may have changed since.
             picture = read_image(path, upright=True, intake=self.intake)
             own_map = in_own_size(unpacked_map(kept), picture.size, self.region)
             drawn = with_legend(heat_map(picture, own_map, self.colours), self.colours, self.threshold.pixel)
@@ -240,18 +240,18 @@ class _Output:
         self.failures[Path(path).as_posix()] = str(error)
 
     def write_tables(self) -> None:
-        """Make the tables of what is there."""
+        """Write the tables of the present rows."""
         write_tables(self.options.save_path, self.journal.rows.values(), self.failures.items())
 
     def how_to_go_on(self, of_all: str = "") -> str:
-        """What is said where a run ends early."""
+        """The message where a run ends early."""
         done = len(self.journal.rows)
         more = "" if self.options.watch else " and then draws the heat maps"
-        return f"{done}{of_all} pictures are scored; the same command with --resume goes on behind them{more}"
+        return f"{done}{of_all} pictures are scored; the same command with --resume continues after them{more}"
 
 
 def _score_all(left: Sequence[str], scorer: Whole, output: _Output) -> None:
-    """Score, and where that ends early, save the tables and say how to go on."""
+    """Score the pictures; if that ends early, save the tables and say how to continue."""
     total, hidden = len(output.journal.rows) + len(left), output.options.watch or None
     try:
         with tqdm(total=len(left), unit="picture", disable=hidden, dynamic_ncols=True) as progress:
@@ -269,13 +269,13 @@ def _score_all(left: Sequence[str], scorer: Whole, output: _Output) -> None:
 
 
 def _score_as_they_come(watch: Watch, scorer: Whole, output: _Output) -> KeyboardInterrupt:
-    """Score pictures when they are complete, and write the tables anew after each look that found any.
+    """Score pictures when they are complete, and rewrite the tables after each look that found any.
 
     Returns:
-        The signal that came while there was nothing to do.
+        The signal that came while there was nothing to score.
 
     Raises:
-        InputError: if a watched folder disappears or something cannot be written; tells how many are done.
+        InputError: if a watched folder disappears or a file cannot be written; tells how many are done.
     """
     _log.info("watching for pictures; Ctrl-C ends it")
     while True:
@@ -294,7 +294,7 @@ def _score_as_they_come(watch: Watch, scorer: Whole, output: _Output) -> Keyboar
 
 
 def _finish(options: Options, output: _Output, left_out: LeftOut | None, notes: Sequence[str]) -> None:
-    """Write the tables, run.json and the report, and print what a person reads at the end of a run."""
+    """Write the tables, run.json and the report, and print the summary of a run."""
     save, threshold, unreadable = options.save_path, output.threshold, len(output.failures)
     rows = sorted(output.journal.rows.values(), key=lambda row: row.score, reverse=True)
     output.write_tables()

@@ -1,4 +1,4 @@
-"""Scores, maps and the threshold of pictures: of each as a whole, or of large ones in tiles at full resolution."""
+"""Scores, maps and the threshold of pictures: whole pictures, or large ones in tiles at full resolution."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from winclip.thresholds import LeftOut
 
 _log = logging.getLogger("winclip")
 
-# Tiles of all references together that a tile is compared with; 128 of the default model take 220 MB.
+# Most tiles of all references that a tile is compared with; 128 of the default model take 220 MB.
 MOST_IN_MEMORY = 128
-# Left, upper, right and lower end in pixels, as Pillow has them.
+# Left, upper, right and lower end in pixels, as in Pillow.
 Tile = tuple[int, int, int, int]
 # The result of one picture and the picture's size, or why it has none.
 Outcome = tuple[Prediction, Size] | str
 
 
 def score_each(model: WinCLIP, embeddings: Embeddings) -> list[Prediction | InputError]:
-    """The result of each picture or why it has none; all are scored together if all have one."""
+    """The result of each picture or why it has none; they are scored together if all have one."""
     ones = [slice(number, number + 1) for number in range(len(embeddings))]
     try:
         out = model.score(embeddings)
@@ -44,14 +44,14 @@ def score_each(model: WinCLIP, embeddings: Embeddings) -> list[Prediction | Inpu
 
 
 class Whole:
-    """Scores pictures, or what counts of them, as a whole with the class that is set."""
+    """Scores whole pictures, or their regions, with the current class."""
 
     def __init__(self, model: WinCLIP, reader: BatchReader, region: Region | None) -> None:
         self._model, self._reader, self._region = model, reader, region
         self.names: list[str] = []
 
     def announce(self, references: Sequence[str], pictures: Sequence[str]) -> None:
-        """Log what there is to do, where that is not plain from the number of pictures."""
+        """Log the amount of work, if the number of pictures does not show it."""
 
     def add_references(self, paths: Sequence[str]) -> None:
         """Fill the memory bank. References that cannot be read are left out with a warning."""
@@ -63,9 +63,9 @@ class Whole:
                 self.names += [batch.entries[number] for number in taken]
 
     def left_out(self) -> LeftOut | None:
-        """What each reference scores against the others; None with fewer than two."""
+        """The scores of each reference against the others; None with fewer than two."""
         count = self._model.reference_count()
-        # Those of a memory have no names.
+        # References in a memory have no names.
         self.names = self.names or [f"reference {number + 1}" for number in range(count)]
         return LeftOut.of(self._model.leave_one_out()) if count > 1 else None
 
@@ -91,8 +91,8 @@ class Whole:
 class Tiles(Whole):
     """Scores pictures tile by tile.
 
-    A picture's score is the highest of its tiles' scores, each as of a picture by itself: with the class token of the
-    tile, not of the whole; and so is each part of it. Where tiles overlap, the map is the higher of theirs.
+    A picture's score is the highest of its tiles' scores, each computed as for a separate picture, with the class token
+    of the tile; so is each part of the score. Where tiles overlap, the map has the higher value.
     """
 
     def __init__(self, model: WinCLIP, reader: BatchReader, region: Region | None, side: int) -> None:
@@ -109,12 +109,12 @@ class Tiles(Whole):
                 f" more, such as {model.backbone.image_size}, the model's image size"
             )
         self._side = side
-        # Of each reference, the positions of its tiles in the memory bank.
+        # For each reference, the positions of its tiles in the memory bank.
         self._in_memory: dict[str, range] = {}
         self._to_come = 0
 
     def announce(self, references: Sequence[str], pictures: Sequence[str]) -> None:
-        """Log how many tiles there are; how long they take is logged when the first were scored."""
+        """Log how many tiles there are; how long they take is logged after the first were scored."""
         # For the threshold each reference is scored against the others.
         scored = [*references, *pictures] if len(references) > 1 else pictures
         counts = [self._count(path) for path in scored]
@@ -131,8 +131,8 @@ class Tiles(Whole):
         )
 
     def _count(self, path: str) -> int:
-        """Tiles of a picture by what its file's beginning says; a turned one has as many."""
-        with contextlib.suppress(Exception):  # of any kind; whatever it is, reading it says so later
+        """The number of tiles of a picture, from its file header; a rotated picture has as many."""
+        with contextlib.suppress(Exception):  # of any kind; reading the picture reports it later
             if self._region is not None:
                 return len(self._tiles(self._region.box[2:]))
             with open_image(path) as picture:
@@ -140,16 +140,16 @@ class Tiles(Whole):
         return 0
 
     def _tiles(self, size: tuple[int, int]) -> list[Tile]:
-        """Those in which something counts."""
+        """The tiles in which pixels count."""
         tiles, region = tiles_of(size, self._side), self._region
         if region is None:
             return tiles
         return [tile for tile in tiles if region.inside[tile[1] : tile[3], tile[0] : tile[2]].any()]
 
     def add_references(self, paths: Sequence[str]) -> None:
-        """Fill the memory bank with tiles of the references, as many of each, evenly spaced and of each others.
+        """Fill the memory bank with tiles of the references, equally many of each, evenly spaced at different places.
 
-        Tiles of the same pixels count once. References that cannot be read are left out with a warning.
+        Tiles with the same pixels count once. References that cannot be read are left out with a warning.
         """
         each, seen = max(MOST_IN_MEMORY // max(len(paths), 1), 1), set[bytes]()
         for number, path in enumerate(paths):
@@ -170,7 +170,7 @@ class Tiles(Whole):
             self._in_memory[path] = range(before, self._model.reference_count())
 
     def left_out(self) -> LeftOut | None:
-        """What each reference scores, in all of its tiles, against those of the others; None with fewer than two.
+        """The scores of each reference, in all of its tiles, against the others' tiles; None with fewer than two.
 
         Raises:
             InputError: if a reference has no score, or cannot be read again.
@@ -234,7 +234,7 @@ def tiles_of(size: tuple[int, int], side: int) -> list[Tile]:
     """Tiles that cover a picture row by row, evenly spaced, neighbours sharing a quarter of their side or more.
 
     Args:
-        size: width and height of the picture; where it is shorter than a tile, so is its tile.
+        size: width and height of the picture; a shorter picture has a tile as short.
         side: of a tile in pixels.
     """
     (width, columns), (height, rows) = ((min(length, side), _starts(length, side)) for length in size)

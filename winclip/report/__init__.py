@@ -1,1 +1,1 @@
-"""One self-contained HTML page of a run: tables, curves, and pictures in an order that their caller chooses."""
+"""One self-contained HTML page of a run: tables, curves, and pictures in the caller's order."""

@@ -1,4 +1,4 @@
-"""What a report shows, as plain data; whoever has results fills it in."""
+"""The content of a report as plain data, independent of where the results come from."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from winclip.report.curves import ClassCurves
 
 @dataclass(frozen=True)
 class Table:
-    """A table that can be sorted by its columns.
+    """A table whose rows can be sorted by column.
 
     Attributes:
         title: its heading.
         header: names of the columns.
-        rows: cells as they are shown; ``-`` where there is no figure.
-        mean: a last row that sorting leaves in place, or None.
+        rows: the cells as text; ``-`` where there is no figure.
+        mean: a last row that sorting does not move, or None.
         notes: paragraphs below it.
         bars: whether a bar in each cell shows its figure, from 0 to 100.
-        chance: a row behind the mean that stays in place too, or None.
+        chance: a row after the mean that sorting does not move either, or None.
     """
 
     title: str
@@ -42,8 +42,8 @@ class Growth:
     Attributes:
         name: the class, or ``mean``.
         shots: numbers of references, ascending.
-        figures: by metric (``auroc_sp``, ...), of every number the mean over seeds and the standard deviation, per
-            cent; None where there is no figure.
+        figures: by metric (``auroc_sp``, ...), mean over seeds and standard deviation for each number of references, in
+            per cent; None where there is no figure.
     """
 
     name: str
@@ -53,15 +53,15 @@ class Growth:
 
 @dataclass(frozen=True)
 class Result:
-    """What one setting says about one image.
+    """The result of one setting for one image.
 
     Attributes:
         score: higher is more anomalous.
         threshold: a score above it is anomalous; None if there is none.
-        outcome: what came of it, in words that the page shows and filters by, such as ``false alarm``.
+        outcome: the outcome in words, which the page shows and filters by, such as ``false alarm``.
         rank: the gallery shows the smallest first.
         heat_map: RGB, of any size, laid over the whole image.
-        parts: what the score is made of, in words.
+        parts: the parts of the score, in words.
     """
 
     score: float
@@ -77,13 +77,13 @@ class Card:
     """One image of the gallery.
 
     Attributes:
-        name: what it is called on the page, such as its path in the data set.
+        name: its name on the page, such as its path in the data set.
         image: RGB.
         class_name: its class.
         defect_type: ``good``, a kind of defect, or empty.
         label: 1 for defective, 0 for good, None if not known.
         mask: (h, w) bool over the whole image, True on defects; None if there is none.
-        results: one for every setting of the report, in their order.
+        results: one for every setting of the report, in the report's order.
     """
 
     name: str
@@ -97,11 +97,11 @@ class Card:
 
 @dataclass(frozen=True)
 class SettingPage:
-    """What is shown of one setting, for example of a number of shots and a seed.
+    """The content for one setting, for example a number of shots and a seed.
 
     Attributes:
-        name: what the selector calls it.
-        curves: one entry a class, or none.
+        name: its name in the selector.
+        curves: one entry per class, or none.
     """
 
     name: str
@@ -110,13 +110,13 @@ class SettingPage:
 
 @dataclass(frozen=True)
 class Wording:
-    """What the page calls things.
+    """The names that the page uses.
 
     Attributes:
-        good, bad: the two groups of scores.
+        good, bad: names of the two groups of scores.
         panels: heading above the plots.
         outcome: label of the filter by outcome.
-        order: in which order the pictures come.
+        order: the order of the pictures.
         tables: a hint above the tables.
     """
 
@@ -135,14 +135,14 @@ class Report:
     Attributes:
         title: its heading.
         settings: at least one; the last is shown first.
-        wording: what things are called.
-        cards: read once, one at a time, so that a generator need not hold them all.
+        wording: the names that the page uses.
+        cards: read once, one at a time, so a generator need not hold them all.
         facts: names and values shown under the title, such as the model.
         tables: figures of the run.
         notes: paragraphs above the pictures, such as how the threshold was chosen.
         scale: map values of the coldest and the hottest colour.
-        heat_opacity: of the heat maps over their images, in [0, 1].
-        growth: of the mean and of every class, where there are several numbers of references.
+        heat_opacity: opacity of the heat maps over their images, in [0, 1].
+        growth: for the mean and for every class, if there are several numbers of references.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""ROC, precision-recall and PRO curves of a class, thinned to what a plot can show."""
+"""ROC, precision-recall and PRO curves of a class, thinned for plotting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from winclip.metrics.exact import DefectPixels, image_counts, joined_counts, sor
 from winclip.metrics.formulas import Counts, FloatArray, UndefinedMetric, check_kinds
 from winclip.metrics.histograms import Histograms
 
-# Points a plotted line keeps at most; a plot is some 250 pixels wide.
+# Largest number of points in a plotted line; a plot is some 250 pixels wide.
 POINTS = 200
 
 
@@ -30,14 +30,14 @@ class ClassCurves:
 
     Attributes:
         name: the class.
-        figures: metrics by name (``auroc_sp``, ...), those that are defined, as they are shown.
+        figures: the defined metrics by name (``auroc_sp``, ...), as text.
         good: scores of the good images.
         defective: scores of the defective images.
         threshold: shown in the histogram; None if undefined.
-        curves: ``roc_image``, ``pr_image``, ``roc_pixel``, ``pr_pixel``, ``pro_pixel``: those that are defined.
-        missing: why curves are left out, ``image`` and ``pixel``.
-        score_name: what the histogram is of.
-        references: scores of the references, each against the others; None where they are not known.
+        curves: the defined ones of ``roc_image``, ``pr_image``, ``roc_pixel``, ``pr_pixel`` and ``pro_pixel``.
+        missing: why curves are left out, by ``image`` and ``pixel``.
+        score_name: name of the score in the histogram.
+        references: scores of the references, each against the others; None where they are unknown.
     """
 
     name: str
@@ -58,14 +58,14 @@ def measure_class(
     pixels: tuple[DefectPixels, FloatArray] | Histograms | str,
     figures: Mapping[str, str],
 ) -> ClassCurves:
-    """Take the curves of a class.
+    """Compute the curves of a class.
 
     Args:
         name: the class.
         labels: (N,), zero for good images.
         scores: (N,), higher is more anomalous.
-        pixels: the labelled masks and the (N, H, W) anomaly maps, or their histogram in one row, or why there
-            are no masks.
+        pixels: the labelled masks and the (N, H, W) anomaly maps, or their histogram in one row, or the reason why
+            there are no masks.
         figures: the metrics shown beside the curves.
     """
     defective, values = np.asarray(labels) != 0, np.asarray(scores, np.float64)
@@ -99,27 +99,27 @@ def _pixel_counts(pixels: tuple[DefectPixels, FloatArray] | Histograms | str) ->
 def best_f1_threshold(scores: npt.NDArray[np.float64], counts: Counts) -> float:
     """The threshold with the largest F1 if higher scores count as defective.
 
-    It lies halfway between the lowest defect score that is then found and the next lower score of any
-    kind; of several equal F1, the one with the highest threshold is taken.
+    It lies halfway between the lowest defect score that it finds and the next lower score of any
+    kind; if several thresholds have the same F1, the highest one is taken.
 
     Args:
-        scores: all distinct ones, ascending.
-        counts: at these.
+        scores: all distinct scores, ascending.
+        counts: at these scores.
     """
     normal, defect = counts.normal[0, :-1], counts.defect[0, :-1]
     place = len(scores) - 1 - (2 * defect / (defect + normal + defect[0]))[::-1].argmax()
     lowest, next_lower = float(scores[place]), float(scores[place - 1]) if place else -np.inf
-    # Rounding could put the middle of two neighbours onto the upper one.
+    # Rounding could move the midpoint of two neighbours onto the upper one.
     just_below = float(np.nextafter(lowest, -np.inf))
     return min((next_lower + lowest) / 2, just_below) if np.isfinite(next_lower) else just_below
 
 
 def rising_curve(counts: Counts, found: npt.NDArray[np.float64]) -> Curve:
-    """Part of the defect scores found over the false positive rate, from (0, 0) to (1, 1).
+    """Share of defect scores found over the false positive rate, from (0, 0) to (1, 1).
 
     Args:
         counts: in one row.
-        found: those of its counts that rise: with ``defect`` this is the ROC curve, with ``overlap`` that of PRO.
+        found: the rising ones of its counts: ``defect`` for the ROC curve, ``overlap`` for the PRO curve.
     """
     return _thinned(*(above[0, ::-1] / above[0, 0] for above in (counts.normal, found)))
 
@@ -133,7 +133,7 @@ def precision_recall(counts: Counts) -> Curve:
 
 
 def _thinned(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Curve:
-    """At most POINTS points, evenly along the line, with both ends."""
+    """At most POINTS points, evenly spaced along the line, with both ends."""
     if len(x) <= POINTS:
         return Curve(x, y)
     length = np.append(0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y))))

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of one picture: which sentences, windows and good examples make its score."""
+"""One self-contained HTML page for one picture: the prompts, windows and good examples that make its score."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from winclip.report.page import environment
 from winclip.support.files import write_atomically
 from winclip.thresholds import Threshold
 
-# Of the chosen patch and, in turns, of the scales.
+# Colours of the chosen patch and of the scales in turn.
 _COLOURS = ("#ff7f0e", "#7fd1ff", "#b8f34f", "#ff9de0")
 _SHOWN_PROMPTS = 5
-# Pixels of a map; windows become squares whose edges stay sharp.
+# Side of a map in pixels; windows become squares whose edges stay sharp.
 _MAP_SIDE = 240
 
 
@@ -30,12 +30,12 @@ class Subject:
     """What is explained.
 
     Attributes:
-        name: of the picture.
-        picture: square, as the model sees it.
-        references: names and pictures of the good examples, those likewise; None for each that a memory came without.
-        threshold: where good ends.
+        name: name of the picture.
+        picture: square, as the model gets it.
+        references: names and square pictures of the good examples; None for each picture that the memory lacks.
+        threshold: the decision threshold.
         facts: further lines of the header.
-        temperature: of the softmax.
+        temperature: temperature of the softmax.
     """
 
     name: str
@@ -69,19 +69,19 @@ def write_explanation(path: str | PathLike[str], explanation: Explanation, subje
 
 
 def place(block: Block) -> str:
-    """A block in words; places are counted from 0."""
+    """A block in words; rows and columns are counted from 0."""
     name = "patch" if block.side == 1 else f"{block.side} x {block.side} window"
     return f"{name} {block.row},{block.column}"
 
 
 def verdict(found: Explanation, threshold: Threshold) -> str:
-    """What comes of a picture."""
+    """The verdict on a picture."""
     limit = threshold.of(found.score, found.probability, found.reference)
     return "not judged" if limit is None else "anomalous" if found.score > limit else "not anomalous"
 
 
 def _page(found: Explanation, subject: Subject) -> dict[str, Any]:
-    """What the template shows."""
+    """The values for the template."""
     patch, grid = found.patch, len(found.zero)
     colours = subject.threshold.colours(float(np.median(found.map)), float(found.map.max()))
     at = patch.row, patch.column
@@ -131,7 +131,7 @@ def _page(found: Explanation, subject: Subject) -> dict[str, Any]:
             ),
         ],
         "harmonic_text": (
-            f"A patch takes the harmonic mean of the windows that hold it: {means} for {place(patch)}. Joined in the"
+            f"A patch gets the harmonic mean of the windows that hold it: {means} for {place(patch)}. Combined in the"
             f" same way with p = {found.probability:.3f} of the whole picture this is {found.zero[at]:.3f} in the"
             " zero-shot map."
         ),
@@ -141,7 +141,7 @@ def _page(found: Explanation, subject: Subject) -> dict[str, Any]:
 
 
 def _of_memory(found: Explanation, memory: Memory, subject: Subject) -> dict[str, Any]:
-    """What the template shows of the good examples."""
+    """The template's values for the good examples."""
     patch, grid = found.patch, len(found.zero)
     mean, highest = memory.mean[patch.row, patch.column], memory.mean.max()
     outlined: dict[int, list[tuple[Block, str]]] = {}
@@ -180,7 +180,7 @@ def _picture(title: str, picture: Image.Image, grid: int, blocks: Sequence[Block
 
 
 def _maps(maps: Sequence[tuple[str, Map]], patch: Block) -> list[_Panel]:
-    """Maps on the patch grid in one scale of colours, the chosen patch outlined."""
+    """Maps on the patch grid with one common colour scale, the chosen patch outlined."""
     scale = _ends([values for _, values in maps])
     return [_map(title, values, scale, [(patch, _outline(0))]) for title, values in maps]
 
@@ -198,7 +198,7 @@ def _map(title: str, values: Map, scale: tuple[float, float], outlines: Sequence
     low, high = scale
     row, column = np.unravel_index(int(values.argmax()), values.shape)
     alt = f"{title}: {values.min():.3f} to {values.max():.3f}, the highest at {row},{column}"
-    # Equal values have no scale of their own.
+    # If all values are equal, they do not define a scale.
     squares = colour(values, low, max(high, low + 1e-6)).resize((_MAP_SIDE, _MAP_SIDE), Image.Resampling.NEAREST)
     return _Panel(title, alt, squares, len(values), outlines, scale)
 

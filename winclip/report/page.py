@@ -1,4 +1,4 @@
-"""From a report's content to one HTML file without any link to the outside."""
+"""Renders a report to one HTML file without external links."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from winclip.support.names import printable
 _HERE = Path(__file__).parent
 _LABELS = {0: "good", 1: "defective", None: ""}
 SIDE = 320
-# Characters of a thumbnail's data URI, and of an outline.
+# Largest number of characters of a thumbnail's data URI, and of an outline.
 LARGEST, LONGEST_OUTLINE = 55_000, 20_000
-# Heat maps are smooth, so fewer pixels are enough, and characters too.
+# Heat maps are smooth, so they need fewer pixels and characters.
 HEAT_SIDE, LARGEST_HEAT = 160, 12_000
 
 
 def render(report: Report) -> str:
-    """The page as text; every card is drawn once, one at a time."""
+    """The page as text; the cards are drawn one at a time."""
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     return (
         environment()
@@ -43,14 +43,14 @@ def render(report: Report) -> str:
             class_panels=class_panels,
             growth_panels=growth_panels,
             script=Markup(script),
-            # The browser runs this script and no other, whatever the names on the page contain.
+            # The browser runs only this script, whatever the names on the page contain.
             script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
         )
     )
 
 
 def environment() -> jinja2.Environment:
-    """What the templates of this folder are filled in with: escaped text, the colours of maps, and the style sheet."""
+    """The environment of this folder's templates: escaped text, the colours of maps, and the style sheet."""
     found = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -74,7 +74,7 @@ def write_report(path: str | PathLike[str], report: Report) -> None:
 
 
 def _gallery(report: Report) -> dict[str, Any]:
-    """What the script shows: cards, and for every setting their results and order."""
+    """The script's data: cards, and for every setting their results and order."""
     cards: list[dict[str, Any]] = []
     results: list[list[dict[str, str]]] = [[] for _ in report.settings]
     ranks: list[list[tuple[float, ...]]] = [[] for _ in report.settings]
@@ -114,7 +114,7 @@ def _card(card: Card) -> dict[str, Any]:
 
 
 def thumbnail_size(size: Sequence[int], side: int) -> tuple[int, int]:
-    """Width and height of a picture that fits in a square; never larger than the picture itself."""
+    """Width and height of a picture that fits into a square; never larger than the picture itself."""
     scale = min(1.0, side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
@@ -131,7 +131,7 @@ def thumbnail(image: Image.Image) -> str:
 
 
 def heat_picture(heat_map: npt.NDArray[np.floating], size: tuple[int, int]) -> Image.Image:
-    """A small heat map in colours that run from 0 to 1, in the shape of its image, RGB.
+    """A small heat map in colours from 0 to 1, with the aspect ratio of its image, RGB.
 
     Args:
         heat_map: (h, w); values outside [0, 1] are drawn as the nearest end.
@@ -143,13 +143,13 @@ def heat_picture(heat_map: npt.NDArray[np.floating], size: tuple[int, int]) -> I
 def outline(mask: npt.NDArray[np.bool_]) -> str:
     """The borders of a mask's regions as an SVG path, in a square of 100 x 100 over the whole image.
 
-    Where regions are so many that their borders are longer than ``LONGEST_OUTLINE``, the box around them all.
+    If the borders are longer than ``LONGEST_OUTLINE``, the box around all regions instead.
 
     Args:
         mask: (h, w) bool.
     """
     height, width = mask.shape
-    # A pixel becomes 2 x 2, so that the borders of single pixels enclose them; the rim keeps those at the edge.
+    # A pixel becomes 2 x 2, so borders can enclose single pixels; the margin keeps the borders at the edge.
     enlarged = np.pad(mask.repeat(2, 0).repeat(2, 1).astype(np.uint8), 1)
     contours, _ = cv2.findContours(enlarged, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     parts = []

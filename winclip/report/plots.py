@@ -1,4 +1,4 @@
-"""Plots of the report as small SVG drawings whose colours are CSS variables, for light and dark, and of differences."""
+"""Plots of the report as small SVG drawings with CSS variables as colours, for light and dark, and difference plots."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from winclip.metrics.formulas import PRO_LIMIT, REGISTRY
 from winclip.report.content import Growth
 from winclip.report.curves import ClassCurves
 
-# matplotlib wants colours as numbers; these stand for the page's CSS variables.
+# matplotlib needs numeric colours; these stand for the page's CSS variables.
 _VARIABLES = {
     "#010101": "var(--ink)",
     "#020202": "var(--muted)",
@@ -27,7 +27,7 @@ _VARIABLES = {
 }
 INK, MUTED, RULE, GOOD, BAD, PIXEL = _VARIABLES
 _BINS = 20
-# By title, those of images and of pixels.
+# By title, the curves of images and of pixels.
 _GROWTH = {each.title: [other.name for other in reversed(REGISTRY) if other.title == each.title] for each in REGISTRY}
 # Any: its type in matplotlib is a literal of every setting.
 _STYLE: Any = {
@@ -41,17 +41,17 @@ _STYLE: Any = {
     "grid.color": RULE,
 }
 
-# Of a class and a metric: the difference and the ends of its interval, per cent.
+# For a class and a metric: the difference and the ends of its interval, in per cent.
 Differences = Mapping[tuple[str, str], tuple[float, float, float]]
 
 
 class Panel(NamedTuple):
-    """A plot with its words.
+    """A plot with its text.
 
     Attributes:
         title: what is drawn.
         metric: what the figures are, such as ``AUROC``.
-        figures: of each line its kind and its figure.
+        figures: the kind and the figure of each line.
         drawing: SVG; empty without lines.
         reason: why lines are missing.
     """
@@ -102,7 +102,7 @@ def score_histogram(measured: ClassCurves) -> str:
         groups.append((measured.references, INK))
     scores = np.concatenate([values for values, _ in groups])
     scores = scores[np.isfinite(scores)]
-    # Scores that differ by less than float can part into bins lie in one bin, as equal ones do.
+    # Scores closer than float can separate into bins lie in one bin, like equal scores.
     close = scores.size > 0 and np.ptp(scores) < 1e-9
     edges = np.histogram_bin_edges(scores, _BINS, (scores.min() - 0.5, scores.max() + 0.5) if close else None)
     with rc_context(_STYLE):
@@ -123,7 +123,7 @@ def growth_plot(growth: Growth, metrics: Sequence[str]) -> str:
 
     Args:
         growth: the figures.
-        metrics: which of them; those that end in ``_sp`` are drawn as of images, others as of pixels.
+        metrics: the metrics to draw; names that end in ``_sp`` are of images, others of pixels.
     """
     with rc_context(_STYLE):
         figure, axes = _axes("references", "per cent")
@@ -155,7 +155,7 @@ def _curves(
     diagonal: bool = False,
     right: float = 1.0,
 ) -> Markup:
-    """The curves of a kind, of images and pixels; empty if there is none."""
+    """The curves of a kind, of images and pixels; empty if there are none."""
     colours = {f"{kind}_image": INK, f"{kind}_pixel": PIXEL}
     lines = [(measured.curves[name], colour) for name, colour in colours.items() if name in measured.curves]
     if not lines:
@@ -170,12 +170,12 @@ def _curves(
             axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.6, linestyle=(0, (2, 2)))
         for curve, colour in lines:
             axes.plot(curve.x, curve.y, color=colour, linewidth=1.5, drawstyle="steps-pre" if steps else "default")
-        # Drawings are our own and hold no text from outside.
+        # Drawings are made here and hold no outside text.
         return Markup(_svg(figure))
 
 
 def difference_plot(title: str, classes: Sequence[str], metrics: Sequence[str], differences: Differences) -> str:
-    """A panel for every metric, a line for every class, as SVG; what does not reach across 0 is drawn in full."""
+    """A panel for every metric, a line for every class, as SVG; intervals that exclude 0 are blue."""
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "differences", "font.size": 8}):
         figure = Figure(figsize=(1.2 + 1.7 * len(metrics), 0.9 + 0.25 * len(classes)), layout="constrained")
         figure.suptitle(title, parse_math=False)
@@ -203,7 +203,7 @@ def _axes(x_label: str, y_label: str) -> tuple[Figure, Any]:
 
 
 def _svg(figure: Figure) -> str:
-    """The drawing without prolog, fixed size, background and ids, to stand inside HTML."""
+    """The drawing without prolog, fixed size, background and ids, for use inside HTML."""
     drawing = _saved(figure, transparent=True)
     drawing = drawing[drawing.index("<svg") :]
     drawing = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', drawing, count=1)

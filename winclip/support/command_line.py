@@ -1,4 +1,4 @@
-"""What the command lines of the entry points share: options of the model and of reading, errors, the log.
+"""Shared parts of the command lines: options of the model and of reading, errors, the log.
 
 Imports nothing heavy, so that ``--help`` and mistyped options answer at once.
 """
@@ -44,7 +44,7 @@ class ModelOptions:
     )
     pretrained: str | None = option(
         "open_clip tag or path of a checkpoint .pt, .bin, .safetensors"
-        f" ({DEFAULT_PRETRAINED}; of {DEMO_MODEL} its own)",
+        f" ({DEFAULT_PRETRAINED}; {DEMO_MODEL} has its own)",
         group="model",
     )
     image_size: int | None = option("side in pixels, a multiple of the patch size (the model's own)", group="model")
@@ -55,23 +55,23 @@ class ModelOptions:
     device: str = option("auto, cpu, cuda, cuda:1, mps (auto)", "auto", group="model")
     precision: str = option("auto, fp32, tf32 (CUDA), bf16, fp16 (auto: fp32)", "auto", group="model")
     white: int | None = option(
-        "what is white in pictures of more than 8 bits, such as 4095 of a 12-bit camera (65535)",
+        "the white value of pictures of more than 8 bits, such as 4095 for a 12-bit camera (65535)",
         group="model",
         metavar="N",
     )
 
     def __post_init__(self) -> None:
-        """Raises: InputError: if scales, temperature or white make no sense."""
+        """Raises: InputError: if scales, temperature or white are not valid."""
         check_white(self.white)
         check_temperature(self.temperature)
         check_scales(self.scales)
 
     def load(self, weights: bool = True, **more: Any) -> WinCLIP:
-        """The model, without a class; without its weights it can say what it is, and scores nothing.
+        """The model, without a class; without its weights it only knows its properties, and scores nothing.
 
         Args:
             weights: whether they are loaded.
-            more: for ``WinCLIP``.
+            more: further arguments of ``WinCLIP``.
 
         Raises:
             InputError: if anything given is unknown, unreachable, or does not fit together.
@@ -98,7 +98,7 @@ class VariantOptions(ModelOptions):
     variant: str = option(f"way of computing: {HELP} (reference)", REFERENCE.name, group="model", metavar="V")
 
     def __post_init__(self) -> None:
-        """Raises: InputError: if the variant is unknown, or an option makes no sense."""
+        """Raises: InputError: if the variant is unknown, or an option is not valid."""
         super().__post_init__()
         parse_variant(self.variant)
 
@@ -108,7 +108,7 @@ class VariantOptions(ModelOptions):
 
 
 def number_or_auto(text: str) -> int | None:
-    """The number that an option says; None for ``auto``."""
+    """The number in an option's text; None for ``auto``."""
     return None if text == "auto" else int(text)
 
 
@@ -137,7 +137,7 @@ class ReadingOptions:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came, which is heard like Ctrl-C."""
+    """SIGTERM came; it is handled like Ctrl-C."""
 
 
 def run_command(run: Callable[[], int], how_to_go_on: str = "the same command starts again") -> int:
@@ -145,8 +145,8 @@ def run_command(run: Callable[[], int], how_to_go_on: str = "the same command st
 
     Args:
         run: the command. A signal raises KeyboardInterrupt in it, so that it can save what is finished.
-        how_to_go_on: said after a signal, in the one line on standard error that tells of a bad end; the
-            text of the KeyboardInterrupt, if it has one, takes its place.
+        how_to_go_on: printed after a signal, in the one line on standard error that reports the failure; the
+            text of the KeyboardInterrupt, if it has one, replaces it.
     """
     try:
         with _signals_heard():
@@ -160,7 +160,7 @@ def run_command(run: Callable[[], int], how_to_go_on: str = "the same command st
 
 
 def ending(error: BaseException) -> str:
-    """What ended a run, for its log."""
+    """The reason for the end of a run, for its log."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
@@ -177,7 +177,7 @@ def _signals_heard() -> Iterator[None]:
     def stop(number: int, frame: object) -> None:
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    # SIGINT too, which shells let their background jobs ignore.
+    # SIGINT too, because shells let their background jobs ignore it.
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

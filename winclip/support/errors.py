@@ -1,4 +1,4 @@
-"""The one error that users of this project are meant to read."""
+"""The one error whose message is written for users."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class InputError(ValueError):
 
     The message is one line that names the thing, its value and the way out. The entry points print
     it after ``error:`` and exit with status 2; any other exception is a defect of this project.
-    Whatever a file had to say in it, it is safe to print and not longer than ``printable`` allows.
+    The message is safe to print and not longer than ``printable`` allows, whatever text a file added to it.
     """
 
     def __init__(self, message: str) -> None:

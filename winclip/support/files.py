@@ -1,4 +1,4 @@
-"""Files: each written complete or not at all, by one run at a time; read within bounds; and told apart."""
+"""Files: atomic writes, locks on output folders, reading with size limits, checksums."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from winclip.support.errors import InputError
 
 _log = logging.getLogger("winclip")
 _LOCK = ".winclip.lock"
-# Of a text or JSON file: a list of 200,000 images stays below.
+# Largest text or JSON file in bytes: a list of 200,000 images is smaller.
 _MOST_BYTES = 64 << 20
 _TEMPORARY = re.compile(r"\.winclip-[0-9a-f]{16}\.tmp")
 
 
 def write_atomically(path: str | PathLike[str], content: str | bytes | Iterable[bytes]) -> None:
-    """Write a file in one step: its readers see the old content or the new, never a part.
+    """Write a file in one step: its readers see the old content or the new, never a mixture.
 
     The content goes to a temporary file in the same folder, reaches the disk, and then takes the
-    place of ``path``. On an error the temporary file is removed and ``path`` is as it was.
+    place of ``path``. On an error the temporary file is removed and ``path`` is unchanged.
 
     Args:
         path: the file; folders that are missing above it are made.
-        content: text is written as UTF-8, line ends as they are; parts are written as they come.
+        content: text is written as UTF-8 with unchanged line ends; an iterable is written part by part.
 
     Raises:
         InputError: if the folder cannot be made or written to, the disk is full, or ``path`` is a
@@ -58,26 +58,26 @@ def write_atomically(path: str | PathLike[str], content: str | bytes | Iterable[
 
 @contextlib.contextmanager
 def lock_folder(folder: Path, option: str = "--save_path") -> Iterator[None]:
-    """Let one run at a time write to an output folder, which is made where it is missing.
+    """Let only one run at a time write to an output folder, which is created if missing.
 
-    The lock is the system's, on a hidden file that is removed at the end, so it is free again when its process is
-    gone, however that ended. Temporary files of a run that was killed are removed first.
+    The lock is the system's, on a hidden file that is removed at the end, so the system releases it when its process
+    ends in any way. Temporary files of a killed run are removed first.
 
     Args:
         folder: the output folder.
-        option: that names it.
+        option: the option that names it.
 
     Raises:
         InputError: if another run holds the folder, or the folder cannot be written to.
     """
-    # Late, because only what writes needs it.
+    # Late, because only writing needs it.
     from filelock import FileLock, Timeout
 
     path = folder / _LOCK
     lock = FileLock(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        left = path.exists()  # by a run that was killed, if the lock is free
+        left = path.exists()  # left by a killed run, if the lock is free
         lock.acquire(timeout=0)
     except Timeout as error:
         raise InputError(f"another run writes to {folder}; wait for its end, or choose another {option}") from error
@@ -86,13 +86,13 @@ def lock_folder(folder: Path, option: str = "--save_path") -> Iterator[None]:
             raise InputError(
                 f"cannot write to {folder} ({error.strerror or error}); choose another {option}"
             ) from error
-        _log.warning("%s knows no locks (%s); see to it that one run at a time writes there", folder, error)
+        _log.warning("%s does not support locks (%s); make sure that one run at a time writes there", folder, error)
     try:
         if left:
             _remove_temporary(folder)
         yield
     finally:
-        with contextlib.suppress(OSError):  # while it is held: a file that is released could be another run's by now
+        with contextlib.suppress(OSError):  # while the lock is held: afterwards the file could be another run's
             path.unlink()
         lock.release()
 
@@ -102,7 +102,7 @@ def read_text(path: str | PathLike[str], what: str) -> str:
 
     Args:
         path: the file.
-        what: it is, for messages: ``prompt set``.
+        what: its kind, for messages, such as ``prompt set``.
 
     Raises:
         InputError: if it cannot be read, is larger than 64 MB, or is not UTF-8.
@@ -125,10 +125,10 @@ def read_json(path: str | PathLike[str], what: str) -> Any:
 
 
 def parse_json(text: str, name: str) -> Any:
-    """The content of a JSON text; ``name`` is said in errors.
+    """The content of a JSON text; errors mention ``name``.
 
     Raises:
-        InputError: if it is not JSON, or has a key twice in one object, of which one would be lost in silence.
+        InputError: if it is not JSON, or an object has a key twice, one of which would be lost silently.
     """
     try:
         return json.loads(text, object_pairs_hook=_object)
@@ -157,22 +157,22 @@ def remove_file(path: Path) -> None:
 
 
 def is_file(path: str | PathLike[str]) -> bool:
-    """Whether there is such a file. Of a name that is too long for one, pathlib's raises an error; this does not."""
+    """Whether there is such a file. For a name that is too long, pathlib raises an error; this does not."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def is_folder(path: str | PathLike[str]) -> bool:
-    """Whether there is such a folder, likewise."""
+    """Whether there is such a folder, also for a name that is too long."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
 def exists(path: str | PathLike[str]) -> bool:
-    """Whether there is such a file or folder, likewise."""
+    """Whether there is such a file or folder, also for a name that is too long."""
     return os.path.exists(path)  # noqa: PTH110
 
 
 def cache_folder(part: str) -> Path:
-    """Where a part of what is kept between runs lies, by the XDG rule."""
+    """The folder for one part of the cache, by the XDG rule."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "winclip" / part
 
@@ -187,7 +187,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _write_to_disk(path: Path, parts: Iterable[bytes]) -> None:
-    # Not tempfile.mkstemp: its files are readable by their owner alone, whatever the umask says.
+    # Not tempfile.mkstemp: only the owner could read its files, whatever the umask says.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     with os.fdopen(descriptor, "wb") as file:
         file.writelines(parts)
@@ -197,7 +197,7 @@ def _write_to_disk(path: Path, parts: Iterable[bytes]) -> None:
 
 def _remove_temporary(folder: Path) -> None:
     for here, folders, names in os.walk(folder):
-        # Those of other runs, which may still go on.
+        # Temporary files of other runs, which may not have ended.
         folders[:] = [name for name in folders if not (Path(here) / name / _LOCK).exists()]
         for name in filter(_TEMPORARY.fullmatch, names):
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Names that come from outside, in terminals, tables and file names: escaped where they would do harm there."""
+"""Names from outside in terminals, tables and file names: escaped where they would do harm there."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import os
 import re
 from collections.abc import Iterable
 
-# Control characters, line separators, what reverses the direction of writing, and bytes that are no UTF-8.
+# Control characters, line separators, direction overrides, and bytes that are not UTF-8.
 _UNSAFE = "\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff"
-# Spreadsheets take such a cell for a formula; those that part cells at ";" take it so behind one, too.
+# Spreadsheets take such a cell for a formula; spreadsheets that split cells at ";" also do so after one.
 _FORMULA = re.compile("(?:^|;)[ \\xa0]*[=+\\-@\\uff0b\\uff0d\\uff1d\\uff20]")
 _ESCAPE = re.compile(r"\\x([0-9a-f]{2})|\\u([0-9a-f]{4})")
 
-# Bytes of a name in common file systems.
+# Largest length of a name in common file systems, in bytes.
 NAME_LIMIT = 255
 
 
 def printable(text: str, limit: int = 2000) -> str:
-    """Text of any origin as one line for a terminal, a log or a page: what is unsafe there as ``\\x1b`` or ``\\udcff``.
+    """Text of any origin as one line for a terminal, a log or a page; unsafe characters are escaped as in ``\\x1b``.
 
     Args:
-        text: most text comes back as it is.
-        limit: characters; the middle of longer text is left out, since errors name their thing first and
+        text: most text is returned unchanged.
+        limit: characters; the middle of longer text is left out, since errors name the thing first and
             the way out last.
     """
     escaped = _escaped(text, _UNSAFE)
@@ -35,10 +35,10 @@ def printable(text: str, limit: int = 2000) -> str:
 
 
 def cell(text: str) -> str:
-    """Text of any origin for a CSV file in UTF-8, so that no spreadsheet takes it for a formula.
+    """Text of any origin for a UTF-8 CSV file, so that no spreadsheet takes it for a formula.
 
-    Most text stays as it is. Text that could be a formula, begins with ``'``, or holds control characters, line
-    breaks or what is no UTF-8 gets a ``'`` in front, and such characters, ``;`` and the backslash are escaped
+    Most text is unchanged. Text that could be a formula, begins with ``'``, or holds control characters, line
+    breaks or bytes that are not UTF-8 gets a ``'`` in front, and these characters, ``;`` and the backslash are escaped
     as in ``\\x0a``. ``from_cell`` gives the text back.
     """
     if text.startswith("'") or _FORMULA.search(text) or re.search(f"[{_UNSAFE}]", text):
@@ -54,7 +54,7 @@ def from_cell(text: str) -> str:
 
 
 def counted(count: int, one: str, more: str = "") -> str:
-    """A number with its noun: ``1 image``, ``2 images``; ``more`` is for what has no plain s: ``2 classes``."""
+    """A number with its noun: ``1 image``, ``2 images``; ``more`` is an irregular plural: ``2 classes``."""
     return f"{count} {one if count == 1 else more or one + 's'}"
 
 
@@ -66,9 +66,9 @@ def csv_line(cells: Iterable[object]) -> str:
 
 
 def file_name(name: str, ending: str) -> str:
-    """A file's name made of another's: with ``ending`` behind it, and where that is too long, a hash for its end.
+    """A file name made from another: ``ending`` is appended, and a hash replaces the end of a name that is too long.
 
-    Only shortened names have ``NAME_LIMIT`` bytes, so no other name is equal to one.
+    Only shortened names have ``NAME_LIMIT`` bytes, so they never equal another name.
     """
     whole = os.fsencode(name)
     if len(whole) + len(ending) < NAME_LIMIT:

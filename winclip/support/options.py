@@ -1,10 +1,10 @@
-"""Options that are declared once: a dataclass whose fields are options gives the parser, the values and config.json.
+"""Options declared once: a dataclass whose fields are options gives the parser, the values and config.json.
 
     @dataclass(frozen=True)
     class Reading:
         batch_size: int = option("images encoded together (8)", 8, group="speed")
 
-The type of a field says how its text is read: ``bool`` is a flag, ``tuple[int, ...]`` takes one or more. A field whose
+A field's type says how its text is parsed: ``bool`` is a flag, ``tuple[int, ...]`` takes one or more. A field whose
 type is such a dataclass adds all of its options.
 """
 
@@ -23,17 +23,17 @@ def option(help: str, default: Any = None, *, group: str | None = None, position
     """A field that is an option.
 
     Args:
-        help: as ``--help`` shows it.
-        default: its value where it is not given.
-        group: title of the group that ``--help`` shows it in.
-        positional: whether it is given by place, not by name.
+        help: the text in ``--help``.
+        default: the value if the option is not given.
+        group: title of its group in ``--help``.
+        positional: whether it is given by position, not by name.
         how: further arguments of ``argparse.ArgumentParser.add_argument``.
     """
     return field(default=default, metadata={"help": help, "group": group, "positional": positional, **how})
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type[Any]) -> None:
-    """Add the options that the fields of a dataclass declare; a field that is no ``option`` is passed over."""
+    """Add the options that the fields of a dataclass declare; other fields are ignored."""
     groups: dict[str | None, Any] = {None: parser}
     for name, hint, metadata, default in _declared(kind):
         if _holds_options(hint):
@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser, kind: type[Any]) -> None:
 
 
 def take_options(kind: type[Options], values: dict[str, Any]) -> Options:
-    """Take the fields of a dataclass out of parsed values; lists become tuples."""
+    """Take the fields of a dataclass out of the parsed values; lists become tuples."""
     found: dict[str, Any] = {}
     for name, hint, _, _ in _declared(kind):
         if _holds_options(hint):
@@ -63,7 +63,7 @@ def take_options(kind: type[Options], values: dict[str, Any]) -> Options:
 
 
 def as_json(options: Any) -> dict[str, Any]:
-    """Every option by its name on the command line, as JSON has it."""
+    """Every option by its name on the command line, as JSON values."""
     found: dict[str, Any] = {}
     for name, _, _, _ in _declared(type(options)):
         value = getattr(options, name)
@@ -75,7 +75,7 @@ def as_json(options: Any) -> dict[str, Any]:
 
 
 def from_json(parser: argparse.ArgumentParser, name: str, value: Any) -> Any:
-    """A value that ``as_json`` gave, as the parser would give it.
+    """A value from ``as_json``, as the parser would return it.
 
     Raises:
         KeyError: if the parser has no such option.
