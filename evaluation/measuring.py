@@ -21,6 +21,7 @@ from winclip.metrics.histograms import Histograms, Maps, bounds, count_pixels
 from winclip.scoring import upsample
 from winclip.support.errors import InputError
 from winclip.support.names import counted
+from winclip.variants import REFERENCE
 
 # Most pixels of a class in a setting for exact metrics: about 13 bytes each, and 60 more for each defect pixel.
 EXACT_LIMIT = 1_000_000_000
@@ -106,7 +107,7 @@ def measure_class(scored: ClassScores, image_size: int, method: MetricOptions) -
     """
     defects = _IMAGE_ONLY if method.image_only else _defects(scored)
     good, types = defect_types(scored.items)
-    reasons: dict[str, None] = {}
+    reasons: dict[tuple[str, str], None] = {}
     # Variants may have the same scores or maps.
     of_scores: dict[bytes, list[Figures]] = {}
     of_maps: dict[tuple[bytes, float], tuple[list[Figures], Histograms | None, dict[str, Float64]]] = {}
@@ -138,7 +139,8 @@ def measure_class(scored: ClassScores, image_size: int, method: MetricOptions) -
         missing |= pixels[0][1]
         if total is not None and pixels[0][0]:
             _log_bounds(scored.class_name, setting, total, known, method.aupro)
-        reasons |= dict.fromkeys(missing.values())
+        named = scored.class_name if setting.variant == REFERENCE.name else f"{scored.class_name}, {setting.variant}"
+        reasons |= dict.fromkeys((named, reason) for reason in missing.values())
         values = {} if draws is None else resampled_image_metrics(draws, scored.labels, scores) | resampled
         yield ClassMetrics(
             setting,
@@ -150,7 +152,7 @@ def measure_class(scored: ClassScores, image_size: int, method: MetricOptions) -
             resampled_values(known, values) if method.intervals else {},
         )
     for reason in reasons if defects != _IMAGE_ONLY else ():
-        _log.warning("%s: a figure is left out, %s", scored.class_name, reason)
+        _log.warning("%s: a figure is left out, %s", *reason)
 
 
 def defect_types(items: Sequence[Item]) -> tuple[Positions, dict[str, Positions]]:

@@ -267,7 +267,8 @@ def tables(results: Results, compare: bool) -> list[Table]:
     metrics = results.metrics
     for shots, settings in by_shots(results).items():
         mean, deviation = over_seeds([with_mean(results.figures[setting]) for setting in settings])
-        title = f"{results.dataset}, {shots.shots}"
+        reference = f"{REFERENCE.name}, " if results.variants and shots.variant == REFERENCE.name else ""
+        title = f"{results.dataset}, {reference}{shots.shots}"
         if len(settings) > 1:
             title += f", mean ± standard deviation over seeds {', '.join(setting.seed_text for setting in settings)}"
         elif settings[0].seed is not None:
@@ -280,7 +281,7 @@ def tables(results: Results, compare: bool) -> list[Table]:
         )
         by_chance = ["chance", *(figure_text(guessed["mean"], {}, metric) for metric in metrics)]
         header = ["objects", *metrics]
-        notes = _mean_notes(mean) + ([INTERVALS_NOTE] if any(limits.values()) else [])
+        notes = mean_notes(mean) + ([INTERVALS_NOTE] if any(limits.values()) else [])
         if compare:
             header += [f"{metric} diff" for metric in metrics]
             for row, differences in zip([*rows, last], _differences(results.dataset, shots.k_shot, mean, metrics)):
@@ -302,7 +303,7 @@ def rows_of_class(results: Results, name: str) -> Iterator[str]:
             yield f"{name}, {shots.shots}: {figures}"
 
 
-def _mean_notes(table: dict[str, Column]) -> list[str]:
+def mean_notes(table: dict[str, Column]) -> list[str]:
     """Which means leave out classes that lack the figure."""
     classes = [column for name, column in table.items() if name != "mean"]
     metrics: dict[int, list[str]] = {}

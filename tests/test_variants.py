@@ -305,7 +305,7 @@ def test_a_run_in_several_variants(evaluate: Callable[..., int], data: Path, tmp
             assert [row for row in rows_of(several / file) if row["variant"] == parse_variant(name).name] == expected
     assert (several / "maps" / "caoyunkang-2shot-seed10" / "bolt.npz").exists()
     tables = (several / "tables.md").read_text()
-    assert "## small, 0-shot" in tables and "## small, caoyunkang, 2-shot, seed 10" in tables
+    assert "## small, reference, 0-shot" in tables and "## small, caoyunkang, 2-shot, seed 10" in tables
     # Nothing is scored again, and the reference's own files name no variant.
     assert evaluate(data, several, "--k_shot", "2", "--metrics", "histogram") == 0
     assert json.loads((several / "config.json").read_text())["scored"]["by_this_run"] == 0

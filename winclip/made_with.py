@@ -36,7 +36,7 @@ def made_with(backbone: Backbone, temperature: float, **more: Any) -> dict[str, 
 
 def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """The names of settings that changed; numbers may differ by rounding."""
-    return [name for name, value in now.items() if not _same(before.get(name), value)]
+    return [name for name in {**now, **before} if not _same(before.get(name), now.get(name))]
 
 
 def _same(before: Any, now: Any) -> bool:

@@ -390,12 +390,11 @@ class WinCLIP:
         """
         held = self._get_class(class_name)
         tensors, found = read_memory(path)
-        found.setdefault("variant", REFERENCE.name)
+        expected = self._made_with(held)
         # A version with other content or other computations has another format.
-        expected = {"variant": REFERENCE.name, **self._made_with(held)}
-        del expected["version"]
+        found, expected = ({"variant": REFERENCE.name, **made, "version": ""} for made in (found, expected))
         others = [
-            f"{key} is {reprlib.repr(found.get(key))}, not {reprlib.repr(expected[key])}"
+            f"{key} is {reprlib.repr(found.get(key))}, not {reprlib.repr(expected.get(key))}"
             for key in differing(found, expected)
         ]
         if others:

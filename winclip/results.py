@@ -42,7 +42,7 @@ class Prediction:
     """
 
     scores: npt.NDArray[np.float64]
-    maps: npt.NDArray[np.float32]
+    maps: npt.NDArray[np.float32] = field(repr=False)
     text_scores: npt.NDArray[np.float64]
     reference_scores: npt.NDArray[np.float64] | None = None
     pictures: Sequence[ImageLike] | None = field(default=None, repr=False)

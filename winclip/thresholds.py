@@ -112,9 +112,10 @@ class Threshold:
         """The condition for anomalous, such as ``reference part above 0.12 or text part above 0.9``."""
         if self.score is not None:
             return f"score above {self.score:.4g}"
-        # A threshold that is hardly ever exceeded means nothing to a person.
-        told = {part: limit for part, limit in self.parts.items() if limit <= _OUT_OF_REACH[part]} or self.parts
-        return " or ".join(f"{part} part above {limit:.4g}" for part, limit in told.items())
+        # Near 1, as at a low temperature, four digits are too few.
+        return " or ".join(
+            f"{part} part above {limit:.{4 if limit < 0.999 else 7}g}" for part, limit in self.parts.items()
+        )
 
     @property
     def lines(self) -> list[str]:

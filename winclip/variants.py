@@ -135,11 +135,15 @@ def parse_variant(text: str) -> Variant:
         InputError: if a name, switch or value is unknown; the message names near matches.
     """
     name, *changes = text.split(",")
+    if "=" in name:
+        raise InputError(f"variant '{name}' has no name; join it with commas, such as reference,{name}")
     if name not in NAMED:
         raise InputError(f"variant '{name}' is unknown; {_near(name, NAMED)}")
     variant, switches = NAMED[name], {each.name: each.metadata["values"] for each in fields(Variant)}
     for change in changes:
         switch, _, value = change.partition("=")
+        if [one.partition("=")[0] for one in changes].count(switch) > 1:
+            raise InputError(f"variant '{text}' sets {switch} twice; set it once")
         if switch not in switches:
             raise InputError(f"variant '{text}': switch '{switch}' is unknown; {_near(switch, switches)}")
         parsed: Any = _YES_NO.get(value, value)

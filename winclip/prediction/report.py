@@ -86,7 +86,8 @@ def report_predictions(
         ("image size", f"{side} x {side}"),
         ("version", settings["version"]),
     ]
-    parts = (("region", settings["region"]), ("side of a tile", settings["tile_size"]))
+    parts = [("variant", settings.get("variant")), ("region", settings["region"])]
+    parts.append(("side of a tile", settings["tile_size"]))
     facts += [(part, str(value)) for part, value in parts if value is not None]
     verdicts = str(len(anomalous)) if threshold.judges else "not judged"
     said = [*threshold.lines, *notes, *filter(None, [caution(settings["model"], [Path(settings["folder"])])])]

@@ -86,7 +86,8 @@ def _predict(options: Options, region: Region | None) -> int:
         found = fallback_threshold(len(scorer.names)) if left_out is None else from_leave_one_out(left_out)
         threshold = found.with_given(*options.given)
         count = counted(len(pictures), "picture")
-        _log.info("%s: %s, %s on %s", class_name, count, options.model.model, model.backbone.device)
+        named = ", ".join([options.model.model, *model.named_variant.values()])
+        _log.info("%s: %s, %s on %s", class_name, count, named, model.backbone.device)
         notes = listed + about_references(scorer.names, left_out, threshold)
         if options.known_defects:
             defects = list_pictures(options.known_defects, notes, "known defects")
