@@ -244,7 +244,7 @@ def test_compare_needs_published_tables(
         (["--pretrained", "nowhere.pt"], "checkpoint nowhere.pt does not exist"),
         (["--image_size", "100"], "image size 100 does not work"),
         (["--scales", "9", "2"], "at least 144 for windows of 9 patches a side"),
-        (["--scales", "2", "2"], "scales 2 2 do not work"),
+        (["--scales", "2", "2"], "scales 2 2 are not valid"),
         (["--compare", "--model", "demo-vit-240", "--data_path", "nowhere"], "--compare: the published figures come"),
         (["--temperature", "0"], "temperature 0.0 must be above 0"),
         (["--prompt_set", "mine"], "prompt set 'mine' is unknown"),
