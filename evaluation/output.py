@@ -241,8 +241,11 @@ def facts(options: Options, model: WinCLIP) -> list[tuple[str, str]]:
         ("weights", f"{backbone.pretrained} (SHA-256 {backbone.weights_sha256[:12]})"),
         ("image size", f"{backbone.image_size} x {backbone.image_size}"),
         ("scales", " ".join(map(str, backbone.scales))),
-        ("temperature", str(model.temperature)),
-        ("prompts", options.prompt_set),
+        *(
+            [("variants", " ".join(options.variants))]
+            if options.variant or options.variant_steps
+            else [("temperature", str(model.temperature)), ("prompts", options.prompt_set)]
+        ),
         ("AUPRO", options.aupro),
         ("version", winclip.__version__),
     ]
