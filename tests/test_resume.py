@@ -319,6 +319,7 @@ def test_run_that_cannot_begin_leaves_the_earlier_one_whole(
     assert {path: path.read_bytes() for path in save.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+# With the slow tests ten together.
+@pytest.mark.parametrize("kills", [3, pytest.param(7, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(data: Path, tmp_path: Path, kills: int) -> None:
     check_kills(evaluation_command, data, tmp_path, kills)
