@@ -20,13 +20,13 @@ from evaluation.options import Options, Setting
 from evaluation.parts import ClassScores, Listing, Part, Parts
 from evaluation.ranks import Ranks
 from evaluation.references import Plan, Reader, References, encode_references, oddities
-from evaluation.views import bank_of_view, encode_views
+from evaluation.views import bank_of_view, encode_views, join_views
 from winclip.made_with import machine
 from winclip.model import WinCLIP
 from winclip.network.backbone import Backbone
 from winclip.pictures.reading import Batch, BatchReader
 from winclip.prompts import PromptSet
-from winclip.scoring import join_views, score_variants
+from winclip.scoring import score_variants
 from winclip.support.errors import InputError
 from winclip.support.files import cache_folder
 from winclip.text import Known, class_embeddings

@@ -287,13 +287,13 @@ def with_less_memory(backbone: ClipBackbone, room: int, error: RuntimeError) -> 
     """A backbone that raises for more than ``room`` images, and the numbers of images that it was given."""
     smaller, seen = replace(backbone), list[int]()
 
-    def encode(images: torch.Tensor, *how: bool) -> Embeddings:
+    def encode(images: torch.Tensor, normalised: bool, windows: bool) -> Embeddings:
         seen.append(len(images))
         if len(images) > room:
             raise error
         return backbone.encode(images)
 
-    smaller._encode = encode  # type: ignore[assignment, method-assign]
+    smaller._encode = encode  # type: ignore[method-assign]
     return smaller, seen
 
 

@@ -10,6 +10,7 @@ import weakref
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,7 +137,8 @@ def test_results_keep_what_was_given_and_read_it_again_when_drawn(model: WinCLIP
     path.unlink()
     assert "&lt;one&gt;.png does not exist" in out[0]._repr_html_()
     copy = pickle.loads(pickle.dumps(out[1:]))
-    for without in (copy, model.score(model.encode(image)), model.predict(iter([image]))):  # type: ignore[arg-type]
+    iterator: Any = iter([image])
+    for without in (copy, model.score(model.encode(image)), model.predict(iterator)):
         with pytest.raises(InputError, match="result 0 holds no picture; give it to heat_map"):
             without[0].heat_map()
         assert without[0].heat_map(image).size == out[1].heat_map().size

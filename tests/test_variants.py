@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from datasets.samples import Truth
-from evaluation.views import encode_views, memory_banks
-from tests.conftest import Predict
+from evaluation.views import encode_views, join_views, memory_banks
+from tests.conftest import ROOT, Predict
 from tests.tiny import GOLDEN, golden_images, tiny_backbone
 from winclip import InputError, WinCLIP
 from winclip.explanation import explain
@@ -28,7 +28,6 @@ from winclip.scoring import (
     GridScores,
     association_maps,
     compare,
-    join_views,
     score_images,
     upsample,
     zero_shot,
@@ -246,6 +245,22 @@ def test_every_golden_number_is_compared(known: dict[str, npt.NDArray[Any]]) -> 
     others = known.keys() - of_settings - named
     missing = [key for key in others if key not in text and key.split("_", 1)[1] not in text]
     assert not missing
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "figure"),
+    [
+        *(("ties", "A_auroc_sp", "auroc_sp"), ("inverted", "A_auroc_sp", "auroc_sp")),
+        *(("inverted", "A_auroc_px", "auroc_px"), ("inverted", "A_aupro", "aupro")),
+        *(("plain", "A_f1_sp", "f1_sp"), ("strong", "A_f1_sp", "f1_sp"), ("ties", "C_aupro", "aupro")),
+        *(("plain", "M_aupr_sp", "ap_sp"), ("inverted", "M_aupr_sp", "ap_sp")),
+    ],
+)
+def test_the_page_has_the_figures_of_other_metrics(case: str, name: str, figure: str) -> None:
+    page = (ROOT / "docs" / "variants.md").read_text(encoding="utf-8")
+    known = json.loads((GOLDEN / "variants" / "metrics_variants.json").read_text())[case]
+    ours, theirs = known["expected"][figure], known[name]
+    assert any(f"{ours:.{digits}f} → {theirs:.{digits}f}" in page for digits in (3, 4))
 
 
 def test_names() -> None:

@@ -18,7 +18,6 @@ from winclip.defaults import TEMPERATURE
 from winclip.embeddings import Embeddings
 from winclip.memory import Associations, MemoryBank, associate
 from winclip.network.devices import float32_products, to_cpu
-from winclip.pictures.preparing import WHOLE, Box
 from winclip.variants import REFERENCE, Variant
 from winclip.windows import arithmetic_mean_map, harmonic_mean_map
 
@@ -272,40 +271,6 @@ def leave_one_out(
             found = few_shot(GridScores(zero.text[one], zero.maps[one]), maps, variant)
             results.append(finished(found, image_size, variant))
     return GridScores(*(torch.cat(parts) for parts in zip(*results)))
-
-
-def join_views(views: Sequence[tuple[Sequence[int], Sequence[Box], GridScores]]) -> GridScores:
-    """The results of N images from the results of their views: parts of the score and overlapping maps are averaged.
-
-    No public source says how to combine maps of tiles. Areas that no view covers are 0 in the map.
-
-    Args:
-        views: for the first view of each image, the second, and so on: the numbers of the images that have it, its
-            position in each image, and its results. All images have a first view.
-    """
-    (_, boxes, first), *others = views
-    if not others and all(box == WHOLE for box in boxes):
-        return first
-    grid, count = first.maps.shape[1], len(boxes)
-    centres = (torch.arange(grid, dtype=torch.float64) + 0.5) / grid
-    maps, covered, times = torch.zeros_like(first.maps), torch.zeros_like(first.maps), torch.zeros(count).double()
-    text, reference = torch.zeros_like(first.text), torch.zeros_like(first.text)
-    for images, boxes, found in views:
-        times[[*images]] += 1
-        text[[*images]] += found.text
-        reference[[*images]] += 0 if found.reference is None else found.reference
-        for image, box, own in zip(images, boxes, found.maps):
-            if box == WHOLE or not grid:
-                maps[image], covered[image] = own, 1
-                continue
-            left, upper, right, lower = box
-            x, y = (centres - left) / (right - left), (centres - upper) / (lower - upper)
-            places = torch.stack(torch.meshgrid(2 * x - 1, 2 * y - 1, indexing="xy"), dim=-1)
-            here = (places.abs() <= 1).all(dim=-1)
-            part = F.grid_sample(own[None, None], places[None], padding_mode="border", align_corners=False)[0, 0]
-            maps[image] += part * here
-            covered[image] += here
-    return GridScores(text / times, maps / covered.clamp(min=1), None if first.reference is None else reference / times)
 
 
 def upsample(maps: torch.Tensor, size: int) -> torch.Tensor:

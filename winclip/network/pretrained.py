@@ -16,7 +16,6 @@ import shlex
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -208,7 +207,7 @@ def find_checkpoint(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
         return find_weights(tag), tag
     except InputError:
         raise
-    except Exception as error:  # whatever error the hub's client raises, the user's remedy is the same
+    except Exception as error:  # whatever the hub's client raises, the way out is the same
         source = tag.get("hf_hub") or tag.get("url")
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
@@ -347,11 +346,5 @@ def tokenize(prompts: list[str], context: int) -> torch.Tensor:
     open_clip truncates long prompts silently, so they are tokenized with a longer context: L is 4 times
     ``context``, and a prompt longer than ``context`` is detected.
     """
-    return torch.stack([_tokens(prompt, 4 * context) for prompt in prompts])
-
-
-# Prompt sets share prompts, and tokenizing a prompt takes as long as embedding it with a small tower.
-@lru_cache(4096)
-def _tokens(prompt: str, context: int) -> torch.Tensor:
-    tokens: torch.Tensor = _open_clip("tokenizer").tokenize(prompt, context_length=context)[0]
+    tokens: torch.Tensor = _open_clip("tokenizer").tokenize(prompts, context_length=4 * context)
     return tokens

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from winclip.pictures.images import resize_straight
+from winclip.pictures.images import resize_straight, resized_pixels
 from winclip.support.errors import InputError
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
@@ -54,7 +54,7 @@ def prepare(image: Image.Image, size: int, how: str = "straight") -> Views:
 
         image = Image.fromarray(cv2.resize(np.asarray(image), (1024, 1024), interpolation=cv2.INTER_LINEAR))
     if how in ("straight", "via1024") or width == height:
-        return Views(np.asarray(resize_straight(image, size, bicubic))[None], [WHOLE])
+        return Views(resized_pixels(image, size)[None], [WHOLE])
     if how == "crop":
         columns, rows = (int(size * side / min(width, height)) for side in image.size)
         left, upper = round((columns - size) / 2), round((rows - size) / 2)
@@ -67,5 +67,5 @@ def prepare(image: Image.Image, size: int, how: str = "straight") -> Views:
             " never the bottom; add prepare=straight to the variant"
         )
     starts = [min(start, width - height) for start in range(0, width, int(_STEP * height))]
-    tiles = [np.asarray(resize_straight(image.crop((x, 0, x + height, height)), size, bicubic)) for x in starts]
+    tiles = [resized_pixels(image.crop((x, 0, x + height, height)), size) for x in starts]
     return Views(np.stack(tiles), [(x / width, 0.0, (x + height) / width, 1.0) for x in starts])
