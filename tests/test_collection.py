@@ -88,7 +88,12 @@ def test_rows_are_those_of_predict_although_worker_and_driver_are_killed(
 
 
 def test_every_kind_of_input_has_the_same_scores(
-    data: Path, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    backbone: Backbone,
+    options: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "RAY_USAGE_STATS_ENABLED"):
         monkeypatch.setenv(name, "0")
@@ -121,6 +126,14 @@ def test_every_kind_of_input_has_the_same_scores(
             found = pq.read_table(f"parts/{number}/rows", filesystem=files)["score"].to_pylist()
             scores.append(sorted(filter(None, found)))
         assert score_collection.main([*how, "--temperature", "1"]) == 2
+        alone = ["--input", str(data / "felt" / "test"), "--output", str(tmp_path / "alone"), *options[:6]]
+        assert score_collection.main([*alone, "--image_only", "--class_name", "felt"]) == 0
+        assert score_collection.main([*alone, "--image_only", "--class_name", "felt", *options[6:8]]) == 2
+    model = WinCLIP(backbone)
+    model.set_class("felt")
+    rows = pq.read_table(tmp_path / "alone" / "rows").to_pylist()
+    assert [row["score"] for row in rows] == pytest.approx(model.predict([row["path"] for row in rows]).scores)
+    assert len(rows) == 6 and {row["area"] for row in rows} == {None}
     server.stop()
     assert scores[0] == scores[1] == scores[2] == scores[3] and len(scores[0]) == 11
     assert "temperature" in capsys.readouterr().err
